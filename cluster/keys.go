@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Root is the prefix of every key.
+const Root = "/meshvpc/v1/"
+
+// Keys of single records and prefixes of families (those end with a slash).
+const (
+	KeyConfig   = Root + "config"
+	KeyLeader   = Root + "leader/controller"
+	PrefixNodes = Root + "nodes/"
+	PrefixLive  = Root + "live/"
+	PrefixVPCs  = Root + "vpcs/"
+	PrefixHosts = Root + "hosts/"
+	PrefixStat  = Root + "status/"
+	PrefixAlloc = Root + "alloc/"
+	PrefixSrvs  = Root + "servers/"
+	PrefixVNIs  = PrefixAlloc + "vni/"
+	PrefixVTEPs = PrefixAlloc + "vtep/"
+)
+
+// KeyNode is a node's record.
+func KeyNode(node string) string { return PrefixNodes + node }
+
+// KeyLive is a node's liveness record, on its lease.
+func KeyLive(node string) string { return PrefixLive + node }
+
+// PrefixVPC is all of one VPC.
+func PrefixVPC(vpc string) string { return PrefixVPCs + vpc + "/" }
+
+// KeyVPCSpec is what the operator asks of a VPC.
+func KeyVPCSpec(vpc string) string { return PrefixVPC(vpc) + "spec" }
+
+// KeyVPCNet is what is in force for a VPC.
+func KeyVPCNet(vpc string) string { return PrefixVPC(vpc) + "net" }
+
+// KeyVPCPing is a ping asked for.
+func KeyVPCPing(vpc string) string { return PrefixVPC(vpc) + "ping" }
+
+// PrefixMembers is a VPC's members list.
+func PrefixMembers(vpc string) string { return PrefixVPC(vpc) + "members/" }
+
+// KeyMember is one member of a VPC.
+func KeyMember(vpc, node string) string { return PrefixMembers(vpc) + node }
+
+// PrefixHost is a host's own prefix: all that it is told to be.
+func PrefixHost(node string) string { return PrefixHosts + node + "/" }
+
+// KeyHostVPC is a host's assignment to a VPC.
+func KeyHostVPC(node, vpc string) string { return PrefixHost(node) + "vpcs/" + vpc }
+
+// PrefixStatus is all that a node reports.
+func PrefixStatus(node string) string { return PrefixStat + node + "/" }
+
+// KeyNodeStatus is a node's report about itself.
+func KeyNodeStatus(node string) string { return PrefixStatus(node) + "node" }
+
+// KeyVPCStatus is a node's report about its part in a VPC.
+func KeyVPCStatus(node, vpc string) string { return PrefixStatus(node) + "vpcs/" + vpc }
+
+// KeyPingResult is a node's answer to KeyVPCPing.
+func KeyPingResult(node, vpc string) string { return PrefixStatus(node) + "ping/" + vpc }
+
+// KeyAllocVNI is the reverse key of a VNI; padded, so that keys sort as numbers.
+func KeyAllocVNI(v VNI) string { return fmt.Sprintf("%s%08d", PrefixVNIs, v) }
+
+// PrefixAllocVTEP is all VTEP addresses of a VPC.
+func PrefixAllocVTEP(vpc string) string { return PrefixVTEPs + vpc + "/" }
+
+// KeyAllocVTEP is the reverse key of a VTEP address.
+func KeyAllocVTEP(vpc string, a netip.Addr) string { return PrefixAllocVTEP(vpc) + a.String() }
+
+// KeyServer is a server's record.
+func KeyServer(name string) string { return PrefixSrvs + name }
+
+// Kind is the family that a key belongs to.
+type Kind string
+
+// The kinds of records.
+const (
+	KindConfig     Kind = "config"
+	KindNode       Kind = "node"
+	KindLive       Kind = "live"
+	KindVPCSpec    Kind = "vpc spec"
+	KindVPCNet     Kind = "vpc net"
+	KindVPCPing    Kind = "vpc ping"
+	KindMember     Kind = "member"
+	KindHostVPC    Kind = "host vpc"
+	KindNodeStatus Kind = "node status"
+	KindVPCStatus  Kind = "vpc status"
+	KindPingResult Kind = "ping result"
+	KindAllocVNI   Kind = "vni allocation"
+	KindAllocVTEP  Kind = "vtep allocation"
+	KindServer     Kind = "server"
+	KindLeader     Kind = "leader"
+)
+
+// Key is a parsed key. Node, VPC and Name are set where the kind has them;
+// Name is the last element of allocations and servers.
+type Key struct {
+	Kind Kind
+	Node string
+	VPC  string
+	Name string
+}
+
+// patterns holds each kind's path below Root; {} parts fill the fields.
+var patterns = []struct {
+	kind Kind
+	path string
+}{
+	{KindConfig, "config"},
+	{KindNode, "nodes/{node}"},
+	{KindLive, "live/{node}"},
+	{KindVPCSpec, "vpcs/{vpc}/spec"},
+	{KindVPCNet, "vpcs/{vpc}/net"},
+	{KindVPCPing, "vpcs/{vpc}/ping"},
+	{KindMember, "vpcs/{vpc}/members/{node}"},
+	{KindHostVPC, "hosts/{node}/vpcs/{vpc}"},
+	{KindNodeStatus, "status/{node}/node"},
+	{KindVPCStatus, "status/{node}/vpcs/{vpc}"},
+	{KindPingResult, "status/{node}/ping/{vpc}"},
+	{KindAllocVNI, "alloc/vni/{name}"},
+	{KindAllocVTEP, "alloc/vtep/{vpc}/{name}"},
+	{KindServer, "servers/{name}"},
+	{KindLeader, "leader/{name}"},
+}
+
+// ParseKey tells what a key is; one that is no record wraps ErrUnknownKey.
+func ParseKey(key string) (Key, error) {
+	rest, ok := strings.CutPrefix(key, Root)
+	if !ok {
+		return Key{}, fmt.Errorf("%w %q", ErrUnknownKey, key)
+	}
+	parts := strings.Split(rest, "/")
+	for _, p := range patterns {
+		if k, ok := match(p.path, parts); ok {
+			k.Kind = p.kind
+			return k, nil
+		}
+	}
+	return Key{}, fmt.Errorf("%w %q", ErrUnknownKey, key)
+}
+
+func match(path string, parts []string) (Key, bool) {
+	var k Key
+	n := 0
+	for want := range strings.SplitSeq(path, "/") {
+		if n == len(parts) || parts[n] == "" {
+			return Key{}, false
+		}
+		switch want {
+		case "{node}":
+			k.Node = parts[n]
+		case "{vpc}":
+			k.VPC = parts[n]
+		case "{name}":
+			k.Name = parts[n]
+		default:
+			if want != parts[n] {
+				return Key{}, false
+			}
+		}
+		n++
+	}
+	return k, n == len(parts)
+}

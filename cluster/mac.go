@@ -1,0 +1,33 @@
+package cluster
+
+import (
+	"fmt"
+	"net"
+)
+
+// MAC is an Ethernet address. The zero value means "unset".
+type MAC [6]byte
+
+// ParseMAC reads six hex bytes with colons; other input wraps ErrInvalid.
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 {
+		return MAC{}, fmt.Errorf("%w MAC %q: want six hex bytes like 02:00:00:00:00:01", ErrInvalid, s)
+	}
+	return MAC(hw), nil
+}
+
+// String is lower case with colons.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// MarshalText writes m as String does.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what ParseMAC reads.
+func (m *MAC) UnmarshalText(b []byte) error {
+	v, err := ParseMAC(string(b))
+	if err == nil {
+		*m = v
+	}
+	return err
+}

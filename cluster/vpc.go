@@ -1,0 +1,219 @@
+package cluster
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// VPCState is what the operator wants of a VPC.
+type VPCState string
+
+// The states of a VPC's spec. A spec that vanishes is a mistake, not a wish:
+// only Deleting takes a VPC down.
+const (
+	VPCActive   VPCState = "active"
+	VPCDeleting VPCState = "deleting"
+)
+
+// VPCSpec is what the operator asks of a VPC, at KeyVPCSpec.
+type VPCSpec struct {
+	Needs       int          `json:"needs,omitempty"`
+	State       VPCState     `json:"state"`
+	Members     Selector     `json:"members"`
+	PeerNetwork netip.Prefix `json:"peer_network"` // VTEP addresses come from here
+	// Network is the tenants' own prefix, if the operator named one; it may
+	// not overlap PeerNetwork.
+	Network *netip.Prefix `json:"network,omitempty"`
+	Exclude []netip.Addr  `json:"exclude,omitempty"` // of PeerNetwork, never allocated
+	VNI     VNI           `json:"vni,omitempty"`     // 0: any
+	MTU     int           `json:"mtu,omitempty"`     // bytes; 0: what the members can carry
+	Protect bool          `json:"protect,omitempty"` // delete is refused
+	Force   bool          `json:"force,omitempty"`   // with Deleting: wait for no dead host
+	Created Time          `json:"created"`
+}
+
+// DefaultPeerNetwork is the peer network of a VPC that names none. VPCs may
+// overlap in it.
+var DefaultPeerNetwork = netip.MustParsePrefix("10.100.0.0/16")
+
+// Validate checks every field that needs no other record.
+func (s *VPCSpec) Validate() error {
+	switch {
+	case s.State != VPCActive && s.State != VPCDeleting:
+		return fmt.Errorf("%w VPC state %q", ErrInvalid, s.State)
+	case s.VNI > MaxVNI:
+		return s.VNI.Validate()
+	case s.MTU != 0 && (s.MTU < MinMTU || s.MTU > MaxMTU):
+		return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, s.MTU, MinMTU, MaxMTU)
+	}
+	if err := checkNetwork("peer network", s.PeerNetwork); err != nil {
+		return err
+	}
+	if s.Network != nil {
+		if err := checkNetwork("network", *s.Network); err != nil {
+			return err
+		}
+		if s.Network.Overlaps(s.PeerNetwork) {
+			return fmt.Errorf("%w peer network %s: it overlaps the VPC's own network %s", ErrInvalid, s.PeerNetwork, s.Network)
+		}
+	}
+	for _, a := range s.Exclude {
+		if !s.PeerNetwork.Contains(a) {
+			return fmt.Errorf("%w excluded address %s: it is not in the peer network %s", ErrInvalid, a, s.PeerNetwork)
+		}
+	}
+	return s.Members.Validate()
+}
+
+func checkNetwork(what string, p netip.Prefix) error {
+	switch {
+	case !p.IsValid() || p.Addr().Is4In6():
+		return fmt.Errorf("%w %s %q: want a prefix like 10.100.0.0/16 or fd00:100::/64", ErrInvalid, what, p)
+	case p != p.Masked():
+		return fmt.Errorf("%w %s %s: host bits are set; want %s", ErrInvalid, what, p, p.Masked())
+	case p.Addr().IsMulticast(), p.Addr().IsLoopback(), p.Addr().IsLinkLocalUnicast(), p.Addr().IsUnspecified():
+		return fmt.Errorf("%w %s %s: its addresses cannot be given to hosts", ErrInvalid, what, p)
+	}
+	return nil
+}
+
+// Phase is how far the controller has come with a VPC.
+type Phase string
+
+// The phases of a VPC.
+const (
+	PhasePending  Phase = "pending"  // Reason says what is awaited
+	PhaseActive   Phase = "active"   // VNI and MTU are in force
+	PhaseDeleting Phase = "deleting" // hosts are taking it down
+)
+
+// VPCNet is what is in force for a VPC, at KeyVPCNet.
+type VPCNet struct {
+	Needs       int          `json:"needs,omitempty"`
+	Phase       Phase        `json:"phase"`
+	Reason      string       `json:"reason,omitempty"`
+	VNI         VNI          `json:"vni,omitempty"`
+	MTU         int          `json:"mtu,omitempty"` // bytes, of every device of the VPC
+	PeerNetwork netip.Prefix `json:"peer_network"`
+	// Refused holds nodes that the selector names and that are no members,
+	// with the reason.
+	Refused map[string]string `json:"refused,omitempty"`
+}
+
+// Validate checks what is in force.
+func (n *VPCNet) Validate() error {
+	switch n.Phase {
+	case PhaseActive:
+		if err := n.VNI.Validate(); err != nil {
+			return err
+		}
+		if n.MTU < MinMTU || n.MTU > MaxMTU {
+			return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, n.MTU, MinMTU, MaxMTU)
+		}
+	case PhasePending, PhaseDeleting:
+	default:
+		return fmt.Errorf("%w phase %q", ErrInvalid, n.Phase)
+	}
+	return checkNetwork("peer network", n.PeerNetwork)
+}
+
+// Transport is how a link carries frames.
+type Transport string
+
+// Multipoint is one vxlan device per VPC and family, flooding to a list of
+// peers (head-end replication).
+const Multipoint Transport = "multipoint"
+
+// Member is a node's part in a VPC, at KeyMember. One such record is all that
+// a join adds: every other member learns of it through its watch.
+type Member struct {
+	Needs        int        `json:"needs,omitempty"`
+	NodeID       string     `json:"node_id"`
+	Datacenter   string     `json:"datacenter"`
+	VTEP         netip.Addr `json:"vtep"`
+	UnderlayIPv4 netip.Addr `json:"underlay_ipv4,omitzero"` // where to send to
+	UnderlayIPv6 netip.Addr `json:"underlay_ipv6,omitzero"`
+	Transport    Transport  `json:"transport"`
+}
+
+// Validate checks addresses and transport.
+func (m *Member) Validate() error {
+	switch {
+	case m.NodeID == "":
+		return fmt.Errorf("%w member: node_id is empty", ErrInvalid)
+	case !m.VTEP.IsValid() || m.VTEP.Is4In6() || m.VTEP.Zone() != "":
+		return fmt.Errorf("%w member: vtep %q", ErrInvalid, m.VTEP)
+	case m.UnderlayIPv4.IsValid() && !m.UnderlayIPv4.Is4():
+		return fmt.Errorf("%w member: underlay_ipv4 %s", ErrInvalid, m.UnderlayIPv4)
+	case m.UnderlayIPv6.IsValid() && !isIPv6(m.UnderlayIPv6):
+		return fmt.Errorf("%w member: underlay_ipv6 %s", ErrInvalid, m.UnderlayIPv6)
+	case !m.UnderlayIPv4.IsValid() && !m.UnderlayIPv6.IsValid():
+		return fmt.Errorf("%w member: no underlay address", ErrInvalid)
+	case m.Transport != Multipoint:
+		return fmt.Errorf("%w transport %q", ErrInvalid, m.Transport)
+	}
+	return nil
+}
+
+// LinkTo picks the family of the link from m to peer: IPv6 if both have it,
+// else IPv4. It returns m's and the peer's address; ok is false without a
+// common family.
+func (m *Member) LinkTo(peer *Member) (local, remote netip.Addr, ok bool) {
+	switch {
+	case m.UnderlayIPv6.IsValid() && peer.UnderlayIPv6.IsValid():
+		return m.UnderlayIPv6, peer.UnderlayIPv6, true
+	case m.UnderlayIPv4.IsValid() && peer.UnderlayIPv4.IsValid():
+		return m.UnderlayIPv4, peer.UnderlayIPv4, true
+	}
+	return netip.Addr{}, netip.Addr{}, false
+}
+
+// Underlay is the address that pairs prefer.
+func (m *Member) Underlay() netip.Addr {
+	if m.UnderlayIPv6.IsValid() {
+		return m.UnderlayIPv6
+	}
+	return m.UnderlayIPv4
+}
+
+// AssignmentState is what the controller tells a host.
+type AssignmentState string
+
+// The states of a host's assignment.
+const (
+	AssignedMember  AssignmentState = "member"
+	AssignedLeaving AssignmentState = "leaving" // take it down and report "left"
+)
+
+// HostVPC tells a host that it is (or was) a member, at KeyHostVPC. A record
+// that vanishes means hold.
+type HostVPC struct {
+	Needs int             `json:"needs,omitempty"`
+	State AssignmentState `json:"state"`
+}
+
+// Validate checks the state.
+func (h *HostVPC) Validate() error {
+	if h.State != AssignedMember && h.State != AssignedLeaving {
+		return fmt.Errorf("%w assignment state %q", ErrInvalid, h.State)
+	}
+	return nil
+}
+
+// Allocation is a reverse key: it says who holds an allocated value, so that a
+// second holder is impossible.
+type Allocation struct {
+	Needs  int    `json:"needs,omitempty"`
+	Holder string `json:"holder"` // a VPC's name for VNIs, a node's for VTEP addresses
+	// Released is set when the value waits in quarantine: kernels may still
+	// hold it.
+	Released bool `json:"released,omitempty"`
+}
+
+// Validate checks that somebody holds the value.
+func (a *Allocation) Validate() error {
+	if a.Holder == "" {
+		return fmt.Errorf("%w allocation: holder is empty", ErrInvalid)
+	}
+	return nil
+}

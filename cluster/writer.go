@@ -1,0 +1,57 @@
+package cluster
+
+import "fmt"
+
+// Role is what an identity may be.
+type Role string
+
+// The roles of writers.
+const (
+	Operator   Role = "operator"
+	Controller Role = "controller" // the elected leader, its allocator included
+	Agent      Role = "agent"      // of the node that Identity.Name names
+)
+
+// Identity is who writes.
+type Identity struct {
+	Role Role
+	Name string
+}
+
+// String is "agent of gold-hoster-01" or the role alone.
+func (i Identity) String() string {
+	if i.Role == Agent {
+		return "agent of " + i.Name
+	}
+	return string(i.Role)
+}
+
+// WriterOf is the one role that writes records of a kind. An operator may
+// also write nodes and servers: join and init act in an operator's name.
+func WriterOf(k Kind) Role {
+	switch k {
+	case KindConfig, KindNode, KindServer, KindVPCSpec, KindVPCPing:
+		return Operator
+	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult:
+		return Agent
+	default:
+		return Controller
+	}
+}
+
+// MayWrite wraps ErrInvalid when id is not the writer of key. The controller
+// may also delete what a removed node left behind.
+func MayWrite(id Identity, key string, deleting bool) error {
+	k, err := ParseKey(key)
+	if err != nil {
+		return err
+	}
+	writer := WriterOf(k.Kind)
+	switch {
+	case writer == Agent && id.Role == Agent && id.Name == k.Node,
+		writer != Agent && id.Role == writer,
+		deleting && id.Role == Controller:
+		return nil
+	}
+	return fmt.Errorf("%w writer: %s is written by its %s, not by the %s", ErrInvalid, key, writer, id)
+}
