@@ -2,15 +2,25 @@ package hostops
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
-// Desired is all that this host should carry, sorted by VPC name. What carries
-// our mark and is not in it is removed; what does not is never touched.
+// Desired is all that this host should carry, sorted by VPC name. What does
+// not carry our mark is never touched.
 type Desired struct {
 	VPCs []VPC `json:"vpcs"`
+	// Hold leaves alone what carries our mark and belongs to none of VPCs,
+	// unless its VNI is in Remove: a host takes a VPC down only on an explicit
+	// word. Without Hold all such is removed.
+	Hold   bool          `json:"hold,omitempty"`
+	Remove []cluster.VNI `json:"remove,omitempty"`
 }
+
+// Removes reports whether what carries the mark of v and is no part of VPCs
+// is to go.
+func (d Desired) Removes(v cluster.VNI) bool { return !d.Hold || slices.Contains(d.Remove, v) }
 
 // VPC is one VPC on this host: an address-less bridge of the VPC's name, one
 // multipoint tunnel per underlay family, and a namespace "vpc-<name>" with one
