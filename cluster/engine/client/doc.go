@@ -1,0 +1,9 @@
+// Package client speaks to an etcd API, whatever engine serves it: Dial makes a
+// client that is quick to start and to notice a dead server, New gives it the
+// shape of mvcc.KV.
+//
+// Errors that mean something to a caller are those of mvcc; all that says "no
+// answer" is mvcc.ErrUnavailable, an ended context too, and leaves open whether
+// a transaction was applied. Watches go on by themselves across a lost
+// connection; all else that ends one is told by a last answer with Err.
+package client

@@ -1,0 +1,19 @@
+package enginetest
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestMemory(t *testing.T) {
+	Run(t, func(*testing.T) Store { return mvcc.NewMemory(mvcc.Config{}) })
+}
+
+func TestEtcd(t *testing.T) {
+	Run(t, func(t *testing.T) Store { return Etcd(t.Context(), StartEtcd(t)) })
+}

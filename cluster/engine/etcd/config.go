@@ -1,0 +1,153 @@
+package etcd
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"go.etcd.io/etcd/pkg/v3/featuregate"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Config says how to run a member. Name, DataDir, ListenClient and ListenPeer
+// are required.
+type Config struct {
+	// Name of the member, its node's name.
+	Name string
+	// DataDir is made with mode 0700. It needs 256 MiB of free space, since etcd
+	// lays out 123 MiB at once.
+	DataDir string
+	// ListenClient and ListenPeer are where to serve, ports not zero.
+	ListenClient, ListenPeer []netip.AddrPort
+	// AdvertiseClient and AdvertisePeer are what others dial; default what is
+	// listened on, which must then be proper addresses, not 0.0.0.0 or ::.
+	AdvertiseClient, AdvertisePeer []netip.AddrPort
+	// ClusterToken sets the IDs of a new cluster apart from those of any other;
+	// default "meshvpc".
+	ClusterToken string
+	// Timings of heartbeats and elections; the zero value is for a LAN.
+	Timings Timings
+	// NoSync leaves out fsync: faster, and a crash of the machine loses data.
+	// For tests only.
+	NoSync bool
+	// Logger gets etcd's warnings and worse; nil means none.
+	Logger *zap.Logger
+}
+
+// Timings of raft, the same on all members. Rule: Tick about the longest round
+// trip between members, Election ten times that.
+type Timings struct {
+	Tick     time.Duration // heartbeat; default 100 ms
+	Election time.Duration // default 1 s; 5 ticks to 50 s. Leases last 1.5 times this at least
+}
+
+const (
+	quota             = 2 << 30 // bytes
+	compactionHistory = "1h"
+	// minClientPing is how often clients may ping an idle connection, less than
+	// what cluster/engine/client does.
+	minClientPing = 5 * time.Second
+)
+
+func (c *Config) setDefaults() {
+	if len(c.AdvertiseClient) == 0 {
+		c.AdvertiseClient = c.ListenClient
+	}
+	if len(c.AdvertisePeer) == 0 {
+		c.AdvertisePeer = c.ListenPeer
+	}
+	if c.ClusterToken == "" {
+		c.ClusterToken = "meshvpc"
+	}
+	if c.Timings.Tick == 0 {
+		c.Timings.Tick = 100 * time.Millisecond
+	}
+	if c.Timings.Election == 0 {
+		c.Timings.Election = 10 * c.Timings.Tick
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+}
+
+// validate wants defaults set.
+func (c *Config) validate() error {
+	switch {
+	case c.Name == "":
+		return errors.New("name is missing")
+	case c.DataDir == "":
+		return errors.New("data directory is missing")
+	case c.Timings.Tick < time.Millisecond:
+		return fmt.Errorf("tick %v: want 1ms or more", c.Timings.Tick)
+	case c.Timings.Election < 5*c.Timings.Tick || c.Timings.Election > 50*time.Second:
+		return fmt.Errorf("election timeout %v: want from 5 ticks (%v) to 50s", c.Timings.Election, 5*c.Timings.Tick)
+	}
+	for _, l := range []struct {
+		what      string
+		addresses []netip.AddrPort
+		advertise bool
+	}{
+		{"client listen address", c.ListenClient, false},
+		{"peer listen address", c.ListenPeer, false},
+		{"advertised client address", c.AdvertiseClient, true},
+		{"advertised peer address", c.AdvertisePeer, true},
+	} {
+		if len(l.addresses) == 0 {
+			return fmt.Errorf("%s is missing", l.what)
+		}
+		for _, a := range l.addresses {
+			if !a.IsValid() || a.Port() == 0 {
+				return fmt.Errorf("%s %v: want an address and a port", l.what, a)
+			}
+			if l.advertise && a.Addr().IsUnspecified() {
+				return fmt.Errorf("%s %v: others cannot dial it; advertise an address of this host", l.what, a)
+			}
+		}
+	}
+	return nil
+}
+
+// embedded are the settings for etcd.
+func (c *Config) embedded() (*embed.Config, error) {
+	e := embed.NewConfig()
+	e.Name, e.Dir = c.Name, c.DataDir
+	e.ListenClientUrls, e.AdvertiseClientUrls = urls(c.ListenClient), urls(c.AdvertiseClient)
+	e.ListenPeerUrls, e.AdvertisePeerUrls = urls(c.ListenPeer), urls(c.AdvertisePeer)
+	e.InitialCluster = e.InitialClusterFromName(c.Name)
+	e.InitialClusterToken = c.ClusterToken
+	e.ClusterState = embed.ClusterStateFlagNew
+	e.TickMs = uint(c.Timings.Tick.Milliseconds())
+	e.ElectionMs = uint(c.Timings.Election.Milliseconds())
+	e.PreVote = true
+	e.StrictReconfigCheck = true
+	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModePeriodic, compactionHistory
+	e.QuotaBackendBytes = quota
+	e.UnsafeNoFsync = c.NoSync
+	e.EnableGRPCGateway = false
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(c.Logger.WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
+	// etcd's own policy cuts clients that ping while they have no watch.
+	e.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.KeepaliveEnforcementPolicy(
+		keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true})}
+
+	gates, ok := e.ServerFeatureGate.(featuregate.MutableFeatureGate)
+	if !ok {
+		return nil, fmt.Errorf("set feature gates: %T cannot be changed", e.ServerFeatureGate)
+	}
+	if err := gates.Set("InitialCorruptCheck=true,CompactHashCheck=true"); err != nil {
+		return nil, fmt.Errorf("set feature gates: %w", err)
+	}
+	return e, nil
+}
+
+func urls(addresses []netip.AddrPort) []url.URL {
+	us := make([]url.URL, 0, len(addresses))
+	for _, a := range addresses {
+		us = append(us, url.URL{Scheme: "http", Host: a.String()})
+	}
+	return us
+}

@@ -1,0 +1,19 @@
+// Package etcd runs an etcd server inside this process: the default engine.
+//
+// It starts one member, alone in its cluster, over plain HTTP. The settings are
+// those that a control plane with many watches wants: hourly compaction (who
+// was away longer reads everything again), a 2 GiB quota, corruption checks,
+// no HTTP gateway.
+//
+// # Guarantees
+//
+// Run returns when all that it started has ended. What was acknowledged
+// survives kill -9 and a power cut (but not under Config.NoSync). A data
+// directory serves one process at a time.
+//
+// # Trap
+//
+// etcd ends its process when its disk fails or fills (zap's Fatal). So an
+// engine belongs in a process that may die at any instant; the host agent never
+// shares it.
+package etcd

@@ -1,0 +1,105 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+)
+
+// ErrStopped is returned when etcd ended without being told to, for instance
+// because this member was removed from its cluster.
+var ErrStopped = errors.New("etcd stopped by itself")
+
+// grace is what calls under way have to finish when the engine stops. Streams
+// that are open then (watches never end by themselves) are cut.
+const grace = time.Second
+
+// Engine is one etcd member.
+type Engine struct {
+	cfg    Config
+	log    *zap.Logger
+	ready  chan struct{}
+	served []*grpc.Server // filled by etcd while it starts, before ready
+	mu     sync.Mutex     // guards served
+}
+
+// New checks the configuration and starts nothing.
+func New(cfg Config) (*Engine, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configure etcd: %w", err)
+	}
+	return &Engine{cfg: cfg, log: cfg.Logger.Named("etcd"), ready: make(chan struct{})}, nil
+}
+
+// Ready is closed once the member serves clients.
+func (e *Engine) Ready() <-chan struct{} { return e.ready }
+
+// Endpoints are the URLs that clients dial.
+func (e *Engine) Endpoints() []string {
+	var endpoints []string
+	for _, u := range urls(e.cfg.AdvertiseClient) {
+		endpoints = append(endpoints, u.String())
+	}
+	return endpoints
+}
+
+// Run serves until ctx ends, and returns when all has stopped: nil within a
+// few seconds of ctx, an error when etcd could not start, failed or stopped by
+// itself (ErrStopped). It can be called once.
+func (e *Engine) Run(ctx context.Context) error {
+	start := time.Now()
+	unlock, err := preflight(e.cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("prepare data directory %s: %w", e.cfg.DataDir, err)
+	}
+	defer unlock()
+	cfg, err := e.cfg.embedded()
+	if err != nil {
+		return err
+	}
+	cfg.ServiceRegister = func(s *grpc.Server) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.served = append(e.served, s)
+	}
+	member, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return fmt.Errorf("start etcd: %w", err)
+	}
+	defer e.stop(member)
+	ready := member.Server.ReadyNotify()
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			close(e.ready)
+			e.log.Info("etcd serves", zap.Strings("endpoints", e.Endpoints()), zap.Duration("duration", time.Since(start)))
+		case <-ctx.Done():
+			return nil
+		case err := <-member.Err():
+			return fmt.Errorf("serve etcd: %w", err)
+		case <-member.Server.StopNotify():
+			return ErrStopped
+		}
+	}
+}
+
+// stop closes the member. etcd would wait 7 s and more for open watches.
+func (e *Engine) stop(member *embed.Etcd) {
+	cut := time.AfterFunc(grace, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, s := range e.served {
+			s.Stop()
+		}
+	})
+	defer cut.Stop()
+	member.Close()
+}

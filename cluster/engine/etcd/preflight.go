@@ -1,0 +1,53 @@
+package etcd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// minFree is what must be free on the disk of the data directory, in bytes:
+// twice what etcd lays out when it starts.
+const minFree = 256 << 20
+
+// preflight makes the data directory ready and locks it for this process, so
+// that what is wrong is said before etcd fails in its own way (it waits for
+// ever for another process, and ends the process on a full disk).
+func preflight(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep others out: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("is not writable, give it to this user: %w", err)
+	}
+	unlock = func() { _ = lock.Close() } // nothing was written
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unlock()
+		return nil, fmt.Errorf("is in use by another process, stop that first: %w", err)
+	}
+	if err := checkFree(dir, minFree); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// checkFree looks at an empty store's needs; one with data has laid its log
+// out already, but still needs room to go on.
+func checkFree(dir string, want uint64) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("read free space: %w", err)
+	}
+	// The types of these fields differ between platforms.
+	if free := uint64(fs.Bavail) * uint64(fs.Bsize); free < want {
+		return fmt.Errorf("has %d MiB of free space, etcd needs %d MiB: free some, or move the data directory to a larger disk", free>>20, want>>20)
+	}
+	return nil
+}
