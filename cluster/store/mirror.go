@@ -82,9 +82,7 @@ func NewMirror(cfg MirrorConfig) *Mirror {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-	}
+	cfg.Rand = newRand(cfg.Rand)
 	return &Mirror{
 		cfg:     cfg,
 		changed: make(chan struct{}, 1),
@@ -316,7 +314,20 @@ func (m *Mirror) enqueue(b batch) {
 func (m *Mirror) jitter(d time.Duration) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return d*3/4 + time.Duration(m.cfg.Rand.Int64N(int64(d)/2+1))
+	return jitter(m.cfg.Rand, d)
+}
+
+// newRand is r, or a random one if r is nil.
+func newRand(r *rand.Rand) *rand.Rand {
+	if r == nil {
+		r = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	return r
+}
+
+// jitter is d, give or take a quarter.
+func jitter(r *rand.Rand, d time.Duration) time.Duration {
+	return d*3/4 + time.Duration(r.Int64N(int64(d)/2+1))
 }
 
 func signal(c chan struct{}) {
