@@ -80,7 +80,7 @@ type RangeRequest struct {
 	Key, End  string
 	Revision  int64 // 0 is the current one
 	Limit     int64 // 0 is no limit
-	KeysOnly  bool
+	KeysOnly  bool  // leaves out Value and, as etcd since 3.7, Lease
 	CountOnly bool
 }
 

@@ -104,7 +104,7 @@ func (s *State) Range(r RangeRequest) (RangeResponse, error) {
 			return
 		}
 		if r.KeysOnly {
-			kv.Value = nil
+			kv.Value, kv.Lease = nil, 0
 		}
 		resp.Keys = append(resp.Keys, kv)
 	})

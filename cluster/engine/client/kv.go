@@ -28,7 +28,11 @@ func (s kv) Range(ctx context.Context, r mvcc.RangeRequest) (mvcc.RangeResponse,
 	if err != nil {
 		return mvcc.RangeResponse{}, translate(ctx, err)
 	}
-	return mvcc.RangeResponse{Header: header(resp.Header), Keys: keyValues(resp.Kvs), More: resp.More, Count: resp.Count}, nil
+	answer := mvcc.RangeResponse{Header: header(resp.Header), Keys: keyValues(resp.Kvs), More: resp.More, Count: resp.Count}
+	if r.KeysOnly {
+		dropLeases(answer.Keys)
+	}
+	return answer, nil
 }
 
 // Txn implements mvcc.KV.
@@ -54,8 +58,15 @@ func (s kv) Txn(ctx context.Context, t mvcc.TxnRequest) (mvcc.TxnResponse, error
 		return mvcc.TxnResponse{}, translate(ctx, err)
 	}
 	answer := mvcc.TxnResponse{Header: header(resp.Header), Succeeded: resp.Succeeded}
-	for _, r := range resp.Responses {
+	ran := t.Else
+	if resp.Succeeded {
+		ran = t.Then
+	}
+	for i, r := range resp.Responses {
 		answer.Responses = append(answer.Responses, response(r))
+		if ran[i].KeysOnly {
+			dropLeases(answer.Responses[i].Keys)
+		}
 	}
 	return answer, nil
 }
@@ -167,5 +178,12 @@ func keyValue(kv *mvccpb.KeyValue) mvcc.KeyValue {
 		ModRevision:    kv.ModRevision,
 		Version:        kv.Version,
 		Lease:          mvcc.LeaseID(kv.Lease),
+	}
+}
+
+// dropLeases makes keys-only answers alike: etcd before 3.7 gives leases.
+func dropLeases(kvs []mvcc.KeyValue) {
+	for i := range kvs {
+		kvs[i].Lease = 0
 	}
 }

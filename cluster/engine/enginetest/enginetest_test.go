@@ -11,9 +11,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMemory(t *testing.T) {
+	t.Parallel() // leases take their time
 	Run(t, func(*testing.T) Store { return mvcc.NewMemory(mvcc.Config{}) })
 }
 
 func TestEtcd(t *testing.T) {
+	t.Parallel()
 	Run(t, func(t *testing.T) Store { return Etcd(t.Context(), StartEtcd(t)) })
 }
