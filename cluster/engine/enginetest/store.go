@@ -74,10 +74,7 @@ func StartEtcd(t testing.TB) *clientv3.Client {
 
 func runEtcd(t testing.TB) (*etcd.Engine, error) {
 	t.Helper()
-	ports, err := freePorts(2)
-	if err != nil {
-		return nil, err
-	}
+	ports := FreePorts(t, 2)
 	engine, err := etcd.New(etcd.Config{
 		Name:         "test",
 		DataDir:      t.TempDir(),
@@ -106,16 +103,18 @@ func runEtcd(t testing.TB) (*etcd.Engine, error) {
 	return engine, nil
 }
 
-// freePorts finds ports of 127.0.0.1 that nothing listens on.
-func freePorts(n int) ([]netip.AddrPort, error) {
+// FreePorts finds ports of 127.0.0.1 that nothing listens on; another process
+// may take one before the caller does.
+func FreePorts(t testing.TB, n int) []netip.AddrPort {
+	t.Helper()
 	var ports []netip.AddrPort
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return nil, err
+			t.Fatal(err)
 		}
 		defer l.Close() // only once all are found, so that they differ
 		ports = append(ports, netip.MustParseAddrPort(l.Addr().String()))
 	}
-	return ports, nil
+	return ports
 }

@@ -74,6 +74,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	defer e.stop(member)
+	return e.wait(ctx, member, start)
+}
+
+func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) error {
 	ready := member.Server.ReadyNotify()
 	for {
 		select {
