@@ -113,7 +113,11 @@ func FreePorts(t testing.TB, n int) []netip.AddrPort {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // only once all are found, so that they differ
+		defer func() { // only once all are found, so that they differ
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		ports = append(ports, netip.MustParseAddrPort(l.Addr().String()))
 	}
 	return ports

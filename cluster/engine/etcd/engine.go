@@ -4,29 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 )
 
 // ErrStopped is returned when etcd ended without being told to, for instance
 // because this member was removed from its cluster.
 var ErrStopped = errors.New("etcd stopped by itself")
 
-// grace is what calls under way have to finish when the engine stops. Streams
-// that are open then (watches never end by themselves) are cut.
-const grace = time.Second
-
 // Engine is one etcd member.
 type Engine struct {
-	cfg    Config
-	log    *zap.Logger
-	ready  chan struct{}
-	served []*grpc.Server // filled by etcd while it starts, before ready
-	mu     sync.Mutex     // guards served
+	cfg   Config
+	log   *zap.Logger
+	ready chan struct{}
 }
 
 // New checks the configuration and starts nothing.
@@ -50,9 +42,9 @@ func (e *Engine) Endpoints() []string {
 	return endpoints
 }
 
-// Run serves until ctx ends, and returns when all has stopped: nil within a
-// few seconds of ctx, an error when etcd could not start, failed or stopped by
-// itself (ErrStopped). It can be called once.
+// Run serves until ctx ends, and returns when all has stopped: nil soon after
+// ctx (calls under way are cut, watches too), an error when etcd could not
+// start, failed or stopped by itself (ErrStopped). It can be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	start := time.Now()
 	unlock, err := preflight(e.cfg.DataDir)
@@ -64,16 +56,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg.ServiceRegister = func(s *grpc.Server) {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.served = append(e.served, s)
-	}
 	member, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
-	defer e.stop(member)
+	defer member.Close()
 	return e.wait(ctx, member, start)
 }
 
@@ -93,17 +80,4 @@ func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) 
 			return ErrStopped
 		}
 	}
-}
-
-// stop closes the member. etcd would wait 7 s and more for open watches.
-func (e *Engine) stop(member *embed.Etcd) {
-	cut := time.AfterFunc(grace, func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		for _, s := range e.served {
-			s.Stop()
-		}
-	})
-	defer cut.Stop()
-	member.Close()
 }

@@ -99,8 +99,8 @@ func descriptors(t *testing.T) int {
 	return len(fds)
 }
 
-// TestStop ends an engine that has a client with an open watch, which is where
-// etcd by itself takes 7 s, and starts it again on its data.
+// TestStop ends an engine that has a client with an open watch, which etcd
+// waits for in some configurations, and starts it again on its data.
 func TestStop(t *testing.T) {
 	cfg := config(t.TempDir(), enginetest.FreePorts(t, 2))
 	before := descriptors(t)

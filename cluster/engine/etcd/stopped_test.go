@@ -25,7 +25,7 @@ func TestStoppedByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.stop(member)
+	defer member.Close()
 	go func() {
 		<-e.Ready()
 		member.Server.Stop()
