@@ -1,0 +1,44 @@
+package lab
+
+// Cut is one fault between two sides: no packet passes from one to the other.
+// A side is a host or a datacenter; B "" is everybody else.
+type Cut struct {
+	A string `json:"a"`
+	B string `json:"b,omitempty"`
+}
+
+// place is where a host hangs on the router.
+type place struct {
+	host, datacenter string
+	device           int // index of the router's device
+}
+
+func (p place) in(side string) bool { return p.host == side || p.datacenter == side }
+
+// link is a direction through the router: from device In to device Out.
+type link struct{ in, out int }
+
+// severed lists the directions that the cuts close. Pure.
+func severed(places []place, cuts []Cut) []link {
+	var list []link
+	for _, from := range places {
+		for _, to := range places {
+			if from != to && isCut(from, to, cuts) {
+				list = append(list, link{from.device, to.device})
+			}
+		}
+	}
+	return list
+}
+
+func isCut(p, q place, cuts []Cut) bool {
+	for _, c := range cuts {
+		if c.B == "" && p.in(c.A) != q.in(c.A) {
+			return true
+		}
+		if c.B != "" && (p.in(c.A) && q.in(c.B) || q.in(c.A) && p.in(c.B)) {
+			return true
+		}
+	}
+	return false
+}
