@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -81,6 +82,7 @@ func runEtcd(t testing.TB) (*etcd.Engine, error) {
 		ListenClient: ports[:1],
 		ListenPeer:   ports[1:],
 		NoSync:       true,
+		Timings:      etcd.Timings{Tick: 10 * time.Millisecond, Election: 100 * time.Millisecond}, // or it waits up to 1 s
 	})
 	if err != nil {
 		return nil, err

@@ -112,8 +112,8 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// embedded are the settings for etcd.
-func (c *Config) embedded() (*embed.Config, error) {
+// embedded are the settings for etcd, which logs to log.
+func (c *Config) embedded(log *zap.Logger) (*embed.Config, error) {
 	e := embed.NewConfig()
 	e.Name, e.Dir = c.Name, c.DataDir
 	e.ListenClientUrls, e.AdvertiseClientUrls = urls(c.ListenClient), urls(c.AdvertiseClient)
@@ -129,7 +129,8 @@ func (c *Config) embedded() (*embed.Config, error) {
 	e.QuotaBackendBytes = quota
 	e.UnsafeNoFsync = c.NoSync
 	e.EnableGRPCGateway = false
-	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(c.Logger.WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
+	e.AuthToken = "" // no passwords: who a client is, its certificate says
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 	// etcd's own policy cuts clients that ping while they have no watch.
 	e.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.KeepaliveEnforcementPolicy(
 		keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true})}

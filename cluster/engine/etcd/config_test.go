@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/features"
+	"go.uber.org/zap"
 )
 
 func ports(addresses ...string) []netip.AddrPort {
@@ -55,7 +56,7 @@ func TestNewRefuses(t *testing.T) {
 func TestEmbedded(t *testing.T) {
 	c := valid()
 	c.setDefaults()
-	e, err := c.embedded()
+	e, err := c.embedded(zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

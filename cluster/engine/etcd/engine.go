@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -16,9 +17,10 @@ var ErrStopped = errors.New("etcd stopped by itself")
 
 // Engine is one etcd member.
 type Engine struct {
-	cfg   Config
-	log   *zap.Logger
-	ready chan struct{}
+	cfg      Config
+	log      *zap.Logger
+	ready    chan struct{}
+	stopping atomic.Bool
 }
 
 // New checks the configuration and starts nothing.
@@ -52,7 +54,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("prepare data directory %s: %w", e.cfg.DataDir, err)
 	}
 	defer unlock()
-	cfg, err := e.cfg.embedded()
+	cfg, err := e.cfg.embedded(quieted(e.log, &e.stopping))
 	if err != nil {
 		return err
 	}
@@ -73,6 +75,7 @@ func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) 
 			close(e.ready)
 			e.log.Info("etcd serves", zap.Strings("endpoints", e.Endpoints()), zap.Duration("duration", time.Since(start)))
 		case <-ctx.Done():
+			e.stopping.Store(true)
 			return nil
 		case err := <-member.Err():
 			return fmt.Errorf("serve etcd: %w", err)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
@@ -102,7 +104,9 @@ func descriptors(t *testing.T) int {
 // TestStop ends an engine that has a client with an open watch, which etcd
 // waits for in some configurations, and starts it again on its data.
 func TestStop(t *testing.T) {
+	core, logged := observer.New(zap.InfoLevel)
 	cfg := config(t.TempDir(), enginetest.FreePorts(t, 2))
+	cfg.Logger = zap.New(core)
 	before := descriptors(t)
 	began := time.Now()
 	engine, stop := start(t, cfg)
@@ -147,6 +151,14 @@ func TestStop(t *testing.T) {
 	mustGet(t, dial(t, engine.Endpoints()), "a", "1")
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+	for _, e := range logged.FilterLevelExact(zap.InfoLevel).All() {
+		if e.LoggerName != "etcd" || e.Message != "etcd serves" {
+			t.Errorf("logged %+v", e)
+		}
+	}
+	if n := logged.Len(); n != 2 {
+		t.Errorf("two starts and stops logged %d lines: %+v", n, logged.All())
 	}
 }
 
@@ -198,6 +210,39 @@ func TestRunRefuses(t *testing.T) {
 		if err := other.Run(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWatchAcrossRestart holds the client to going on by itself where it was.
+func TestWatchAcrossRestart(t *testing.T) {
+	cfg := config(t.TempDir(), enginetest.FreePorts(t, 2))
+	cfg.NoSync = true
+	engine, stop := start(t, cfg)
+	kv := dial(t, engine.Endpoints())
+	mustPut(t, kv, "a", "1")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	watch := kv.Watch(ctx, mvcc.WatchRequest{Key: "a", From: 1})
+	want := func(value string) {
+		t.Helper()
+		r := <-watch
+		for ; r.Err == nil && len(r.Events) == 0 && ctx.Err() == nil; r = <-watch {
+		}
+		if len(r.Events) != 1 || string(r.Events[0].KV.Value) != value {
+			t.Fatalf("got %+v, want %q", r, value)
+		}
+	}
+	want("1")
+	for _, value := range []string{"2", "3"} {
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		_, stop = start(t, cfg)
+		mustPut(t, kv, "a", value)
+		want(value)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 )
 
 func TestStoppedByItself(t *testing.T) {
@@ -16,7 +17,7 @@ func TestStoppedByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := e.cfg.embedded()
+	settings, err := e.cfg.embedded(zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
