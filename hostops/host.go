@@ -1,0 +1,238 @@
+package hostops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"go.uber.org/zap"
+)
+
+// Config is what New needs.
+type Config struct {
+	Driver Driver      // required; the caller closes it
+	Log    *zap.Logger // nil: none
+}
+
+// Host makes one host equal to a desired state, pass by pass. It is for one
+// goroutine at a time.
+type Host struct {
+	driver Driver
+	log    *zap.Logger
+	last   map[string]VPC // as of each VPC's last converged pass
+}
+
+// New wraps errors of cfg; it starts nothing.
+func New(cfg Config) (*Host, error) {
+	if cfg.Driver == nil {
+		return nil, errors.New("make host: no driver")
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	return &Host{driver: cfg.Driver, log: cfg.Log.Named("hostops")}, nil
+}
+
+// Report is what one pass did.
+type Report struct {
+	// Applied are the operations that succeeded, in order.
+	Applied []Op
+	// Repairs counts those of Applied that no change of the desired state
+	// asked for: somebody had tampered.
+	Repairs int
+	// Repaired are Repairs by VPC; "" is the host.
+	Repaired map[string]int
+	// Problems are why something desired is not so.
+	Problems []Problem
+	// Ready tells for each desired VPC whether all of it is in place.
+	Ready map[string]bool
+}
+
+// rounds bounds how often one pass plans. The first plan does the work, the
+// second shows that it is done; more are needed only if others interfere.
+const rounds = 3
+
+// Reconcile makes the host equal to desired. It never returns an error: what
+// fails is in the report, and what does not depend on it is done. full reads
+// the host anew instead of trusting its events.
+func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report {
+	var r Report
+	var failed []Problem
+	for n := range rounds {
+		state, err := h.driver.Observe(ctx, full && n == 0)
+		if err != nil {
+			r.Problems = append(failed, Problem{Reason: fmt.Sprintf("observe host: %v", err)})
+			r.Ready = ready(desired, nil, r.Problems)
+			return r
+		}
+		ops, problems := Plan(desired, state)
+		if len(ops) == 0 || n == rounds-1 {
+			if len(ops) == 0 {
+				failed = nil // a later plan made good what failed
+			}
+			r.Problems = append(problems, failed...)
+			r.Ready = ready(desired, ops, r.Problems)
+			break
+		}
+		var done []Op
+		done, failed = h.apply(ctx, ops)
+		r.Applied = append(r.Applied, done...)
+		for _, op := range h.repairs(desired, state, done) {
+			if r.Repaired == nil {
+				r.Repaired = map[string]int{}
+			}
+			r.Repaired[op.On().VPC]++
+			r.Repairs++
+		}
+		if ctx.Err() != nil {
+			r.Problems = append(problems, failed...)
+			r.Ready = ready(desired, ops, r.Problems)
+			return r
+		}
+	}
+	h.remember(desired, r.Ready)
+	return r
+}
+
+// Plan returns what Reconcile would do now, and does none of it.
+func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, error) {
+	state, err := h.driver.Observe(ctx, true)
+	if err != nil {
+		return nil, nil, fmt.Errorf("observe host: %w", err)
+	}
+	ops, problems := Plan(desired, state)
+	return ops, problems, nil
+}
+
+// apply goes on after a failure with all that does not depend on what failed.
+func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem) {
+	objects, vpcs := map[Target]bool{}, map[string]bool{}
+	noFilter := false
+	for _, op := range ops {
+		on := op.On()
+		if objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter)) {
+			continue
+		}
+		err := h.driver.Apply(ctx, op)
+		if err == nil {
+			h.log.Info("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+			done = append(done, op)
+			continue
+		}
+		h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
+		failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
+		switch op.(type) {
+		case AddPeer, RemovePeer, AddAddress, RemoveAddress, Deny, Shield, Unshield:
+		case CreateFilter: // no tunnel without it
+			noFilter = true
+		case CreateBridge, Allow, Guard:
+			vpcs[on.VPC] = true
+		default:
+			objects[on] = true
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return done, failed
+}
+
+// repairs picks the operations of done that the last converged desired state
+// would have needed too.
+func (h *Host) repairs(desired Desired, state State, done []Op) []Op {
+	if h.last == nil || len(done) == 0 {
+		return nil
+	}
+	if h.same(desired) {
+		return done
+	}
+	var last Desired
+	for _, name := range slices.Sorted(maps.Keys(h.last)) {
+		last.VPCs = append(last.VPCs, h.last[name])
+	}
+	ops, _ := Plan(last, state)
+	needed := make(map[string]bool, len(ops))
+	for _, op := range ops {
+		needed[op.String()] = true
+	}
+	return slices.DeleteFunc(slices.Clone(done), func(op Op) bool { return !needed[op.String()] })
+}
+
+func (h *Host) same(desired Desired) bool {
+	if len(desired.VPCs) != len(h.last) {
+		return false
+	}
+	for _, v := range desired.VPCs {
+		if last, ok := h.last[v.Name]; !ok || !equal(last, v) {
+			return false
+		}
+	}
+	return true
+}
+
+// equal compares without reflection where the bulk is.
+func equal(a, b VPC) bool {
+	if len(a.Tunnels) != len(b.Tunnels) {
+		return false
+	}
+	for i := range a.Tunnels {
+		if !slices.Equal(a.Tunnels[i].Peers, b.Tunnels[i].Peers) {
+			return false
+		}
+		t, u := a.Tunnels[i], b.Tunnels[i]
+		t.Peers, u.Peers = nil, nil
+		if !reflect.DeepEqual(t, u) {
+			return false
+		}
+	}
+	a.Tunnels, b.Tunnels = nil, nil
+	return reflect.DeepEqual(a, b)
+}
+
+// remember keeps what has converged, to tell tampering from change.
+func (h *Host) remember(desired Desired, ready map[string]bool) {
+	if h.last == nil {
+		h.last = map[string]VPC{}
+	}
+	wanted := map[string]bool{}
+	for _, v := range desired.VPCs {
+		wanted[v.Name] = true
+		if ready[v.Name] {
+			if last, ok := h.last[v.Name]; !ok || !equal(last, v) {
+				h.last[v.Name] = clone(v)
+			}
+		}
+	}
+	maps.DeleteFunc(h.last, func(name string, _ VPC) bool { return !wanted[name] })
+}
+
+func clone(v VPC) VPC {
+	v.Tunnels = slices.Clone(v.Tunnels)
+	for i := range v.Tunnels {
+		v.Tunnels[i].Peers = slices.Clone(v.Tunnels[i].Peers)
+	}
+	return v
+}
+
+// ready tells which VPCs have neither open operations nor problems.
+func ready(desired Desired, open []Op, problems []Problem) map[string]bool {
+	not := map[string]bool{}
+	for _, op := range open {
+		not[op.On().VPC] = true
+	}
+	for _, p := range problems {
+		not[p.VPC] = true
+	}
+	out := make(map[string]bool, len(desired.VPCs))
+	for _, v := range desired.VPCs {
+		out[v.Name] = !not[v.Name] && !hostWide(problems)
+	}
+	return out
+}
+
+func hostWide(problems []Problem) bool {
+	return slices.ContainsFunc(problems, func(p Problem) bool { return p.VPC == "" })
+}

@@ -1,0 +1,271 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Apply implements hostops.Driver. The events of the operation itself are
+// drained before it returns, so they signal no change.
+func (d *Driver) Apply(ctx context.Context, op hostops.Op) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.drain() {
+		d.signal()
+	}
+	if d.devices == nil {
+		ds, err := read(d.conn)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		d.devices = ds
+	}
+	err := d.apply(op)
+	d.drain()
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return nil
+}
+
+func (d *Driver) apply(op hostops.Op) error {
+	switch op := op.(type) {
+	case hostops.CreateFilter:
+		return d.filter.create(op.Port)
+	case hostops.DeleteFilter:
+		return d.filter.remove()
+	case hostops.Allow:
+		return d.filter.sources(op.VNI, op.Sources, true)
+	case hostops.Deny:
+		return d.filter.sources(op.VNI, op.Sources, false)
+	case hostops.Guard:
+		return d.filter.guard(op.VNI, true)
+	case hostops.Unguard:
+		return d.filter.guard(op.VNI, false)
+	case hostops.Shield:
+		return d.filter.setShield(op.VNI, op.Network)
+	case hostops.Unshield:
+		return d.filter.unshield(op.VNI)
+	case hostops.CreateNamespace:
+		return d.createNamespace(op)
+	case hostops.SetNamespace:
+		return d.setNamespace(op.Object)
+	case hostops.DeleteNamespace:
+		return d.deleteNamespace(op.Object)
+	case hostops.CreatePort:
+		return d.createPort(op)
+	case hostops.SetPort:
+		return d.setPort(op)
+	case hostops.AddAddress:
+		return d.address(op.Object, op.Address, true)
+	case hostops.RemoveAddress:
+		return d.address(op.Object, op.Address, false)
+	case hostops.CreateBridge:
+		return d.createBridge(op)
+	case hostops.CreateTunnel:
+		return d.createTunnel(op)
+	case hostops.DeleteDevices:
+		return d.deleteGroup(op.Owner)
+	default:
+		return d.change(op)
+	}
+}
+
+// change is for operations on a device that is there.
+func (d *Driver) change(op hostops.Op) error {
+	v := d.devices.byName(op.On().Object)
+	if v == nil {
+		switch op.(type) {
+		case hostops.DeleteDevice, hostops.RemovePeer:
+			return nil
+		}
+		return unix.ENODEV
+	}
+	if _, ours := v.ours(); !ours {
+		return hostops.ErrForeign
+	}
+	m := linkMsg(v.index)
+	switch op := op.(type) {
+	case hostops.SetBridge:
+		return d.setBridge(v)
+	case hostops.SetQuiet:
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, noAddrGen())
+	case hostops.SetUnderlay:
+		return d.setUnderlay(v, op)
+	case hostops.SetLearning:
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", attr(nl.IFLA_VXLAN_LEARNING, []byte{1})))
+	case hostops.SetOwner:
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))))
+	case hostops.SetAlias:
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_IFALIAS, []byte(hostops.CleanAlias(op.Alias))))
+	case hostops.SetMTU:
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MTU, u32(uint32(op.MTU))))
+	case hostops.SetMaster:
+		b := d.devices.byName(op.Bridge)
+		if b == nil {
+			return fmt.Errorf("bridge %s: %w", op.Bridge, unix.ENODEV)
+		}
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MASTER, u32(uint32(b.index))))
+	case hostops.SetIsolated:
+		return d.isolate(v)
+	case hostops.SetUp:
+		m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
+		return d.conn.set(unix.RTM_NEWLINK, 0, m)
+	case hostops.SetDown:
+		m.Change = unix.IFF_UP
+		return d.conn.set(unix.RTM_NEWLINK, 0, m)
+	case hostops.DeleteDevice:
+		return ignore(d.conn.set(unix.RTM_DELLINK, 0, m), unix.ENODEV)
+	case hostops.AddPeer:
+		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer)
+	case hostops.RemovePeer:
+		return ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer), unix.ENOENT)
+	case hostops.PinMAC:
+		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, unix.NUD_NOARP, unix.NTF_MASTER|ntfSticky, op.MAC, netip.Addr{})
+	}
+	return fmt.Errorf("%T: %w", op, hostops.ErrUnsupported)
+}
+
+// fdb changes one forwarding table entry.
+func (d *Driver) fdb(v *device, proto, flags int, state uint16, kind uint8, mac cluster.MAC, dst netip.Addr) error {
+	h := &ndMsg{family: unix.AF_BRIDGE, index: v.index, state: state, flags: kind}
+	data := []nl.NetlinkRequestData{h, attr(unix.NDA_LLADDR, mac[:])}
+	if dst.IsValid() {
+		data = append(data, attr(unix.NDA_DST, dst.AsSlice()))
+	}
+	return d.conn.set(proto, flags, data...)
+}
+
+// ndMsg is struct ndmsg.
+type ndMsg struct {
+	family uint8
+	index  int32
+	state  uint16
+	flags  uint8
+}
+
+// Len is that of Serialize's result.
+func (m *ndMsg) Len() int { return unix.SizeofNdMsg }
+
+// Serialize implements nl.NetlinkRequestData.
+func (m *ndMsg) Serialize() []byte {
+	b := []byte{m.family, 0, 0, 0}
+	b = append(b, u32(uint32(m.index))...)
+	b = append(b, byte(0), byte(0), m.flags, 0)
+	putNative16(b[8:], m.state)
+	return b
+}
+
+// quietBridge are a bridge's settings that are given at creation too.
+func quietBridge() *nl.RtAttr {
+	return linkInfo("bridge",
+		attr(nl.IFLA_BR_MCAST_SNOOPING, []byte{0}),
+		attr(iflaBrFDBMaxLearned, u32(hostops.MaxLearnedBridge)))
+}
+
+func (d *Driver) createBridge(op hostops.CreateBridge) error {
+	err := d.conn.set(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		attr(unix.IFLA_IFNAME, zstr(op.Object)), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))), quietBridge())
+	return d.created(op.Object, op.Owner, err)
+}
+
+// created tells our own device of an earlier call from somebody else's.
+func (d *Driver) created(name string, owner cluster.VNI, err error) error {
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	d.drain()
+	if v := d.devices.byName(name); v != nil {
+		if o, ours := v.ours(); ours && o == owner {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %w", hostops.ErrForeign, err)
+}
+
+func (d *Driver) setBridge(v *device) error {
+	if err := d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index), quietBridge(), noAddrGen()); err != nil {
+		return err
+	}
+	d.drain()
+	d.unbounded = v.maxLearned == 0
+	return nil
+}
+
+func (d *Driver) createTunnel(op hostops.CreateTunnel) error {
+	under, err := d.underlay(op.Underlay, op.Local)
+	if err != nil {
+		return fmt.Errorf("underlay %s: %w", op.Underlay, err)
+	}
+	err = d.conn.set(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		attr(unix.IFLA_IFNAME, zstr(op.Object)), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))),
+		linkInfo("vxlan",
+			attr(nl.IFLA_VXLAN_ID, u32(uint32(op.VNI))),
+			attr(nl.IFLA_VXLAN_LINK, u32(uint32(under.index))),
+			localAttr(op.Local),
+			attr(nl.IFLA_VXLAN_PORT, u16be(op.Port)),
+			attr(nl.IFLA_VXLAN_LEARNING, []byte{1}),
+			attr(nl.IFLA_VXLAN_LIMIT, u32(hostops.MaxLearnedTunnel)),
+			attr(nl.IFLA_VXLAN_UDP_CSUM, []byte{1})))
+	return d.created(op.Object, op.Owner, err)
+}
+
+func localAttr(a netip.Addr) *nl.RtAttr {
+	if a.Is4() {
+		return attr(nl.IFLA_VXLAN_LOCAL, a.AsSlice())
+	}
+	return attr(nl.IFLA_VXLAN_LOCAL6, a.AsSlice())
+}
+
+// setUnderlay sends the changed attributes only: the kernel refuses a message
+// that repeats those that cannot change.
+func (d *Driver) setUnderlay(v *device, op hostops.SetUnderlay) error {
+	under, err := d.underlay(op.Underlay, op.Local)
+	if err != nil {
+		return fmt.Errorf("underlay %s: %w", op.Underlay, err)
+	}
+	return d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index),
+		linkInfo("vxlan", attr(nl.IFLA_VXLAN_LINK, u32(uint32(under.index))), localAttr(op.Local)))
+}
+
+func (d *Driver) isolate(v *device) error {
+	m := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	m.Index = v.index
+	info := attr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	info.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, []byte{1})
+	return d.conn.set(unix.RTM_SETLINK, 0, m, info)
+}
+
+// deleteGroup removes all devices of a VPC by one message: one by one each
+// waits for a grace period of the kernel.
+func (d *Driver) deleteGroup(owner cluster.VNI) error {
+	for _, v := range d.devices {
+		if v.group == hostops.GroupOf(owner) {
+			if _, ours := v.ours(); !ours {
+				return d.deleteEach(owner) // somebody else's device is in the group
+			}
+		}
+	}
+	return ignore(d.conn.set(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(owner)))), unix.ENODEV)
+}
+
+func (d *Driver) deleteEach(owner cluster.VNI) error {
+	var failed []error
+	for _, v := range d.devices {
+		if o, ours := v.ours(); ours && o == owner {
+			failed = append(failed, ignore(d.conn.set(unix.RTM_DELLINK, 0, linkMsg(v.index)), unix.ENODEV))
+		}
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,394 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Config is what New needs. The zero value drives the host of this process.
+type Config struct {
+	Log *zap.Logger // nil: none
+	// Namespace is a descriptor of the network namespace to drive, which must
+	// stay open until Close; 0 is that of the process.
+	Namespace int
+	// PinDir is where VPC namespaces are pinned; default /run/netns.
+	PinDir string
+}
+
+// lockName is the abstract socket that one agent per network namespace holds.
+const lockName = "@meshvpc/hostops"
+
+// Driver implements hostops.Driver. It is safe for concurrent use.
+type Driver struct {
+	log      *zap.Logger
+	ns       int
+	dir      string
+	lock     net.Listener
+	requests atomic.Uint64
+	changed  chan struct{}
+	wg       sync.WaitGroup // the goroutines that follow events
+
+	mu      sync.Mutex
+	conn    *conn
+	events  *source
+	filter  *filter
+	pins    *source // inotify on dir, nil while dir is not there
+	devices devices // nil until the first full reading, and after lost events
+	spaces  map[string]*space
+	pingers map[pingKey]*pinger
+	// unbounded: bridges of this kernel cannot bound what they learn, it
+	// ignored the attribute.
+	unbounded bool
+}
+
+var _ hostops.Driver = (*Driver)(nil)
+
+// New takes the host for this process; it wraps hostops.ErrBusy if another
+// agent has it. It changes nothing.
+func New(cfg Config) (*Driver, error) {
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	if cfg.PinDir == "" {
+		cfg.PinDir = "/run/netns"
+	}
+	d := &Driver{
+		log: cfg.Log.Named("linux"), ns: cfg.Namespace, dir: cfg.PinDir,
+		changed: make(chan struct{}, 1),
+		spaces:  map[string]*space{},
+		pingers: map[pingKey]*pinger{},
+	}
+	if err := within(d.ns, d.open); err != nil {
+		d.Close()
+		return nil, err
+	}
+	follow(&d.wg, &d.mu, d.events, func() {
+		if d.drain() {
+			d.signal()
+		}
+	})
+	follow(&d.wg, &d.mu, d.filter.events, d.filterEvents)
+	return d, nil
+}
+
+// open runs in the host's namespace.
+func (d *Driver) open() error {
+	var err error
+	d.lock, err = net.Listen("unix", lockName)
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("lock host: %w", hostops.ErrBusy)
+	}
+	if err != nil {
+		return fmt.Errorf("lock host: %w", err)
+	}
+	if d.conn, err = dial(&d.requests); err != nil {
+		return err
+	}
+	only, err := staticEntries()
+	if err != nil {
+		return err
+	}
+	if d.events, err = subscribe(unix.NETLINK_ROUTE, groupsHost, only); err != nil {
+		return err
+	}
+	d.filter, err = openFilter(d.ns, &d.requests)
+	return err
+}
+
+// Requests counts the netlink requests sent so far, dumps and nftables
+// transactions included, one each.
+func (d *Driver) Requests() uint64 { return d.requests.Load() }
+
+// Changed implements hostops.Driver.
+func (d *Driver) Changed() <-chan struct{} { return d.changed }
+
+func (d *Driver) signal() {
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+// drain applies the host's waiting events and reports whether they made a
+// difference.
+func (d *Driver) drain() (changed bool) {
+	lost := d.events.drain(func(h *unix.NlMsghdr, b []byte) {
+		if d.devices == nil {
+			return
+		}
+		diff, unknown := d.devices.event(h.Type, b)
+		changed = changed || diff
+		if unknown {
+			d.devices = nil
+		}
+	})
+	if lost {
+		d.log.Warn("lost kernel events, reading the host again")
+		d.devices = nil
+	}
+	return changed || lost
+}
+
+// filterEvents reads the filter again if others changed it.
+func (d *Driver) filterEvents() {
+	if !d.filter.touched() {
+		return
+	}
+	old := d.filter.state
+	if err := d.filter.read(); err != nil {
+		d.log.Warn("cannot read filter", zap.Error(err))
+		d.filter.known = false
+		d.signal()
+		return
+	}
+	if !sameFilter(old, d.filter.state) {
+		d.signal()
+	}
+}
+
+func sameFilter(a, b hostops.Filter) bool {
+	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
+		maps.Equal(a.Sources, b.Sources) && maps.Equal(a.Shields, b.Shields)
+}
+
+// Observe implements hostops.Driver.
+func (d *Driver) Observe(ctx context.Context, full bool) (hostops.State, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.drain()
+	if full || d.devices == nil {
+		ds, err := read(d.conn)
+		if err != nil {
+			return hostops.State{}, err
+		}
+		d.devices = ds
+		full = true
+	}
+	if err := d.watchPins(full); err != nil {
+		return hostops.State{}, err
+	}
+	if full || !d.filter.known || d.filter.touched() {
+		if err := d.filter.read(); err != nil {
+			return hostops.State{}, err
+		}
+	}
+	return d.state(), nil
+}
+
+// state copies what is tracked.
+func (d *Driver) state() hostops.State {
+	s := hostops.State{
+		Devices:    map[string]hostops.Device{},
+		Others:     map[string]hostops.Other{},
+		Namespaces: make(map[string]hostops.Namespace, len(d.spaces)),
+		Filter:     d.filter.state,
+	}
+	s.Filter.VNIs = maps.Clone(s.Filter.VNIs)
+	s.Filter.Sources = maps.Clone(s.Filter.Sources)
+	s.Filter.Shields = maps.Clone(s.Filter.Shields)
+	for _, v := range d.devices {
+		owner, ours := v.ours()
+		if !ours {
+			s.Others[v.name] = hostops.Other{
+				Kind: hostops.Kind(v.kind), Group: v.group, MTU: v.mtu, Up: v.up, Addresses: slices.Clone(v.addrs),
+				VNI: v.vni, Port: v.port, V6: v.v6,
+			}
+			continue
+		}
+		s.Devices[v.name] = hostops.Device{
+			Kind: hostops.Kind(v.kind), Owner: owner, Alias: v.alias, MTU: v.mtu, Master: d.name(v.master), Up: v.up,
+			Quiet: v.noAddrGen && (v.kind != "bridge" || !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
+			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Learning: v.learning, Isolated: v.isolated,
+			Flood: maps.Clone(v.flood), Pinned: v.pinned,
+		}
+	}
+	for _, v := range d.devices {
+		bridge := d.name(v.master)
+		if _, ours := v.ours(); ours || bridge == "" {
+			continue
+		}
+		if b, ok := s.Devices[bridge]; ok {
+			b.Ports = append(b.Ports, v.name)
+			slices.Sort(b.Ports)
+			s.Devices[bridge] = b
+		}
+	}
+	for name, sp := range d.spaces {
+		n := sp.state
+		if n.Port != nil {
+			p := *n.Port
+			p.Addresses = slices.Clone(p.Addresses)
+			p.Peer = d.name(sp.peer)
+			n.Port = &p
+		}
+		s.Namespaces[name] = n
+	}
+	return s
+}
+
+func (d *Driver) name(index int32) string {
+	if v := d.devices[index]; v != nil && index != 0 {
+		return v.name
+	}
+	return ""
+}
+
+// Addresses implements hostops.Driver.
+func (d *Driver) Addresses(ctx context.Context) ([]hostops.Address, error) {
+	s, err := d.Observe(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	var out []hostops.Address
+	for _, name := range slices.Sorted(maps.Keys(s.Others)) {
+		o := s.Others[name]
+		for _, p := range o.Addresses {
+			out = append(out, hostops.Address{Device: name, Prefix: p, MTU: o.MTU, Up: o.Up})
+		}
+	}
+	return out, nil
+}
+
+// watchPins follows the directory of pinned namespaces and, if anything in it
+// may have changed, what is in it.
+func (d *Driver) watchPins(full bool) error {
+	if d.pins == nil {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", d.dir, err)
+		}
+		_, err = unix.InotifyAddWatch(fd, d.dir, unix.IN_CREATE|unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
+		if err != nil {
+			unix.Close(fd)
+			if errors.Is(err, unix.ENOENT) {
+				return nil // made with the first namespace
+			}
+			return fmt.Errorf("watch %s: %w", d.dir, err)
+		}
+		d.pins = newSource(fd)
+		follow(&d.wg, &d.mu, d.pins, func() {
+			changed, err := d.readPins(false)
+			if err != nil {
+				d.log.Warn("cannot read namespaces", zap.Error(err))
+			}
+			if changed || err != nil {
+				d.signal()
+			}
+		})
+		full = true
+	}
+	_, err := d.readPins(full)
+	return err
+}
+
+// readPins tracks each namespace that is named as ours. Without full it looks
+// only if the directory has changed.
+func (d *Driver) readPins(full bool) (changed bool, err error) {
+	for !d.pins.closed {
+		n, err := unix.Read(d.pins.fd, d.pins.buf)
+		if n <= 0 || err != nil {
+			break
+		}
+		full = true
+	}
+	if !full {
+		return false, nil
+	}
+	entries, err := os.ReadDir(d.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, fmt.Errorf("list namespaces: %w", err)
+	}
+	seen := map[string]bool{}
+	var failed []error
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "vpc-") {
+			continue
+		}
+		there, diff, err := d.track(e.Name())
+		if err != nil {
+			failed = append(failed, err)
+		}
+		seen[e.Name()] = there || err != nil
+		changed = changed || diff
+	}
+	for name := range d.spaces {
+		if !seen[name] {
+			d.drop(name)
+			changed = true
+		}
+	}
+	return changed, errors.Join(failed...)
+}
+
+// drop forgets a namespace and releases what keeps it alive.
+func (d *Driver) drop(name string) {
+	if sp := d.spaces[name]; sp != nil {
+		sp.close()
+		delete(d.spaces, name)
+	}
+	for _, v6 := range []bool{false, true} {
+		key := pingKey{name, v6}
+		if p := d.pingers[key]; p != nil {
+			p.close()
+			delete(d.pingers, key)
+		}
+	}
+}
+
+func (d *Driver) pin(namespace string) string { return filepath.Join(d.dir, namespace) }
+
+// Close implements hostops.Driver.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	for name := range d.spaces {
+		d.drop(name)
+	}
+	if d.pins != nil {
+		d.pins.close()
+	}
+	if d.events != nil {
+		d.events.close()
+	}
+	if d.filter != nil {
+		d.filter.close()
+	}
+	if d.conn != nil {
+		d.conn.close()
+		d.conn = nil
+	}
+	lock := d.lock
+	d.lock = nil
+	d.mu.Unlock()
+	d.wg.Wait()
+	if lock != nil {
+		return lock.Close()
+	}
+	return nil
+}
+
+// underlay finds the device that holds local.
+func (d *Driver) underlay(name string, local netip.Addr) (*device, error) {
+	v := d.devices.byName(name)
+	if v == nil {
+		return nil, unix.ENODEV
+	}
+	if !slices.ContainsFunc(v.addrs, func(p netip.Prefix) bool { return p.Addr() == local }) {
+		return nil, fmt.Errorf("address %s: %w", local, unix.EADDRNOTAVAIL)
+	}
+	return v, nil
+}

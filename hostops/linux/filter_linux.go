@@ -1,0 +1,703 @@
+package linux
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	mdl "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Names in our tables.
+const (
+	setVNIs   = "our_vnis"
+	setPeers4 = "peers4"
+	setPeers6 = "peers6"
+	chainName = "prerouting"
+	shield    = "shield-"
+	ports     = "ports-"
+)
+
+// filter is the host's packet filter and what is known of it.
+type filter struct {
+	cc       *nftables.Conn
+	ns       int
+	pid      uint32 // of our transactions
+	events   *source
+	requests *atomic.Uint64
+	known    bool
+	state    hostops.Filter
+}
+
+// openFilter runs in the namespace ns.
+func openFilter(ns int, requests *atomic.Uint64) (*filter, error) {
+	f := &filter{requests: requests, ns: ns}
+	var err error
+	if f.events, err = subscribe(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil); err != nil {
+		return nil, err
+	}
+	if err := f.dial(); err != nil {
+		f.events.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// dial opens the socket for requests.
+func (f *filter) dial() error {
+	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(func(c *mdl.Conn) error {
+		rc, err := c.SyscallConn()
+		if err != nil {
+			return err
+		}
+		return rc.Control(func(fd uintptr) {
+			if sa, err := unix.Getsockname(int(fd)); err == nil {
+				if nl, ok := sa.(*unix.SockaddrNetlink); ok {
+					f.pid = nl.Pid
+				}
+			}
+		})
+	})}
+	if f.ns != 0 {
+		opts = append(opts, nftables.WithNetNSFd(f.ns))
+	}
+	var err error
+	if f.cc, err = nftables.New(opts...); err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	return nil
+}
+
+func (f *filter) close() {
+	f.events.close()
+	// The socket is ours alone; there is nothing to do if closing it fails.
+	_ = f.cc.CloseLasting()
+}
+
+// touched drains the events and reports whether others changed our tables.
+func (f *filter) touched() bool {
+	touched := false
+	lost := f.events.drain(func(h *unix.NlMsghdr, b []byte) {
+		const nfgenmsg = 4
+		if h.Pid == f.pid || h.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(b) < nfgenmsg {
+			return
+		}
+		attrs(b[nfgenmsg:], func(kind int, data []byte) {
+			// Attribute 1 is the table's name in every message of nftables but NEWGEN.
+			if kind == 1 && cstr(data) == hostops.FilterName && h.Type&0xff != unix.NFT_MSG_NEWGEN {
+				touched = true
+			}
+		})
+	})
+	if lost || touched {
+		f.known = false
+	}
+	return lost || touched
+}
+
+func (f *filter) flush() error {
+	f.requests.Add(1)
+	err := f.cc.Flush()
+	if err == nil {
+		return nil
+	}
+	// What is left unread on the socket would be taken for later answers.
+	f.known = false
+	_ = f.cc.CloseLasting()
+	return errors.Join(err, f.dial())
+}
+
+func table() *nftables.Table {
+	return &nftables.Table{Name: hostops.FilterName, Family: nftables.TableFamilyINet}
+}
+
+func bridgeTable() *nftables.Table {
+	return &nftables.Table{Name: hostops.FilterName, Family: nftables.TableFamilyBridge}
+}
+
+func vniSet() *nftables.Set {
+	return &nftables.Set{Table: table(), Name: setVNIs, KeyType: nftables.TypeInteger}
+}
+
+func peerSet(v6 bool) *nftables.Set {
+	name, kind := setPeers4, nftables.TypeIPAddr
+	if v6 {
+		name, kind = setPeers6, nftables.TypeIP6Addr
+	}
+	return &nftables.Set{Table: table(), Name: name, KeyType: nftables.MustConcatSetType(kind, nftables.TypeInteger), Concatenation: true}
+}
+
+// vniKey is the VNI as it is on the wire, with the reserved byte as zero.
+func vniKey(v cluster.VNI) []byte { return binary.BigEndian.AppendUint32(nil, uint32(v)<<8) }
+
+func sourceKey(v cluster.VNI, a netip.Addr) []byte { return append(a.AsSlice(), vniKey(v)...) }
+
+// create replaces the table by one with rules for port and no entries.
+func (f *filter) create(port uint16) error {
+	t := table()
+	f.cc.AddTable(t) // so that deleting it cannot fail
+	f.cc.DelTable(t)
+	f.cc.AddTable(t)
+	for _, s := range []*nftables.Set{vniSet(), peerSet(false), peerSet(true)} {
+		if err := f.cc.AddSet(s, nil); err != nil {
+			return err
+		}
+	}
+	c := f.cc.AddChain(&nftables.Chain{
+		Name: chainName, Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+	})
+	for _, r := range rules(port) {
+		f.cc.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: r.exprs, UserData: comment(r.text)})
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	f.state = hostops.Filter{
+		Exists: true, Port: port,
+		VNIs: map[cluster.VNI]struct{}{}, Sources: map[hostops.Source]struct{}{},
+		Shields: f.state.Shields, NoShields: f.state.NoShields,
+	}
+	return nil
+}
+
+type rule struct {
+	text  string
+	exprs []expr.Any
+}
+
+func comment(text string) []byte { return userdata.AppendString(nil, userdata.TypeComment, text) }
+
+func commentOf(r *nftables.Rule) string {
+	s, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+	return s
+}
+
+// rules are those of the chain, in order. The third and fourth drop what comes
+// to the port and is too short to hold a VNI: a first fragment, whose rest
+// would not be judged.
+func rules(port uint16) []rule {
+	text := func(what string) string { return fmt.Sprintf("meshvpc %s %d", what, port) }
+	const nfReg = unix.NFT_REG32_00
+	return []rule{
+		{text("source4"), slices.Concat(
+			[]expr.Any{
+				&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.NFPROTO_IPV4}},
+			},
+			toPort(port), loadVNI(1),
+			[]expr.Any{
+				&expr.Lookup{SourceRegister: 1, SetName: setVNIs},
+				&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4, DestRegister: nfReg},
+			},
+			loadVNI(nfReg+1),
+			[]expr.Any{
+				&expr.Lookup{SourceRegister: nfReg, SetName: setPeers4, Invert: true},
+				&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
+			})},
+		{text("source6"), slices.Concat(
+			[]expr.Any{
+				&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.NFPROTO_IPV6}},
+			},
+			toPort(port), loadVNI(1),
+			[]expr.Any{
+				&expr.Lookup{SourceRegister: 1, SetName: setVNIs},
+				&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16, DestRegister: nfReg},
+			},
+			loadVNI(nfReg+4),
+			[]expr.Any{
+				&expr.Lookup{SourceRegister: nfReg, SetName: setPeers6, Invert: true},
+				&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
+			})},
+		{text("judged"), slices.Concat(toPort(port), loadVNI(1), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})},
+		{text("short"), slices.Concat(toPort(port), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})},
+	}
+}
+
+func toPort(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: u16be(port)},
+	}
+}
+
+// loadVNI puts the VNI into a register as vniKey has it. It reads four bytes,
+// so that a key is a multiple of a register.
+func loadVNI(register uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 4, DestRegister: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: []byte{255, 255, 255, 0}, Xor: make([]byte, 4)},
+	}
+}
+
+// remove deletes both tables.
+func (f *filter) remove() error {
+	for _, t := range []*nftables.Table{table(), bridgeTable()} {
+		if t.Family == nftables.TableFamilyBridge && f.state.NoShields {
+			continue
+		}
+		f.cc.AddTable(t)
+		f.cc.DelTable(t)
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	f.state = hostops.Filter{NoShields: f.state.NoShields}
+	return nil
+}
+
+// sources allows or denies.
+func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
+	var elems [2][]nftables.SetElement
+	for _, a := range as {
+		_, there := f.state.Sources[hostops.Source{VNI: v, Addr: a}]
+		if there == allow {
+			continue // deleting what is not there would fail the transaction
+		}
+		i := 0
+		if a.Is6() {
+			i = 1
+		}
+		elems[i] = append(elems[i], nftables.SetElement{Key: sourceKey(v, a)})
+	}
+	change := f.cc.SetDeleteElements
+	if allow {
+		change = f.cc.SetAddElements
+	}
+	for i, es := range elems {
+		for part := range slices.Chunk(es, 500) { // a message holds 64 KiB
+			if err := change(peerSet(i == 1), part); err != nil {
+				return err
+			}
+		}
+	}
+	if len(elems[0])+len(elems[1]) == 0 {
+		return nil
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	for _, a := range as {
+		s := hostops.Source{VNI: v, Addr: a}
+		if allow {
+			f.state.Sources[s] = struct{}{}
+		} else {
+			delete(f.state.Sources, s)
+		}
+	}
+	return nil
+}
+
+// guard adds or removes a VNI.
+func (f *filter) guard(v cluster.VNI, on bool) error {
+	if _, there := f.state.VNIs[v]; there == on {
+		return nil
+	}
+	change := f.cc.SetDeleteElements
+	if on {
+		change = f.cc.SetAddElements
+	}
+	if err := change(vniSet(), []nftables.SetElement{{Key: vniKey(v)}}); err != nil {
+		return err
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	if on {
+		f.state.VNIs[v] = struct{}{}
+	} else {
+		delete(f.state.VNIs, v)
+	}
+	return nil
+}
+
+// read reads both tables.
+func (f *filter) read() error {
+	f.touched() // what comes later is read later
+	s := hostops.Filter{
+		NoShields: f.state.NoShields,
+		VNIs:      map[cluster.VNI]struct{}{}, Sources: map[hostops.Source]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{},
+	}
+	if err := f.readTable(&s); err != nil {
+		return fmt.Errorf("read nftables table inet %s: %w", hostops.FilterName, err)
+	}
+	if err := f.readShields(&s); err != nil {
+		return fmt.Errorf("read nftables table bridge %s: %w", hostops.FilterName, err)
+	}
+	f.state, f.known = s, true
+	return nil
+}
+
+func (f *filter) readTable(s *hostops.Filter) error {
+	t := table()
+	f.requests.Add(3)
+	there, err := f.hasTable(t)
+	if err != nil || !there {
+		return err
+	}
+	sets, err := f.cc.GetSets(t)
+	if err != nil {
+		return err
+	}
+	all, err := f.cc.ListChainsOfTableFamily(t.Family)
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	for _, set := range sets {
+		names[set.Name] = true
+	}
+	chains := map[string]*nftables.Chain{}
+	for _, c := range all {
+		if c.Table.Name == t.Name {
+			chains[c.Name] = c
+		}
+	}
+	if len(chains) > 0 && !names[setVNIs] {
+		s.Foreign = true
+		return nil
+	}
+	s.Exists = true
+	c := chains[chainName]
+	if len(chains) != 1 || c == nil || c.Hooknum == nil || !names[setVNIs] || !names[setPeers4] || !names[setPeers6] {
+		return nil
+	}
+	f.requests.Add(4)
+	rs, err := f.cc.GetRules(t, c)
+	if err != nil {
+		return err
+	}
+	port := portOf(rs)
+	if port == 0 {
+		return nil
+	}
+	s.Port = port
+	elems, err := f.cc.GetSetElements(vniSet())
+	if err != nil {
+		return err
+	}
+	for _, e := range elems {
+		if len(e.Key) == 4 {
+			s.VNIs[cluster.VNI(binary.BigEndian.Uint32(e.Key)>>8)] = struct{}{}
+		}
+	}
+	for _, v6 := range []bool{false, true} {
+		elems, err := f.cc.GetSetElements(peerSet(v6))
+		if err != nil {
+			return err
+		}
+		for _, e := range elems {
+			if n := len(e.Key) - 4; n == 4 || n == 16 {
+				a, _ := netip.AddrFromSlice(e.Key[:n])
+				s.Sources[hostops.Source{VNI: cluster.VNI(binary.BigEndian.Uint32(e.Key[n:]) >> 8), Addr: a}] = struct{}{}
+			}
+		}
+	}
+	return nil
+}
+
+// portOf tells for which port rs are exactly our rules; zero: they are not.
+func portOf(rs []*nftables.Rule) uint16 {
+	if len(rs) == 0 {
+		return 0
+	}
+	text := commentOf(rs[0])
+	n, err := strconv.ParseUint(text[strings.LastIndexByte(text, ' ')+1:], 10, 16)
+	if err != nil {
+		return 0
+	}
+	want := rules(uint16(n))
+	if len(rs) != len(want) {
+		return 0
+	}
+	for i, r := range want {
+		if commentOf(rs[i]) != r.text || len(rs[i].Exprs) != len(r.exprs) {
+			return 0
+		}
+	}
+	return uint16(n)
+}
+
+func (f *filter) hasTable(t *nftables.Table) (bool, error) {
+	ts, err := f.cc.ListTablesOfFamily(t.Family)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(ts, func(o *nftables.Table) bool { return o.Name == t.Name && o.Family == t.Family }), nil
+}
+
+// readShields reads the chains of the bridge family.
+func (f *filter) readShields(s *hostops.Filter) error {
+	t := bridgeTable()
+	f.requests.Add(1)
+	there, err := f.hasTable(t)
+	if unsupported(err) {
+		s.NoShields = true
+		return nil
+	}
+	if err != nil || !there {
+		return err
+	}
+	s.Exists = true
+	f.requests.Add(1)
+	chains, err := f.cc.ListChainsOfTableFamily(t.Family)
+	if err != nil {
+		return err
+	}
+	for _, c := range chains {
+		n, err := strconv.ParseUint(strings.TrimPrefix(c.Name, shield), 10, 24)
+		if c.Table.Name != t.Name || err != nil {
+			continue
+		}
+		f.requests.Add(1)
+		rs, err := f.cc.GetRules(t, c)
+		if err != nil {
+			return err
+		}
+		s.Shields[cluster.VNI(n)] = networkOf(rs)
+	}
+	return nil
+}
+
+// networkOf tells which network rs shield; the zero value: none.
+func networkOf(rs []*nftables.Rule) netip.Prefix {
+	if len(rs) == 0 {
+		return netip.Prefix{}
+	}
+	text := commentOf(rs[0])
+	p, err := netip.ParsePrefix(text[strings.LastIndexByte(text, ' ')+1:])
+	if err != nil || len(rs) != len(shieldRules(0, p)) {
+		return netip.Prefix{}
+	}
+	for _, r := range rs {
+		if commentOf(r) != text {
+			return netip.Prefix{}
+		}
+	}
+	return p
+}
+
+func unsupported(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT)
+}
+
+// setShield replaces the shield of a VNI.
+func (f *filter) setShield(v cluster.VNI, network netip.Prefix) error {
+	t := bridgeTable()
+	f.cc.AddTable(t)
+	if _, there := f.state.Shields[v]; there {
+		f.delShield(v)
+	}
+	set := &nftables.Set{Table: t, Name: fmt.Sprint(ports, v), KeyType: nftables.TypeIFName}
+	var elems []nftables.SetElement
+	for _, name := range []string{hostops.PortOf(v), hostops.TunnelOf(v, netip.IPv4Unspecified()), hostops.TunnelOf(v, netip.IPv6Unspecified())} {
+		elems = append(elems, nftables.SetElement{Key: ifname(name)})
+	}
+	if err := f.cc.AddSet(set, elems); err != nil {
+		return err
+	}
+	c := f.cc.AddChain(&nftables.Chain{
+		Name: fmt.Sprint(shield, v), Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	for _, exprs := range shieldRules(v, network) {
+		f.cc.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: exprs, UserData: comment("meshvpc shield " + network.String())})
+	}
+	if err := f.flush(); err != nil {
+		if unsupported(err) {
+			f.state.NoShields = true
+			return fmt.Errorf("%w: %w", hostops.ErrUnsupported, err)
+		}
+		return err
+	}
+	if f.state.Shields == nil {
+		f.state.Shields = map[cluster.VNI]netip.Prefix{}
+	}
+	f.state.Shields[v] = network
+	f.state.Exists = true
+	return nil
+}
+
+func (f *filter) delShield(v cluster.VNI) {
+	t := bridgeTable()
+	c := &nftables.Chain{Table: t, Name: fmt.Sprint(shield, v)}
+	f.cc.FlushChain(c)
+	f.cc.DelChain(c)
+	f.cc.DelSet(&nftables.Set{Table: t, Name: fmt.Sprint(ports, v)})
+}
+
+// unshield removes the shield of a VNI.
+func (f *filter) unshield(v cluster.VNI) error {
+	if _, there := f.state.Shields[v]; !there {
+		return nil
+	}
+	f.delShield(v)
+	if err := f.flush(); err != nil {
+		return err
+	}
+	delete(f.state.Shields, v)
+	return nil
+}
+
+func ifname(name string) []byte {
+	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
+}
+
+// shieldRules drop what a local port sends to our ports as if it were a VTEP.
+func shieldRules(v cluster.VNI, network netip.Prefix) [][]expr.Any {
+	from := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: fmt.Sprint(ports, v)},
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: fmt.Sprint(ports, v), Invert: true},
+	}
+	drop := []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+	masked := func(base expr.PayloadBase, offset uint32, want, mask []byte) []expr.Any {
+		n := uint32(len(want))
+		return []expr.Any{
+			&expr.Payload{Base: base, Offset: offset, Len: n, DestRegister: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: n, Mask: mask, Xor: make([]byte, n)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: want},
+		}
+	}
+	protocol := func(p uint16) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: u16be(p)},
+		}
+	}
+	byteAt := func(offset uint32, want byte) []expr.Any {
+		return []expr.Any{
+			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 1, DestRegister: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{want}},
+		}
+	}
+	net, bits := network.Addr().AsSlice(), network.Bits()
+	mask := prefixMask(bits, len(net))
+	mac, macMask := reservedMACs(network)
+	out := [][]expr.Any{slices.Concat(from, masked(expr.PayloadBaseLLHeader, 6, mac, macMask), drop)}
+	in := func(offset uint32) []expr.Any { return masked(expr.PayloadBaseNetworkHeader, offset, net, mask) }
+	if network.Addr().Is4() {
+		return append(out,
+			slices.Concat(from, protocol(unix.ETH_P_ARP), in(14), drop), // the sender's address
+			slices.Concat(from, protocol(unix.ETH_P_IP), in(12), drop))
+	}
+	const neighbourAdvertisement = 136
+	return append(out,
+		slices.Concat(from, protocol(unix.ETH_P_IPV6), in(8), drop),
+		slices.Concat(from, protocol(unix.ETH_P_IPV6), byteAt(6, unix.IPPROTO_ICMPV6), byteAt(40, neighbourAdvertisement), in(48), drop))
+}
+
+// prefixMask is bits ones in n bytes.
+func prefixMask(bits, n int) []byte {
+	m := make([]byte, n)
+	for i := range bits {
+		m[i/8] |= 0x80 >> (i % 8)
+	}
+	return m
+}
+
+// reservedMACs are those of hostops.VTEPMAC for a network. Of an IPv6 network
+// that leaves all four bytes to hosts, those with two zeros are reserved: kernels
+// give random MACs to devices, and two bytes alone would meet one in 16,384.
+func reservedMACs(network netip.Prefix) (mac, mask []byte) {
+	m := hostops.VTEPMAC(network.Masked().Addr())
+	bits := network.Bits()
+	if network.Addr().Is6() {
+		if bits -= 96; bits < 16 {
+			bits = 16
+			m[2], m[3] = 0, 0
+		}
+	}
+	mask = append([]byte{255, 255}, prefixMask(bits, 4)...)
+	for i := range m {
+		m[i] &= mask[i]
+	}
+	return m[:], mask
+}
+
+// makeFiltered lets ICMP echo and neighbour discovery into the calling thread's
+// namespace, and nothing else.
+func makeFiltered() error {
+	cc, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	t, drop := table(), nftables.ChainPolicyDrop
+	cc.AddTable(t)
+	cc.DelTable(t)
+	cc.AddTable(t)
+	c := cc.AddChain(&nftables.Chain{
+		Name: "input", Table: t, Type: nftables.ChainTypeFilter, Policy: &drop,
+		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+	})
+	for _, r := range namespaceRules() {
+		cc.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: r.exprs, UserData: comment(r.text)})
+	}
+	return cc.Flush()
+}
+
+func namespaceRules() []rule {
+	accept := func(proto byte, kind byte) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+			&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1, DestRegister: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{kind}},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		}
+	}
+	var out []rule
+	for _, kind := range []byte{8, 0} { // echo request, reply
+		out = append(out, rule{fmt.Sprint("meshvpc icmp ", kind), accept(unix.IPPROTO_ICMP, kind)})
+	}
+	for _, kind := range []byte{128, 129, 135, 136} { // echo, neighbour discovery
+		out = append(out, rule{fmt.Sprint("meshvpc icmpv6 ", kind), accept(unix.IPPROTO_ICMPV6, kind)})
+	}
+	return out
+}
+
+// filtered reports whether the calling thread's namespace is as makeFiltered
+// leaves it.
+func filtered() (bool, error) {
+	cc, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return false, err
+	}
+	defer cc.CloseLasting()
+	t := table()
+	chains, err := cc.ListChainsOfTableFamily(t.Family)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range chains {
+		if c.Table.Name != t.Name || c.Name != "input" {
+			continue
+		}
+		if c.Hooknum == nil || c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop {
+			return false, nil
+		}
+		rs, err := cc.GetRules(t, c)
+		if err != nil {
+			return false, err
+		}
+		want := namespaceRules()
+		return slices.EqualFunc(rs, want, func(r *nftables.Rule, w rule) bool { return commentOf(r) == w.text }), nil
+	}
+	return false, nil
+}

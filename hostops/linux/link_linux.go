@@ -1,0 +1,420 @@
+package linux
+
+import (
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Attributes that the netlink library does not name.
+const (
+	iflaBrFDBMaxLearned  = 49   // IFLA_BR_FDB_MAX_LEARNED, kernel 6.7
+	iflaInet6AddrGenMode = 8    // IFLA_INET6_ADDR_GEN_MODE
+	addrGenNone          = 1    // IN6_ADDR_GEN_MODE_NONE
+	skipStats            = 8    // RTEXT_FILTER_SKIP_STATS
+	ntfSticky            = 0x40 // NTF_STICKY
+	nlaTypeMask          = 0x3fff
+)
+
+// link is what the driver tracks of a device; it is compared with ==.
+type link struct {
+	index, master, peer int32 // peer of a veth: its index in the other namespace
+	name, kind, alias   string
+	group               uint32
+	mtu                 int
+	up                  bool
+	mac                 cluster.MAC
+	noAddrGen           bool
+	isolated            bool
+
+	snooping   bool   // bridge
+	maxLearned uint32 // bridge
+
+	vni      cluster.VNI // vxlan
+	local    netip.Addr
+	v6       bool
+	underlay int32
+	port     uint16
+	learning bool
+}
+
+// device is a link and what hangs on it.
+type device struct {
+	link
+	addrs  []netip.Prefix
+	flood  map[netip.Addr]struct{}
+	pinned cluster.MAC
+}
+
+// attrs calls f for each attribute of b.
+func attrs(b []byte, f func(kind int, data []byte)) {
+	for len(b) >= unix.SizeofRtAttr {
+		n := int(binary.NativeEndian.Uint16(b))
+		kind := int(binary.NativeEndian.Uint16(b[2:])) & nlaTypeMask
+		if n < unix.SizeofRtAttr || n > len(b) {
+			return
+		}
+		f(kind, b[unix.SizeofRtAttr:n])
+		b = b[min(len(b), (n+3)&^3):]
+	}
+}
+
+func cstr(b []byte) string { return strings.TrimRight(string(b), "\x00") }
+
+func native32(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b)
+}
+
+// parseLink reads a full (not AF_BRIDGE) link message.
+func parseLink(b []byte) (link, bool) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_UNSPEC {
+		return link{}, false
+	}
+	l := link{
+		index: int32(native32(b[4:])),
+		up:    native32(b[8:])&unix.IFF_UP != 0,
+	}
+	attrs(b[unix.SizeofIfInfomsg:], func(kind int, data []byte) {
+		switch kind {
+		case unix.IFLA_IFNAME:
+			l.name = cstr(data)
+		case unix.IFLA_IFALIAS:
+			l.alias = cstr(data)
+		case unix.IFLA_MTU:
+			l.mtu = int(native32(data))
+		case unix.IFLA_MASTER:
+			l.master = int32(native32(data))
+		case unix.IFLA_GROUP:
+			l.group = native32(data)
+		case unix.IFLA_LINK:
+			l.peer = int32(native32(data))
+		case unix.IFLA_ADDRESS:
+			if len(data) == 6 {
+				l.mac = cluster.MAC(data)
+			}
+		case unix.IFLA_AF_SPEC:
+			l.noAddrGen = addrGenMode(data) == addrGenNone
+		case unix.IFLA_LINKINFO:
+			l.parseInfo(data)
+		}
+	})
+	return l, l.name != ""
+}
+
+func addrGenMode(b []byte) byte {
+	mode := byte(addrGenNone) // without IPv6 there is nothing to make
+	attrs(b, func(family int, data []byte) {
+		if family == unix.AF_INET6 {
+			attrs(data, func(kind int, v []byte) {
+				if kind == iflaInet6AddrGenMode && len(v) == 1 {
+					mode = v[0]
+				}
+			})
+		}
+	})
+	return mode
+}
+
+func (l *link) parseInfo(b []byte) {
+	attrs(b, func(kind int, data []byte) {
+		switch kind {
+		case nl.IFLA_INFO_KIND:
+			l.kind = cstr(data)
+		case nl.IFLA_INFO_DATA:
+			switch l.kind {
+			case "vxlan":
+				l.parseVXLAN(data)
+			case "bridge":
+				attrs(data, func(kind int, v []byte) {
+					switch kind {
+					case nl.IFLA_BR_MCAST_SNOOPING:
+						l.snooping = len(v) == 1 && v[0] != 0
+					case iflaBrFDBMaxLearned:
+						l.maxLearned = native32(v)
+					}
+				})
+			}
+		case nl.IFLA_INFO_SLAVE_DATA:
+			l.isolated = isolated(data)
+		}
+	})
+}
+
+func isolated(b []byte) bool {
+	yes := false
+	attrs(b, func(kind int, v []byte) {
+		if kind == nl.IFLA_BRPORT_ISOLATED && len(v) == 1 {
+			yes = v[0] != 0
+		}
+	})
+	return yes
+}
+
+func (l *link) parseVXLAN(b []byte) {
+	attrs(b, func(kind int, v []byte) {
+		switch kind {
+		case nl.IFLA_VXLAN_ID:
+			l.vni = cluster.VNI(native32(v))
+		case nl.IFLA_VXLAN_LOCAL:
+			l.local = addr(v)
+		case nl.IFLA_VXLAN_LOCAL6:
+			l.local, l.v6 = addr(v), true
+		case nl.IFLA_VXLAN_GROUP6:
+			l.v6 = true
+		case nl.IFLA_VXLAN_LINK:
+			l.underlay = int32(native32(v))
+		case nl.IFLA_VXLAN_PORT:
+			if len(v) == 2 {
+				l.port = binary.BigEndian.Uint16(v)
+			}
+		case nl.IFLA_VXLAN_LEARNING:
+			l.learning = len(v) == 1 && v[0] != 0
+		}
+	})
+}
+
+// ours reports whether the device carries our mark, and for which VPC.
+func (l *link) ours() (cluster.VNI, bool) {
+	return hostops.OwnDevice(l.name, hostops.Kind(l.kind), l.group)
+}
+
+// devices are all devices of one network namespace, by index.
+type devices map[int32]*device
+
+// event applies one rtnetlink message and reports whether it made a
+// difference. lost: what it says cannot be told without reading again.
+func (ds devices) event(kind uint16, b []byte) (changed, lost bool) {
+	switch kind {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return ds.linkEvent(kind == unix.RTM_NEWLINK, b)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return ds.addrEvent(kind == unix.RTM_NEWADDR, b), false
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return ds.neighEvent(kind == unix.RTM_NEWNEIGH, b), false
+	}
+	return false, false
+}
+
+func (ds devices) linkEvent(there bool, b []byte) (changed, lost bool) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return false, false
+	}
+	index := int32(native32(b[4:]))
+	old := ds[index]
+	if b[0] == unix.AF_BRIDGE {
+		if old == nil {
+			return false, false
+		}
+		return old.portEvent(there, b[unix.SizeofIfInfomsg:]), false
+	}
+	if b[0] != unix.AF_UNSPEC {
+		return false, false
+	}
+	if !there {
+		delete(ds, index)
+		return old != nil, false
+	}
+	l, ok := parseLink(b)
+	if !ok || (old != nil && old.link == l) {
+		return false, false
+	}
+	if old == nil {
+		d := &device{link: l}
+		if _, ours := l.ours(); ours && l.kind == "vxlan" {
+			d.flood = map[netip.Addr]struct{}{}
+		}
+		ds[index] = d
+		return true, false
+	}
+	_, was := old.ours()
+	_, is := l.ours()
+	if l.master == 0 || l.master != old.master {
+		old.pinned = cluster.MAC{}
+	}
+	old.link = l
+	return true, was != is
+}
+
+// portEvent applies an AF_BRIDGE message about a bridge port: there is false
+// when it left its bridge (not when the device is gone).
+func (d *device) portEvent(there bool, b []byte) bool {
+	l := d.link
+	if !there {
+		l.master, l.isolated = 0, false
+		d.pinned = cluster.MAC{}
+	} else {
+		attrs(b, func(kind int, data []byte) {
+			switch kind {
+			case unix.IFLA_MASTER:
+				l.master = int32(native32(data))
+			case unix.IFLA_PROTINFO:
+				l.isolated = isolated(data)
+			}
+		})
+	}
+	if l == d.link {
+		return false
+	}
+	d.link = l
+	return true
+}
+
+func (ds devices) addrEvent(there bool, b []byte) bool {
+	index, p, ok := parseAddr(b)
+	d := ds[index]
+	if !ok || d == nil {
+		return false
+	}
+	i := slices.Index(d.addrs, p)
+	switch {
+	case there && i < 0:
+		d.addrs = append(slices.Clip(d.addrs), p)
+		return true
+	case !there && i >= 0:
+		d.addrs = slices.Delete(slices.Clone(d.addrs), i, i+1)
+		return true
+	}
+	return false
+}
+
+func parseAddr(b []byte) (index int32, p netip.Prefix, ok bool) {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return 0, p, false
+	}
+	var local, address netip.Addr
+	attrs(b[unix.SizeofIfAddrmsg:], func(kind int, data []byte) {
+		switch kind {
+		case unix.IFA_LOCAL:
+			local = addr(data)
+		case unix.IFA_ADDRESS:
+			address = addr(data)
+		}
+	})
+	if !local.IsValid() {
+		local = address
+	}
+	return int32(native32(b[4:])), netip.PrefixFrom(local, int(b[1])), local.IsValid()
+}
+
+func (ds devices) neighEvent(there bool, b []byte) bool {
+	index, e, ok := parseNeigh(b)
+	d := ds[index]
+	if !ok || d == nil {
+		return false
+	}
+	switch {
+	case d.flood != nil && e.self && e.mac == cluster.MAC{}:
+		_, known := d.flood[e.dst]
+		if known == there {
+			return false
+		}
+		if there {
+			d.flood[e.dst] = struct{}{}
+		} else {
+			delete(d.flood, e.dst)
+		}
+		return true
+	case d.kind == "veth" && e.sticky && there:
+		changed := d.pinned != e.mac
+		d.pinned = e.mac
+		return changed
+	case d.kind == "veth" && !there && d.pinned == e.mac && !e.self:
+		changed := d.pinned != cluster.MAC{}
+		d.pinned = cluster.MAC{}
+		return changed
+	}
+	return false
+}
+
+type fdbEntry struct {
+	mac          cluster.MAC
+	dst          netip.Addr
+	self, sticky bool
+}
+
+func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
+	if len(b) < unix.SizeofNdMsg || b[0] != unix.AF_BRIDGE {
+		return 0, e, false
+	}
+	e.self = b[10]&unix.NTF_SELF != 0
+	e.sticky = b[10]&ntfSticky != 0
+	attrs(b[unix.SizeofNdMsg:], func(kind int, data []byte) {
+		switch kind {
+		case unix.NDA_LLADDR:
+			if len(data) == 6 {
+				e.mac, ok = cluster.MAC(data), true
+			}
+		case unix.NDA_DST:
+			e.dst = addr(data)
+		}
+	})
+	return int32(native32(b[4:])), e, ok
+}
+
+// read dumps a namespace. FDB entries are read of our own devices only.
+func read(c *conn) (devices, error) {
+	ds := devices{}
+	msgs, err := c.list(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_EXT_MASK, u32(skipStats)))
+	if err != nil {
+		return nil, wrap("list devices", err)
+	}
+	for _, m := range msgs {
+		if l, ok := parseLink(m); ok {
+			ds[l.index] = &device{link: l}
+		}
+	}
+	msgs, err = c.list(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
+	if err != nil {
+		return nil, wrap("list addresses", err)
+	}
+	for _, m := range msgs {
+		ds.addrEvent(true, m)
+	}
+	for _, d := range ds {
+		if _, ours := d.ours(); !ours || (d.kind != "vxlan" && d.kind != "veth") {
+			continue
+		}
+		if d.kind == "vxlan" {
+			d.flood = map[netip.Addr]struct{}{}
+		}
+		h := nl.NewIfInfomsg(unix.AF_BRIDGE)
+		h.Index = d.index
+		msgs, err := c.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, h)
+		if err != nil {
+			return nil, wrap("list FDB entries of "+d.name, err)
+		}
+		for _, m := range msgs {
+			ds.neighEvent(true, m)
+		}
+	}
+	return ds, nil
+}
+
+// same compares two readings.
+func (ds devices) same(o devices) bool {
+	return maps.EqualFunc(ds, o, func(a, b *device) bool {
+		return a.link == b.link && a.pinned == b.pinned && maps.Equal(a.flood, b.flood) &&
+			len(a.addrs) == len(b.addrs) && !slices.ContainsFunc(a.addrs, func(p netip.Prefix) bool { return !slices.Contains(b.addrs, p) })
+	})
+}
+
+// byName finds a device.
+func (ds devices) byName(name string) *device {
+	for _, d := range ds {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
+}

@@ -1,0 +1,371 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// inner is the name of the port's end in a VPC's namespace.
+const inner = "vtep0"
+
+// space is one pinned namespace that is followed.
+type space struct {
+	file   *os.File
+	ino    uint64
+	conn   *conn
+	events *source
+	nft    *source
+	state  hostops.Namespace // Port.Peer is not set
+	index  int32             // of the port
+	peer   int32             // the port's peer in the host's namespace
+}
+
+func (s *space) close() {
+	for _, src := range []*source{s.events, s.nft} {
+		if src != nil {
+			src.close()
+		}
+	}
+	if s.conn != nil {
+		s.conn.close()
+	}
+	s.file.Close()
+}
+
+// track reads the namespace called name, and follows it from now on. It closes
+// what it knew of an earlier namespace of that name.
+func (d *Driver) track(name string) (there, changed bool, err error) {
+	file, ino, err := openNamespace(d.pin(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("open namespace %s: %w", name, err)
+	}
+	if file == nil { // a name without a namespace: free to be taken
+		return false, false, nil
+	}
+	if old := d.spaces[name]; old != nil {
+		if old.ino == ino {
+			file.Close()
+			changed, err := d.reread(name)
+			return true, changed, err
+		}
+		d.drop(name)
+	}
+	sp := &space{file: file, ino: ino}
+	err = within(int(file.Fd()), func() error {
+		var err error
+		if sp.conn, err = dial(&d.requests); err != nil {
+			return err
+		}
+		if sp.events, err = subscribe(unix.NETLINK_ROUTE, groupsNamespace, nil); err != nil {
+			return err
+		}
+		sp.nft, err = subscribe(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil)
+		return err
+	})
+	if err != nil {
+		sp.close()
+		return true, false, fmt.Errorf("follow namespace %s: %w", name, err)
+	}
+	d.spaces[name] = sp
+	for _, src := range []*source{sp.events, sp.nft} {
+		follow(&d.wg, &d.mu, src, func() {
+			if d.spaces[name] != sp {
+				return
+			}
+			if changed, err := d.reread(name); changed || err != nil {
+				d.signal()
+			}
+		})
+	}
+	_, err = d.reread(name)
+	return true, true, err
+}
+
+// reread reads a tracked namespace: it is small, and changes seldom.
+func (d *Driver) reread(name string) (changed bool, err error) {
+	sp := d.spaces[name]
+	discard := func(*unix.NlMsghdr, []byte) {}
+	sp.events.drain(discard)
+	sp.nft.drain(discard)
+	ds, err := read(sp.conn)
+	if err != nil {
+		return false, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+	old, oldPeer := sp.state, sp.peer
+	sp.state, sp.index, sp.peer = hostops.Namespace{}, 0, 0
+	lo := ds.byName("lo")
+	if lo == nil {
+		return true, nil
+	}
+	sp.state.Owner = hostops.VNIOf(lo.group)
+	if sp.state.Owner == 0 {
+		return old.Owner != 0, nil // not ours: not looked into
+	}
+	d.requests.Add(1)
+	err = within(int(sp.file.Fd()), func() error {
+		var err error
+		sp.state.Quiet = lo.up && quiet()
+		sp.state.Filtered, err = filtered()
+		return err
+	})
+	if err != nil {
+		return true, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+	if v := ds.byName(inner); v != nil && v.kind == "veth" {
+		sp.index, sp.peer = v.index, v.peer
+		sp.state.Port = &hostops.NamespacePort{MAC: v.mac, MTU: v.mtu, Up: v.up, Addresses: v.addrs}
+	}
+	return oldPeer != sp.peer || !sameNamespace(old, sp.state), nil
+}
+
+func sameNamespace(a, b hostops.Namespace) bool {
+	if a.Owner != b.Owner || a.Quiet != b.Quiet || a.Filtered != b.Filtered || (a.Port == nil) != (b.Port == nil) {
+		return false
+	}
+	return a.Port == nil || (a.Port.MAC == b.Port.MAC && a.Port.MTU == b.Port.MTU && a.Port.Up == b.Port.Up &&
+		slices.Equal(a.Port.Addresses, b.Port.Addresses))
+}
+
+// settings are what makes a namespace quiet, below /proc/sys/net.
+func settings() map[string]string {
+	s := map[string]string{
+		"ipv4/ip_forward":                  "0",
+		"ipv4/conf/all/accept_redirects":   "0",
+		"ipv6/conf/all/forwarding":         "0",
+		"ipv6/conf/all/accept_ra":          "0",
+		"ipv6/conf/default/accept_ra":      "0",
+		"ipv6/conf/default/accept_dad":     "0",
+		"ipv6/conf/default/forwarding":     "0",
+		"ipv6/conf/all/accept_redirects":   "0",
+		"ipv4/icmp_echo_ignore_broadcasts": "1",
+	}
+	if _, err := os.Stat("/proc/sys/net/ipv6/conf/" + inner); err == nil {
+		s["ipv6/conf/"+inner+"/accept_ra"] = "0"
+		s["ipv6/conf/"+inner+"/forwarding"] = "0"
+	}
+	return s
+}
+
+// quiet reads the settings of the calling thread's namespace.
+func quiet() bool {
+	for name, want := range settings() {
+		got, err := os.ReadFile(filepath.Join("/proc/sys/net", name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a kernel without IPv6
+		}
+		if err != nil || strings.TrimSpace(string(got)) != want {
+			return false
+		}
+	}
+	return true
+}
+
+func makeQuiet() error {
+	for name, want := range settings() {
+		path := filepath.Join("/proc/sys/net", name)
+		if got, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(got)) == want {
+			continue
+		}
+		if err := os.WriteFile(path, []byte(want), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// pinDir makes the directory of pinned namespaces a shared mount point, as
+// `ip netns` does, so that namespaces are seen in every mount namespace.
+func (d *Driver) pinDir() error {
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return err
+	}
+	err := unix.Mount("", d.dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	if err := unix.Mount(d.dir, d.dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", d.dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+}
+
+// createNamespace pins a new namespace that is marked and quiet already.
+func (d *Driver) createNamespace(op hostops.CreateNamespace) error {
+	if err := d.pinDir(); err != nil {
+		return fmt.Errorf("make %s: %w", d.dir, err)
+	}
+	path := d.pin(op.Object)
+	there, _, err := d.track(op.Object)
+	if err != nil {
+		return err
+	}
+	if there {
+		if d.spaces[op.Object].state.Owner == op.Owner {
+			return nil
+		}
+		return hostops.ErrForeign
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("new network namespace: %w", err)
+			}
+			c, err := dial(&d.requests)
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			if err := c.set(unix.RTM_NEWLINK, 0, linkMsg(1), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))); err != nil {
+				return wrap("mark", err)
+			}
+			return wrap("pin", unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "none", unix.MS_BIND, ""))
+		}()
+	}()
+	if err := <-done; err != nil {
+		return err
+	}
+	if err := d.watchPins(false); err != nil {
+		return err
+	}
+	_, _, err = d.track(op.Object)
+	return err
+}
+
+// setNamespace makes a namespace quiet and filtered.
+func (d *Driver) setNamespace(name string) error {
+	sp := d.spaces[name]
+	if sp == nil {
+		return os.ErrNotExist
+	}
+	up := linkMsg(1)
+	up.Flags, up.Change = unix.IFF_UP, unix.IFF_UP
+	if err := sp.conn.set(unix.RTM_NEWLINK, 0, up); err != nil {
+		return wrap("bring up loopback", err)
+	}
+	if err := within(int(sp.file.Fd()), func() error {
+		if err := makeQuiet(); err != nil {
+			return err
+		}
+		return makeFiltered()
+	}); err != nil {
+		return err
+	}
+	d.requests.Add(1)
+	_, err := d.reread(name)
+	return err
+}
+
+// deleteNamespace unpins a namespace of ours; it ends when its last user does.
+func (d *Driver) deleteNamespace(name string) error {
+	path := d.pin(name)
+	if sp := d.spaces[name]; sp != nil && sp.state.Owner == 0 {
+		return hostops.ErrForeign
+	}
+	d.drop(name)
+	if err := ignore(unix.Unmount(path, unix.MNT_DETACH), unix.ENOENT, unix.EINVAL); err != nil {
+		return err
+	}
+	return ignore(unix.Unlink(path), unix.ENOENT)
+}
+
+// createPort makes both ends of a namespace's port, down.
+func (d *Driver) createPort(op hostops.CreatePort) error {
+	sp := d.spaces[op.Namespace]
+	if sp == nil {
+		return fmt.Errorf("namespace %s: %w", op.Namespace, os.ErrNotExist)
+	}
+	group := attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))
+	peer := attr(nl.VETH_INFO_PEER, nl.NewIfInfomsg(unix.AF_UNSPEC).Serialize())
+	peer.AddRtAttr(unix.IFLA_IFNAME, zstr(inner))
+	peer.AddRtAttr(unix.IFLA_ADDRESS, op.MAC[:])
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, u32(uint32(sp.file.Fd())))
+	peer.AddRtAttr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))
+	err := d.conn.set(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		attr(unix.IFLA_IFNAME, zstr(op.Object)), group, linkInfo("veth", peer))
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%w: %w", hostops.ErrForeign, err)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := d.reread(op.Namespace); err != nil {
+		return err
+	}
+	if err := sp.conn.set(unix.RTM_NEWLINK, 0, linkMsg(sp.index), noAddrGen()); err != nil {
+		return wrap("set "+inner, err)
+	}
+	_, err = d.reread(op.Namespace)
+	return err
+}
+
+// setPort sets the inner end.
+func (d *Driver) setPort(op hostops.SetPort) error {
+	sp := d.spaces[op.Object]
+	if sp == nil || sp.index == 0 {
+		return os.ErrNotExist
+	}
+	m := linkMsg(sp.index)
+	m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
+	if err := sp.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MTU, u32(uint32(op.MTU)))); err != nil {
+		return err
+	}
+	_, err := d.reread(op.Object)
+	return err
+}
+
+// address adds or removes an address of the inner end.
+func (d *Driver) address(namespace string, p netip.Prefix, add bool) error {
+	sp := d.spaces[namespace]
+	if sp == nil || sp.index == 0 {
+		return ignoreGone(add)
+	}
+	family := unix.AF_INET6
+	if p.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	m := nl.NewIfAddrmsg(family)
+	m.Prefixlen = uint8(p.Bits())
+	m.Index = uint32(sp.index)
+	m.Flags = unix.IFA_F_NODAD
+	raw := p.Addr().AsSlice()
+	var err error
+	if add {
+		err = ignore(sp.conn.set(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw)), unix.EEXIST)
+	} else {
+		err = ignore(sp.conn.set(unix.RTM_DELADDR, 0, m, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw)), unix.EADDRNOTAVAIL, unix.ENODEV)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = d.reread(namespace)
+	return err
+}
+
+// ignoreGone: there is nothing to remove from what is not there.
+func ignoreGone(add bool) error {
+	if add {
+		return os.ErrNotExist
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Sizes of headers in bytes.
+const (
+	header4    = 20
+	header6    = 40
+	headerICMP = 8
+)
+
+type pingKey struct {
+	namespace string
+	v6        bool
+}
+
+// pinger is one raw ICMP socket in a VPC's namespace, shared by all pings.
+type pinger struct {
+	file *os.File
+	v6   bool
+	id   uint16
+
+	mu      sync.Mutex
+	next    uint16
+	waiting map[uint16]waiter
+}
+
+type waiter struct {
+	from netip.Addr
+	at   chan time.Time
+}
+
+// Ping implements hostops.Driver.
+func (d *Driver) Ping(ctx context.Context, vpc string, to netip.Addr, size int) (time.Duration, error) {
+	rtt, err := d.ping(ctx, hostops.NamespaceOf(vpc), to, size)
+	if err != nil {
+		return 0, fmt.Errorf("ping %s in VPC %s: %w", to, vpc, err)
+	}
+	return rtt, nil
+}
+
+func (d *Driver) ping(ctx context.Context, namespace string, to netip.Addr, size int) (time.Duration, error) {
+	p, err := d.pinger(namespace, to.Is6())
+	if err != nil {
+		return 0, err
+	}
+	seq, w, err := p.expect(to)
+	if err != nil {
+		return 0, err
+	}
+	defer p.forget(seq)
+	start := time.Now()
+	if err := p.send(to, seq, size); err != nil {
+		return 0, err
+	}
+	select {
+	case at := <-w.at:
+		return at.Sub(start), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%w: %w", hostops.ErrNoAnswer, ctx.Err())
+	}
+}
+
+// pinger returns the socket for a namespace, opening it at the first ping.
+func (d *Driver) pinger(namespace string, v6 bool) (*pinger, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := pingKey{namespace, v6}
+	if p := d.pingers[key]; p != nil {
+		return p, nil
+	}
+	sp := d.spaces[namespace]
+	if sp == nil || sp.state.Owner == 0 {
+		return nil, fmt.Errorf("namespace %s: %w", namespace, os.ErrNotExist)
+	}
+	var p *pinger
+	err := within(int(sp.file.Fd()), func() (err error) {
+		p, err = openPinger(v6)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.pingers[key] = p
+	d.wg.Go(p.read)
+	return p, nil
+}
+
+// openPinger runs in the namespace.
+func openPinger(v6 bool) (*pinger, error) {
+	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
+	if v6 {
+		family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	if err != nil {
+		return nil, fmt.Errorf("open ICMP socket: %w", err)
+	}
+	p := &pinger{file: os.NewFile(uintptr(fd), "icmp"), v6: v6, id: uint16(rand.Uint32()), waiting: map[uint16]waiter{}}
+	if err := never(fd, v6); err != nil {
+		p.file.Close()
+		return nil, fmt.Errorf("set up ICMP socket: %w", err)
+	}
+	return p, nil
+}
+
+// never lets the kernel neither fragment what is sent nor deliver what is no
+// echo reply.
+func never(fd int, v6 bool) error {
+	if v6 {
+		var replies unix.ICMPv6Filter
+		for i := range replies.Data {
+			replies.Data[i] = ^uint32(0)
+		}
+		const reply = 129
+		replies.Data[reply>>5] &^= 1 << (reply & 31)
+		return errors.Join(
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE),
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1),
+			unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, &replies))
+	}
+	const icmpFilter, reply = 1, 0 // ICMP_FILTER takes the types to refuse
+	return errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE),
+		unix.SetsockoptInt(fd, unix.SOL_RAW, icmpFilter, ^(1<<reply)))
+}
+
+// expect reserves a sequence number.
+func (p *pinger) expect(from netip.Addr) (uint16, waiter, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) > 1<<15 {
+		return 0, waiter{}, errors.New("too many pings at once")
+	}
+	for {
+		p.next++
+		if _, taken := p.waiting[p.next]; !taken {
+			break
+		}
+	}
+	w := waiter{from, make(chan time.Time, 1)}
+	p.waiting[p.next] = w
+	return p.next, w, nil
+}
+
+func (p *pinger) forget(seq uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, seq)
+}
+
+// send writes one echo request whose IP packet has size bytes.
+func (p *pinger) send(to netip.Addr, seq uint16, size int) error {
+	ip := header4
+	if p.v6 {
+		ip = header6
+	}
+	b := make([]byte, max(size-ip, headerICMP))
+	b[0] = 8
+	if p.v6 {
+		b[0] = 128
+	}
+	binary.BigEndian.PutUint16(b[4:], p.id)
+	binary.BigEndian.PutUint16(b[6:], seq)
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: to.As16()}
+	if !p.v6 {
+		binary.BigEndian.PutUint16(b[2:], checksum(b)) // over IPv6 the kernel does it
+		sa = &unix.SockaddrInet4{Addr: to.As4()}
+	}
+	rc, err := p.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	if err := rc.Write(func(fd uintptr) bool {
+		sent = unix.Sendto(int(fd), b, 0, sa)
+		return !errors.Is(sent, unix.EAGAIN)
+	}); err != nil {
+		return err
+	}
+	return sent
+}
+
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for ; len(b) > 1; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	if len(b) == 1 {
+		sum += uint32(b[0]) << 8
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+// read hands replies to those who wait for them, until the socket is closed.
+func (p *pinger) read() {
+	rc, err := p.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := make([]byte, 1<<16)
+	for {
+		var n int
+		var from unix.Sockaddr
+		var got error
+		err := rc.Read(func(fd uintptr) bool {
+			n, from, got = unix.Recvfrom(int(fd), buf, 0)
+			return !errors.Is(got, unix.EAGAIN)
+		})
+		if err != nil {
+			return // closed
+		}
+		if got == nil { // else an ICMP error of some earlier ping: it gets no answer
+			p.deliver(buf[:n], from, time.Now())
+		}
+	}
+}
+
+func (p *pinger) deliver(b []byte, from unix.Sockaddr, at time.Time) {
+	want, src := byte(129), netip.Addr{}
+	switch sa := from.(type) {
+	case *unix.SockaddrInet4: // the IPv4 header comes along
+		if len(b) < header4 || len(b) < int(b[0]&15)*4 {
+			return
+		}
+		want, src, b = 0, netip.AddrFrom4(sa.Addr), b[int(b[0]&15)*4:]
+	case *unix.SockaddrInet6:
+		src = netip.AddrFrom16(sa.Addr)
+	}
+	if len(b) < headerICMP || b[0] != want || binary.BigEndian.Uint16(b[4:]) != p.id {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w, ok := p.waiting[binary.BigEndian.Uint16(b[6:])]; ok && w.from == src {
+		select {
+		case w.at <- at:
+		default: // a second reply
+		}
+	}
+}
+
+// close ends read; pings that wait run into their own deadlines.
+func (p *pinger) close() { p.file.Close() }

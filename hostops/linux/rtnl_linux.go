@@ -1,0 +1,167 @@
+package linux
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// conn is one rtnetlink socket for requests.
+type conn struct {
+	socket   *nl.SocketHandle
+	requests *atomic.Uint64
+}
+
+// dial opens a conn in the namespace of the calling thread.
+func dial(requests *atomic.Uint64) (*conn, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	if err := s.SetReceiveTimeout(&unix.Timeval{Sec: 10}); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("set rtnetlink timeout: %w", err)
+	}
+	return &conn{&nl.SocketHandle{Socket: s}, requests}, nil
+}
+
+func (c *conn) close() { c.socket.Socket.Close() }
+
+// do sends one request and returns the answers' payloads of type want (0: none).
+func (c *conn) do(proto, flags int, want uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	c.requests.Add(1)
+	req := nl.NewNetlinkRequest(proto, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: c.socket}
+	for _, d := range data {
+		req.AddData(d)
+	}
+	for range 5 { // a dump that was changed under us is read again
+		out, err := req.Execute(unix.NETLINK_ROUTE, want)
+		if !errors.Is(err, nl.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return nil, nl.ErrDumpInterrupted
+}
+
+// set is a request that changes something.
+func (c *conn) set(proto, flags int, data ...nl.NetlinkRequestData) error {
+	_, err := c.do(proto, flags|unix.NLM_F_ACK, 0, data...)
+	return err
+}
+
+// list is a dump.
+func (c *conn) list(proto int, want uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	return c.do(proto, unix.NLM_F_DUMP, want, data...)
+}
+
+// linkMsg is the header of a request about the link with this index.
+func linkMsg(index int32) *nl.IfInfomsg {
+	m := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	m.Index = index
+	return m
+}
+
+func attr(kind int, data []byte) *nl.RtAttr { return nl.NewRtAttr(kind, data) }
+
+func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+func u16be(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
+
+func putNative16(b []byte, v uint16) { binary.NativeEndian.PutUint16(b, v) }
+
+func zstr(s string) []byte { return nl.ZeroTerminated(s) }
+
+// linkInfo is the kind of a link with its attributes.
+func linkInfo(kind string, data ...*nl.RtAttr) *nl.RtAttr {
+	info := attr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, []byte(kind))
+	if len(data) > 0 {
+		d := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+		for _, a := range data {
+			d.AddChild(a)
+		}
+	}
+	return info
+}
+
+// noAddrGen keeps the kernel from making link-local addresses.
+func noAddrGen() *nl.RtAttr {
+	spec := attr(unix.IFLA_AF_SPEC, nil)
+	inet6 := spec.AddRtAttr(unix.AF_INET6, nil)
+	inet6.AddRtAttr(iflaInet6AddrGenMode, []byte{addrGenNone})
+	return spec
+}
+
+// addr reads an address of a netlink attribute.
+func addr(b []byte) netip.Addr {
+	a, ok := netip.AddrFromSlice(b)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+// within runs f on a thread in the network namespace fd; 0 is the process's.
+// The thread is not used for anything else afterwards.
+func within(fd int, f func() error) error {
+	if fd == 0 {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// ignore makes success of the errors that an idempotent call may meet.
+func ignore(err error, errnos ...unix.Errno) error {
+	for _, e := range errnos {
+		if errors.Is(err, e) {
+			return nil
+		}
+	}
+	return err
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// openNamespace opens a pinned network namespace and tells its identity; f is
+// nil if path is no namespace.
+func openNamespace(path string) (f *os.File, ino uint64, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return nil, 0, err
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return nil, 0, nil
+	}
+	f, err = os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, st.Ino, nil
+}

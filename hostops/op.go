@@ -1,0 +1,262 @@
+package hostops
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// Op is one small change to a host. The set is closed: drivers switch over the
+// types of this file. String is its line in `meshvpc plan`.
+type Op interface {
+	fmt.Stringer
+	// On is what the operation changes.
+	On() Target
+}
+
+// Target is the object that an operation changes. Objects of one VPC fail
+// apart from those of another.
+type Target struct {
+	VPC    string // empty: the host
+	Object string // a device's, a namespace's or a filter's name
+}
+
+// On is t itself; it makes the types that embed a Target operations.
+func (t Target) On() Target { return t }
+
+// The operations on devices.
+type (
+	// CreateBridge makes an address-less bridge, down, with the mark of Owner.
+	CreateBridge struct {
+		Target
+		Owner cluster.VNI
+	}
+	// SetBridge makes a bridge quiet (see Device.Quiet).
+	SetBridge struct{ Target }
+	// SetQuiet makes a tunnel or port quiet (see Device.Quiet).
+	SetQuiet struct{ Target }
+	// CreateTunnel makes a multipoint tunnel, down, with the mark of Owner.
+	CreateTunnel struct {
+		Target
+		Owner    cluster.VNI
+		VNI      cluster.VNI
+		Local    netip.Addr
+		Underlay string
+		Port     uint16
+	}
+	// SetUnderlay moves a tunnel to another outer source; its peers stay.
+	SetUnderlay struct {
+		Target
+		Local    netip.Addr
+		Underlay string
+	}
+	// SetLearning switches a tunnel's learning on.
+	SetLearning struct{ Target }
+	// SetOwner marks a device for another VPC.
+	SetOwner struct {
+		Target
+		Owner cluster.VNI
+	}
+	// SetAlias sets a device's alias.
+	SetAlias struct {
+		Target
+		Alias string
+	}
+	// SetMTU sets a device's MTU in bytes.
+	SetMTU struct {
+		Target
+		MTU int
+	}
+	// SetMaster makes a device a port of a bridge.
+	SetMaster struct {
+		Target
+		Bridge string
+	}
+	// SetIsolated keeps frames of a tunnel's port from other tunnels' ports.
+	SetIsolated struct{ Target }
+	// SetDown takes a device down.
+	SetDown struct{ Target }
+	// SetUp brings a device up.
+	SetUp struct{ Target }
+	// DeleteDevice removes one device.
+	DeleteDevice struct{ Target }
+	// DeleteDevices removes all devices that are marked for Owner at once.
+	DeleteDevices struct {
+		Target
+		Owner cluster.VNI
+	}
+	// AddPeer adds a peer to a tunnel's flood list.
+	AddPeer struct {
+		Target
+		Peer netip.Addr
+	}
+	// RemovePeer removes a peer from a tunnel's flood list.
+	RemovePeer struct {
+		Target
+		Peer netip.Addr
+	}
+	// PinMAC tells the bridge that MAC is behind this port, whatever others
+	// claim.
+	PinMAC struct {
+		Target
+		MAC cluster.MAC
+	}
+)
+
+// The operations on namespaces.
+type (
+	// CreateNamespace makes a namespace with the mark of Owner.
+	CreateNamespace struct {
+		Target
+		Owner cluster.VNI
+	}
+	// SetNamespace makes a namespace quiet and filtered (see Namespace).
+	SetNamespace struct{ Target }
+	// DeleteNamespace removes a namespace and what is in it.
+	DeleteNamespace struct{ Target }
+	// CreatePort makes a namespace's port, the inner end with MAC; both ends
+	// are down.
+	CreatePort struct {
+		Target
+		Namespace string
+		Owner     cluster.VNI
+		MAC       cluster.MAC
+	}
+	// SetPort sets the inner end's MTU and brings it up.
+	SetPort struct {
+		Target
+		MTU int
+	}
+	// AddAddress adds an address to a namespace's port.
+	AddAddress struct {
+		Target
+		Address netip.Prefix
+	}
+	// RemoveAddress removes an address from a namespace's port.
+	RemoveAddress struct {
+		Target
+		Address netip.Prefix
+	}
+)
+
+// The operations on the filter.
+type (
+	// CreateFilter makes the filter anew, with rules for Port and no entries:
+	// without entries everything passes.
+	CreateFilter struct {
+		Target
+		Port uint16
+	}
+	// DeleteFilter removes the filter.
+	DeleteFilter struct{ Target }
+	// Allow lets frames of VNI pass from these sources.
+	Allow struct {
+		Target
+		VNI     cluster.VNI
+		Sources []netip.Addr
+	}
+	// Deny takes Allow back.
+	Deny struct {
+		Target
+		VNI     cluster.VNI
+		Sources []netip.Addr
+	}
+	// Guard drops frames of VNI from all sources that are not allowed.
+	Guard struct {
+		Target
+		VNI cluster.VNI
+	}
+	// Unguard takes Guard back.
+	Unguard struct {
+		Target
+		VNI cluster.VNI
+	}
+	// Shield keeps local ports of the VPC from speaking as a VTEP of Network.
+	Shield struct {
+		Target
+		VNI     cluster.VNI
+		Network netip.Prefix
+	}
+	// Unshield takes Shield back.
+	Unshield struct {
+		Target
+		VNI cluster.VNI
+	}
+)
+
+func (o CreateBridge) String() string { return "create bridge " + o.Object }
+func (o SetBridge) String() string {
+	return fmt.Sprintf("set bridge %s: no own addresses, no snooping, at most %d learned MACs", o.Object, MaxLearnedBridge)
+}
+func (o SetQuiet) String() string { return "set device " + o.Object + ": no own addresses" }
+func (o CreateTunnel) String() string {
+	return fmt.Sprintf("create tunnel %s: VNI %d, local %s on %s, port %d", o.Object, o.VNI, o.Local, o.Underlay, o.Port)
+}
+func (o SetUnderlay) String() string {
+	return fmt.Sprintf("set underlay of %s: local %s on %s", o.Object, o.Local, o.Underlay)
+}
+func (o SetLearning) String() string { return "set learning of " + o.Object }
+func (o SetOwner) String() string    { return fmt.Sprintf("set mark of %s: VNI %d", o.Object, o.Owner) }
+func (o SetAlias) String() string    { return fmt.Sprintf("set alias of %s: %s", o.Object, o.Alias) }
+func (o SetMTU) String() string      { return fmt.Sprintf("set MTU of %s: %d", o.Object, o.MTU) }
+func (o SetMaster) String() string {
+	return fmt.Sprintf("add port %s to bridge %s", o.Object, o.Bridge)
+}
+func (o SetIsolated) String() string     { return "isolate port " + o.Object }
+func (o SetDown) String() string         { return "take down " + o.Object }
+func (o SetUp) String() string           { return "bring up " + o.Object }
+func (o DeleteDevice) String() string    { return "delete device " + o.Object }
+func (o DeleteDevices) String() string   { return fmt.Sprintf("delete devices of VNI %d", o.Owner) }
+func (o AddPeer) String() string         { return fmt.Sprintf("add peer %s to %s", o.Peer, o.Object) }
+func (o RemovePeer) String() string      { return fmt.Sprintf("remove peer %s from %s", o.Peer, o.Object) }
+func (o PinMAC) String() string          { return fmt.Sprintf("pin MAC %s to %s", o.MAC, o.Object) }
+func (o CreateNamespace) String() string { return "create namespace " + o.Object }
+func (o SetNamespace) String() string {
+	return fmt.Sprintf("set namespace %s: loopback up, accepts no router, forwards nothing, answers ICMP echo only", o.Object)
+}
+func (o DeleteNamespace) String() string { return "delete namespace " + o.Object }
+func (o CreatePort) String() string {
+	return fmt.Sprintf("create port %s of namespace %s", o.Object, o.Namespace)
+}
+func (o SetPort) String() string {
+	return fmt.Sprintf("set port in namespace %s: MTU %d, up", o.Object, o.MTU)
+}
+func (o AddAddress) String() string {
+	return fmt.Sprintf("add address %s in namespace %s", o.Address, o.Object)
+}
+func (o RemoveAddress) String() string {
+	return fmt.Sprintf("remove address %s in namespace %s", o.Address, o.Object)
+}
+func (o CreateFilter) String() string { return fmt.Sprintf("create filter for UDP port %d", o.Port) }
+func (o DeleteFilter) String() string { return "delete filter" }
+func (o Allow) String() string {
+	return fmt.Sprintf("allow VNI %d from %s", o.VNI, addrs(o.Sources))
+}
+func (o Deny) String() string {
+	return fmt.Sprintf("stop allowing VNI %d from %s", o.VNI, addrs(o.Sources))
+}
+func (o Guard) String() string   { return fmt.Sprintf("guard VNI %d: drop other sources", o.VNI) }
+func (o Unguard) String() string { return fmt.Sprintf("stop guarding VNI %d", o.VNI) }
+func (o Shield) String() string {
+	return fmt.Sprintf("shield VTEP addresses %s of VNI %d from local ports", o.Network, o.VNI)
+}
+func (o Unshield) String() string { return fmt.Sprintf("stop shielding VNI %d", o.VNI) }
+
+// addrs names up to eight addresses and counts the others.
+func addrs(as []netip.Addr) string {
+	const most = 8
+	var b strings.Builder
+	for i, a := range as {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(as)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(a.String())
+	}
+	return b.String()
+}

@@ -1,0 +1,423 @@
+package hostops
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// Plan lists, in order, the operations that turn actual into desired, and what
+// of desired cannot be. Pure: same input, same plan; desired is only read.
+//
+// The order holds promises: all that adds comes before all that removes; a
+// source is allowed before it is a peer and denied after; a tunnel is guarded
+// before it exists and isolated before it is up.
+//
+// A VPC with a problem keeps what it has: only what the problem blocks is left
+// out, and other VPCs go on.
+func Plan(desired Desired, actual State) ([]Op, []Problem) {
+	p := planner{
+		actual: actual,
+		names:  map[string]bool{},
+		vnis:   map[cluster.VNI]bool{},
+	}
+	vpcs := p.valid(desired)
+	p.filter(vpcs)
+	for _, v := range vpcs {
+		p.vpc(v)
+	}
+	p.rest()
+	return slices.Concat(p.adds, p.removes), p.problems
+}
+
+// planner gathers one plan.
+type planner struct {
+	actual   State
+	names    map[string]bool      // devices and namespaces that are wanted
+	vnis     map[cluster.VNI]bool // VNIs that are wanted
+	reowned  []cluster.VNI        // former owners of wanted devices
+	adds     []Op
+	removes  []Op
+	problems []Problem
+}
+
+func (p *planner) add(ops ...Op)    { p.adds = append(p.adds, ops...) }
+func (p *planner) remove(ops ...Op) { p.removes = append(p.removes, ops...) }
+func (p *planner) problem(vpc, format string, args ...any) {
+	p.problems = append(p.problems, Problem{VPC: vpc, Reason: fmt.Sprintf(format, args...)})
+}
+
+// valid returns the VPCs that can be planned together, and notes what every
+// desired VPC wants, so that nothing of it is removed.
+func (p *planner) valid(desired Desired) []VPC {
+	var out []VPC
+	holder := map[cluster.VNI]string{}
+	for _, v := range desired.VPCs {
+		p.names[v.Name] = true
+		p.names[NamespaceOf(v.Name)] = true
+		p.names[PortOf(v.VNI)] = true
+		for _, t := range v.Tunnels {
+			p.names[TunnelOf(v.VNI, t.Local)] = true
+		}
+		p.vnis[v.VNI] = true
+		other, taken := holder[v.VNI]
+		switch {
+		case v.Name == "" || len(v.Name) > 15 || strings.ContainsAny(v.Name, "/ \t\n\x00") || v.Name[0] == '.':
+			p.problem(v.Name, "VPC name %q cannot name a device: choose another name", v.Name)
+		case v.VNI.Validate() != nil:
+			p.problem(v.Name, "VNI %d is not from 1 to %d", v.VNI, cluster.MaxVNI)
+		case taken:
+			p.problem(v.Name, "VNI %d is used by VPC %s already: choose another VNI", v.VNI, other)
+		case !v.VTEP.IsValid():
+			p.problem(v.Name, "no VTEP address is assigned yet")
+		default:
+			holder[v.VNI] = v.Name
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// filter makes sure that the filter judges the right port, or that there is
+// none when no tunnel is wanted.
+func (p *planner) filter(vpcs []VPC) {
+	var port uint16
+	for _, v := range vpcs {
+		for _, t := range v.Tunnels {
+			port = cmp.Or(port, t.Port)
+		}
+	}
+	f := &p.actual.Filter
+	switch {
+	case f.Foreign && port != 0:
+		p.problem("", "nftables table inet %s is not meshvpc's: rename or remove it", FilterName)
+	case port != 0 && f.Port != port:
+		p.add(CreateFilter{Target{"", "filter"}, port})
+		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields}
+	case port == 0 && f.Exists && len(p.vnis) == 0:
+		p.remove(DeleteFilter{Target{"", "filter"}})
+		*f = Filter{}
+	}
+}
+
+// vpc plans one VPC.
+func (p *planner) vpc(v VPC) {
+	if !p.bridge(v) {
+		return
+	}
+	p.shield(v)
+	p.namespace(v)
+	p.tunnels(v)
+}
+
+// bridge reports whether the VPC's bridge is or will be there.
+func (p *planner) bridge(v VPC) bool {
+	if o, taken := p.actual.Others[v.Name]; taken {
+		p.problem(v.Name, "device %s is there and is not meshvpc's (%s, link group %d): remove or rename it, or give the VPC another name",
+			v.Name, cmp.Or(o.Kind, "no known kind"), o.Group)
+		return false
+	}
+	on := Target{v.Name, v.Name}
+	d, there := p.actual.Devices[v.Name]
+	if !there {
+		p.add(CreateBridge{on, v.VNI})
+		d = Device{Kind: KindBridge, Owner: v.VNI}
+	}
+	if d.Owner != v.VNI {
+		p.add(SetOwner{on, v.VNI})
+		p.reowned = append(p.reowned, d.Owner)
+	}
+	p.common(on, d, v.MTU, CleanAlias(NamespaceOf(v.Name)))
+	if !d.Up {
+		p.add(SetUp{on})
+	}
+	return true
+}
+
+// common plans what every device has.
+func (p *planner) common(on Target, d Device, mtu int, alias string) {
+	if d.MTU != mtu {
+		p.add(SetMTU{on, mtu})
+	}
+	if d.Alias != alias {
+		p.add(SetAlias{on, alias})
+	}
+	if !d.Quiet && d.Kind == KindBridge {
+		p.add(SetBridge{on})
+	} else if !d.Quiet {
+		p.add(SetQuiet{on})
+	}
+}
+
+// shield keeps tenants from the VPC's VTEP addresses.
+func (p *planner) shield(v VPC) {
+	f := p.actual.Filter
+	if f.Foreign || f.NoShields {
+		return
+	}
+	if network := v.VTEP.Masked(); f.Shields[v.VNI] != network {
+		p.add(Shield{Target{v.Name, "filter"}, v.VNI, network})
+	}
+}
+
+// namespace plans the VPC's namespace and its port.
+func (p *planner) namespace(v VPC) {
+	name, port := NamespaceOf(v.Name), PortOf(v.VNI)
+	on, onPort := Target{v.Name, name}, Target{v.Name, port}
+	ns, there := p.actual.Namespaces[name]
+	if there && ns.Owner == 0 {
+		p.problem(v.Name, "network namespace %s is there and is not meshvpc's: remove it, or give the VPC another name", name)
+		return
+	}
+	if _, taken := p.actual.Others[port]; taken {
+		p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", port)
+		return
+	}
+	if there && ns.Owner != v.VNI {
+		p.add(DeleteNamespace{on})
+		there = false
+	}
+	if !there {
+		p.add(CreateNamespace{on, v.VNI})
+		ns = Namespace{Owner: v.VNI}
+	}
+	if !ns.Quiet || !ns.Filtered {
+		p.add(SetNamespace{on})
+	}
+	d, hasPort := p.actual.Devices[port]
+	mac := VTEPMAC(v.VTEP.Addr())
+	inner := ns.Port
+	if inner == nil || inner.Peer != port || inner.MAC != mac {
+		if hasPort {
+			p.add(DeleteDevice{onPort})
+		}
+		p.add(CreatePort{onPort, name, v.VNI, mac})
+		d, inner = Device{Kind: KindPort, Owner: v.VNI}, &NamespacePort{}
+	}
+	p.common(onPort, d, v.MTU, CleanAlias("port-of-"+v.Name))
+	if d.Master != v.Name {
+		p.add(SetMaster{onPort, v.Name})
+		d.Pinned = cluster.MAC{}
+	}
+	if d.Pinned != mac {
+		p.add(PinMAC{onPort, mac})
+	}
+	if !d.Up {
+		p.add(SetUp{onPort})
+	}
+	if inner.MTU != v.MTU || !inner.Up {
+		p.add(SetPort{on, v.MTU})
+	}
+	if !slices.Contains(inner.Addresses, v.VTEP) {
+		p.add(AddAddress{on, v.VTEP})
+	}
+	for _, a := range inner.Addresses {
+		if a != v.VTEP {
+			p.remove(RemoveAddress{on, a})
+		}
+	}
+}
+
+// tunnels plans the VPC's tunnels and the filter's entries for them.
+func (p *planner) tunnels(v VPC) {
+	if p.actual.Filter.Foreign || p.foreignTunnel(v) {
+		return
+	}
+	onFilter := Target{v.Name, "filter"}
+	sources := map[Source]struct{}{}
+	var missing []netip.Addr
+	for _, t := range v.Tunnels {
+		for _, peer := range t.Peers {
+			s := Source{v.VNI, peer.Underlay}
+			if _, seen := sources[s]; seen {
+				continue
+			}
+			sources[s] = struct{}{}
+			if _, ok := p.actual.Filter.Sources[s]; !ok {
+				missing = append(missing, peer.Underlay)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		slices.SortFunc(missing, netip.Addr.Compare)
+		p.add(Allow{onFilter, v.VNI, missing})
+	}
+	if _, ok := p.actual.Filter.VNIs[v.VNI]; !ok && len(v.Tunnels) > 0 {
+		p.add(Guard{onFilter, v.VNI})
+	}
+	for _, t := range v.Tunnels {
+		p.tunnel(v, t)
+	}
+	p.deny(v.Name, func(s Source) bool {
+		_, keep := sources[s]
+		return s.VNI == v.VNI && !keep
+	})
+}
+
+// foreignTunnel reports whether something that is not ours holds what a tunnel
+// of the VPC needs.
+func (p *planner) foreignTunnel(v VPC) bool {
+	blocked := false
+	for _, t := range v.Tunnels {
+		own := TunnelOf(v.VNI, t.Local)
+		if _, taken := p.actual.Others[own]; taken {
+			p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", own)
+			blocked = true
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(p.actual.Others)) {
+			o := p.actual.Others[name]
+			if o.Kind == KindTunnel && o.VNI == v.VNI && o.Port == t.Port && o.V6 == t.Local.Is6() {
+				p.problem(v.Name, "VNI %d on UDP port %d is held by device %s, which is not meshvpc's: remove it, or give the VPC another VNI", v.VNI, t.Port, name)
+				blocked = true
+			}
+		}
+	}
+	return blocked
+}
+
+// tunnel plans one tunnel and its peers.
+func (p *planner) tunnel(v VPC, t Tunnel) {
+	name := TunnelOf(v.VNI, t.Local)
+	on := Target{v.Name, name}
+	d, there := p.actual.Devices[name]
+	carried := p.carried(v, t)
+	if there && (d.Kind != KindTunnel || d.VNI != v.VNI || d.Port != t.Port || (d.Local.IsValid() && d.Local.Is6() != t.Local.Is6())) {
+		if !carried {
+			return
+		}
+		p.add(DeleteDevice{on}) // what cannot be changed in place
+		there = false
+	}
+	switch {
+	case !there && !carried:
+		return
+	case !there:
+		p.add(CreateTunnel{on, v.VNI, v.VNI, t.Local, t.Device, t.Port})
+		d = Device{Kind: KindTunnel, Owner: v.VNI, Learning: true}
+	case carried && (d.Local != t.Local || d.Underlay != t.Device):
+		p.add(SetUnderlay{on, t.Local, t.Device})
+	}
+	if !d.Learning {
+		p.add(SetLearning{on})
+	}
+	p.common(on, d, v.MTU, CleanAlias("tunnels-of-"+v.Name))
+	if d.Master != v.Name {
+		if d.Up { // a new port is not isolated yet, and must not forward
+			p.add(SetDown{on})
+			d.Up = false
+		}
+		p.add(SetMaster{on, v.Name})
+		d.Isolated = false
+	}
+	if !d.Isolated {
+		p.add(SetIsolated{on})
+	}
+	if !d.Up {
+		p.add(SetUp{on})
+	}
+	p.peers(on, t.Peers, d.Flood)
+}
+
+// carried reports whether the underlay can carry the tunnel, and notes why not.
+func (p *planner) carried(v VPC, t Tunnel) bool {
+	under, ok := p.actual.Others[t.Device]
+	if !ok {
+		p.problem(v.Name, "underlay device %s is not there", t.Device)
+		return false
+	}
+	if !slices.ContainsFunc(under.Addresses, func(a netip.Prefix) bool { return a.Addr() == t.Local }) {
+		p.problem(v.Name, "underlay address %s is not on device %s: add it, or name another underlay", t.Local, t.Device)
+		return false
+	}
+	if overhead := Overhead(t.Local); v.MTU > under.MTU-overhead {
+		p.problem(v.Name, "MTU %d does not fit: device %s has %d, less %d for VXLAN leaves %d", v.MTU, t.Device, under.MTU, overhead, under.MTU-overhead)
+		return false
+	}
+	return true
+}
+
+// Overhead is what a tunnel takes from the underlay's MTU, in bytes: 50 over
+// IPv4, 70 over IPv6 (RFC 7348 §5).
+func Overhead(local netip.Addr) int {
+	if local.Is4() {
+		return 50
+	}
+	return 70
+}
+
+// peers plans a flood list.
+func (p *planner) peers(on Target, want []Peer, have map[netip.Addr]struct{}) {
+	keep := make(map[netip.Addr]struct{}, len(want))
+	for _, peer := range want {
+		if _, twice := keep[peer.Underlay]; twice {
+			continue
+		}
+		keep[peer.Underlay] = struct{}{}
+		if _, ok := have[peer.Underlay]; !ok {
+			p.add(AddPeer{on, peer.Underlay})
+		}
+	}
+	var gone []netip.Addr
+	for a := range have {
+		if _, ok := keep[a]; !ok {
+			gone = append(gone, a)
+		}
+	}
+	slices.SortFunc(gone, netip.Addr.Compare)
+	for _, a := range gone {
+		p.remove(RemovePeer{on, a})
+	}
+}
+
+// deny removes the sources for which gone is true, a VNI at a time.
+func (p *planner) deny(vpc string, gone func(Source) bool) {
+	old := map[cluster.VNI][]netip.Addr{}
+	for s := range p.actual.Filter.Sources {
+		if gone(s) {
+			old[s.VNI] = append(old[s.VNI], s.Addr)
+		}
+	}
+	for _, v := range slices.Sorted(maps.Keys(old)) {
+		slices.SortFunc(old[v], netip.Addr.Compare)
+		p.remove(Deny{Target{vpc, "filter"}, v, old[v]})
+	}
+}
+
+// rest removes what is ours and not wanted.
+func (p *planner) rest() {
+	groups := map[cluster.VNI]bool{}
+	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
+		d := p.actual.Devices[name]
+		switch {
+		case p.names[name] && (d.Kind == KindBridge || p.vnis[d.Owner]):
+		case p.vnis[d.Owner] || slices.Contains(p.reowned, d.Owner):
+			p.remove(DeleteDevice{Target{"", name}})
+		case !groups[d.Owner]:
+			groups[d.Owner] = true
+			p.remove(DeleteDevices{Target{"", fmt.Sprintf("VNI %d", d.Owner)}, d.Owner})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.actual.Namespaces)) {
+		if p.actual.Namespaces[name].Owner != 0 && !p.names[name] {
+			p.remove(DeleteNamespace{Target{"", name}})
+		}
+	}
+	f := p.actual.Filter
+	for _, v := range slices.Sorted(maps.Keys(f.VNIs)) {
+		if !p.vnis[v] {
+			p.remove(Unguard{Target{"", "filter"}, v})
+		}
+	}
+	p.deny("", func(s Source) bool { return !p.vnis[s.VNI] })
+	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
+		if !p.vnis[v] {
+			p.remove(Unshield{Target{"", "filter"}, v})
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package hostops
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// Link groups of our devices: GroupBase in the top byte, the VPC's VNI below.
+const (
+	GroupBase = 0x6d000000
+	groupMask = 0xff000000
+)
+
+// Bounds of what one VPC may take of the kernel's memory. A tenant that makes
+// up MACs fills its own VPC's tables; from then on its unknown frames are
+// flooded within the VPC.
+const (
+	// MaxLearnedBridge is how many MACs a VPC's bridge learns.
+	MaxLearnedBridge = 16384
+	// MaxLearnedTunnel is how many MACs a tunnel learns.
+	MaxLearnedTunnel = 16384
+)
+
+// FilterName is the name of our packet filter table.
+const FilterName = "meshvpc"
+
+// GroupOf is the link group that marks a device of the VPC with this VNI.
+func GroupOf(v cluster.VNI) uint32 { return GroupBase | uint32(v) }
+
+// VNIOf reads a mark; it is zero if group is none of ours.
+func VNIOf(group uint32) cluster.VNI {
+	if group&groupMask != GroupBase {
+		return 0
+	}
+	return cluster.VNI(group &^ groupMask)
+}
+
+// Kind is a kind of device.
+type Kind string
+
+// The kinds of devices that we make.
+const (
+	KindBridge Kind = "bridge"
+	KindTunnel Kind = "vxlan"
+	KindPort   Kind = "veth"
+)
+
+// NamespaceOf is the name of a VPC's namespace.
+func NamespaceOf(vpc string) string { return "vpc-" + vpc }
+
+// PortOf is the host's end of the namespace's port.
+func PortOf(v cluster.VNI) string { return fmt.Sprintf("mn-%d", v) }
+
+// TunnelOf is the multipoint tunnel of a VPC for the family of local.
+func TunnelOf(v cluster.VNI, local netip.Addr) string {
+	if local.Is4() {
+		return fmt.Sprintf("mv4-%d", v)
+	}
+	return fmt.Sprintf("mv6-%d", v)
+}
+
+// OwnDevice reports whether a device with this name, kind and group carries
+// our mark, and for which VPC. Both parts must agree: a name alone or a group
+// alone is somebody else's.
+func OwnDevice(name string, kind Kind, group uint32) (cluster.VNI, bool) {
+	v := VNIOf(group)
+	if v == 0 {
+		return 0, false
+	}
+	suffix := fmt.Sprintf("-%d", v)
+	switch kind {
+	case KindBridge:
+		return v, true
+	case KindTunnel:
+		p2p := strings.HasPrefix(name, "mp-") // its VNI is the pair's, its group the VPC's
+		return v, p2p || name == "mv4"+suffix || name == "mv6"+suffix
+	case KindPort:
+		return v, name == "mn"+suffix
+	}
+	return 0, false
+}
+
+// VTEPMAC is the MAC of the namespace port that holds the VTEP address: fixed,
+// so that a rebuilt namespace is still found under the MAC that its peers know.
+// It is unique in a VPC whose VTEP addresses differ in their last four bytes.
+func VTEPMAC(vtep netip.Addr) cluster.MAC {
+	b := vtep.As16()
+	return cluster.MAC{0x0e, 0x6d, b[12], b[13], b[14], b[15]}
+}
+
+// State is what a host carries of ours, and what may stand in its way. Drivers
+// return copies: the caller may keep and change it.
+type State struct {
+	// Devices are ours, by name.
+	Devices map[string]Device
+	// Others are all other devices, by name.
+	Others map[string]Other
+	// Namespaces are those named "vpc-…", ours or not, by name.
+	Namespaces map[string]Namespace
+	// Filter is the host's packet filter, as far as it is ours.
+	Filter Filter
+}
+
+// Device is one device with our mark.
+type Device struct {
+	Kind   Kind
+	Owner  cluster.VNI // the VPC's, from the link group
+	Alias  string
+	MTU    int    // bytes
+	Master string // the bridge it is a port of
+	Up     bool
+
+	// Quiet: the kernel makes up no addresses. On a bridge also: no snooping
+	// of multicast, at most MaxLearnedBridge learned MACs (where the kernel can).
+	Quiet bool
+	// Ports are the bridge's ports that are not ours.
+	Ports []string
+
+	// Tunnel.
+	VNI      cluster.VNI
+	Local    netip.Addr
+	Underlay string // device
+	Port     uint16
+	Learning bool
+	Isolated bool
+	Flood    map[netip.Addr]struct{}
+
+	// Port of the namespace: the MAC that the bridge holds to be behind it
+	// whatever other ports say.
+	Pinned cluster.MAC
+}
+
+// Other is one device that is not ours.
+type Other struct {
+	Kind      Kind
+	Group     uint32
+	MTU       int // bytes
+	Up        bool
+	Addresses []netip.Prefix
+	VNI       cluster.VNI // of a tunnel
+	Port      uint16      // of a tunnel
+	V6        bool        // a tunnel over IPv6
+}
+
+// Namespace is one network namespace with a name of ours.
+type Namespace struct {
+	// Owner is the VPC that the namespace was made for; zero: not ours.
+	Owner cluster.VNI
+	// Quiet: loopback is up, no router advertisement is accepted and nothing
+	// is forwarded.
+	Quiet bool
+	// Filtered: nothing but ICMP echo and neighbour discovery is let in.
+	Filtered bool
+	// Port is the inner end of its port, nil if there is none.
+	Port *NamespacePort
+}
+
+// NamespacePort is the inner end of a namespace's port.
+type NamespacePort struct {
+	Peer      string // the device at the host's end, "" if it is not there
+	MAC       cluster.MAC
+	MTU       int // bytes
+	Up        bool
+	Addresses []netip.Prefix
+}
+
+// Source is a filter entry: frames of VNI may come from Addr.
+type Source struct {
+	VNI  cluster.VNI
+	Addr netip.Addr
+}
+
+// Filter is the packet filter of a host.
+type Filter struct {
+	// Exists: a table of ours is there, whole or not.
+	Exists bool
+	// Foreign: a table of our name is there and is not ours.
+	Foreign bool
+	// Port is the UDP port that the rules judge, zero if the rules are not in
+	// place (then what else the filter holds has no effect).
+	Port uint16
+	// VNIs are judged; frames of others pass.
+	VNIs map[cluster.VNI]struct{}
+	// Sources are let through.
+	Sources map[Source]struct{}
+	// Shields keep a VPC's tenants from speaking as a VTEP of its peer network.
+	Shields map[cluster.VNI]netip.Prefix
+	// NoShields: this kernel cannot filter between a bridge's ports.
+	NoShields bool
+}
+
+// Carries reports whether anything with the mark of v is on the host.
+func (s State) Carries(v cluster.VNI) bool {
+	for _, d := range s.Devices {
+		if d.Owner == v {
+			return true
+		}
+	}
+	for _, n := range s.Namespaces {
+		if n.Owner == v {
+			return true
+		}
+	}
+	_, judged := s.Filter.VNIs[v]
+	return judged
+}
+
+// Clone is a deep copy.
+func (s State) Clone() State {
+	c := State{
+		Devices:    maps.Clone(s.Devices),
+		Others:     maps.Clone(s.Others),
+		Namespaces: maps.Clone(s.Namespaces),
+		Filter:     s.Filter,
+	}
+	for name, d := range c.Devices {
+		if d.Flood != nil {
+			d.Flood = maps.Clone(d.Flood)
+			c.Devices[name] = d
+		}
+	}
+	for name, n := range c.Namespaces {
+		if n.Port != nil {
+			p := *n.Port
+			n.Port = &p
+			c.Namespaces[name] = n
+		}
+	}
+	c.Filter.VNIs = maps.Clone(s.Filter.VNIs)
+	c.Filter.Sources = maps.Clone(s.Filter.Sources)
+	c.Filter.Shields = maps.Clone(s.Filter.Shields)
+	return c
+}
+
+// maxAlias is the longest alias that Linux stores and finds again, in bytes.
+const maxAlias = 250
+
+// CleanAlias makes text from elsewhere fit for a device's alias: printable
+// ASCII, at most 250 bytes.
+func CleanAlias(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), maxAlias)]
+}
