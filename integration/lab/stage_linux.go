@@ -23,6 +23,9 @@ func Stage(args []string) (handled bool, exit int) {
 	if len(args) < 2 || args[1] != stageWord {
 		return false, 0
 	}
+	if len(args) > 3 && args[2] == "tamper" {
+		return true, tamper(args[3], args[4:])
+	}
 	err := errors.New("lab stages are started by the lab")
 	if len(args) == 4 {
 		switch args[2] {

@@ -1,0 +1,137 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// tamper is the stage that does what Lab.Tamper asks, in the namespace that it
+// was started in.
+func tamper(verb string, args []string) (exit int) {
+	out, err := tampering(verb, args)
+	if err == nil && out != nil {
+		err = json.NewEncoder(os.Stdout).Encode(out)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", verb, err)
+		return 1
+	}
+	return 0
+}
+
+// tampers maps verbs on one device to what they do.
+var tampers = map[string]func(netlink.Link) error{
+	"link-del":       netlink.LinkDel,
+	"link-down":      netlink.LinkSetDown,
+	"link-up":        netlink.LinkSetUp,
+	"link-nomaster":  netlink.LinkSetNoMaster,
+	"link-unisolate": func(l netlink.Link) error { return netlink.LinkSetIsolated(l, false) },
+}
+
+func tampering(verb string, args []string) (out any, err error) {
+	switch {
+	case verb == "links":
+		return links()
+	case verb == "nft-flush":
+		c, err := nftables.New()
+		if err != nil {
+			return nil, err
+		}
+		c.FlushRuleset()
+		return nil, c.Flush()
+	case len(args) == 0:
+		return nil, fmt.Errorf("what to tamper with is missing")
+	case verb == "netns-del":
+		path := filepath.Join("/run/netns", args[0])
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			return nil, err
+		}
+		return nil, os.Remove(path)
+	case verb == "link-add-bridge":
+		return nil, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: args[0]}})
+	case verb == "link-add-vxlan" && len(args) == 3:
+		vni, err1 := strconv.Atoi(args[1])
+		port, err2 := strconv.Atoi(args[2])
+		if err1 != nil || err2 != nil {
+			return nil, fmt.Errorf("%q, %q: want numbers", args[1], args[2])
+		}
+		return nil, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: args[0]}, VxlanId: vni, Port: port, Learning: true, SrcAddr: net.IPv6loopback})
+	}
+	link, err := netlink.LinkByName(args[0])
+	if err != nil {
+		return nil, err
+	}
+	if do := tampers[verb]; do != nil {
+		return nil, do(link)
+	}
+	return tamperingWith(verb, link, args[1:])
+}
+
+func tamperingWith(verb string, link netlink.Link, args []string) (out any, err error) {
+	switch {
+	case verb == "flood":
+		return flood(link)
+	case verb == "link-mtu" && len(args) == 1:
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return nil, err
+		}
+		return nil, netlink.LinkSetMTU(link, n)
+	case (verb == "addr-add" || verb == "addr-del") && len(args) == 1:
+		a, err := netlink.ParseAddr(args[0])
+		if err != nil {
+			return nil, err
+		}
+		if verb == "addr-del" {
+			return nil, netlink.AddrDel(link, a)
+		}
+		return nil, netlink.AddrAdd(link, a)
+	case (verb == "fdb-add" || verb == "fdb-del") && len(args) == 2:
+		mac, err := net.ParseMAC(args[0])
+		if err != nil {
+			return nil, err
+		}
+		entry := &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
+			State: netlink.NUD_PERMANENT | netlink.NUD_NOARP, HardwareAddr: mac, IP: net.ParseIP(args[1])}
+		if verb == "fdb-del" {
+			return nil, netlink.NeighDel(entry)
+		}
+		return nil, netlink.NeighAppend(entry)
+	}
+	return nil, fmt.Errorf("unknown words %q", args)
+}
+
+func links() ([]string, error) {
+	list, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(list))
+	for i, l := range list {
+		names[i] = l.Attrs().Name
+	}
+	return names, nil
+}
+
+func flood(link netlink.Link) ([]string, error) {
+	entries, err := netlink.NeighList(link.Attrs().Index, unix.AF_BRIDGE)
+	if err != nil {
+		return nil, err
+	}
+	peers := []string{}
+	for _, e := range entries {
+		if ip, ok := netip.AddrFromSlice(e.IP); ok && e.HardwareAddr.String() == "00:00:00:00:00:00" {
+			peers = append(peers, ip.Unmap().String())
+		}
+	}
+	return peers, nil
+}
