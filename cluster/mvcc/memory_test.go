@@ -145,6 +145,8 @@ func TestRestore(t *testing.T) {
 		m.mustPut(t, "a", "2") // 3
 		m.mustPut(t, "a", "3") // 4
 		wantSeen(t, had, "a=2@3 a=3@4 @4")
+		m.Restore(m.Snapshot())
+		wantSeen(t, had, "") // nothing twice
 
 		m.Restore(backup)
 		r, err := m.Range(t.Context(), RangeRequest{Key: "a"})

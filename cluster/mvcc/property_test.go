@@ -128,6 +128,11 @@ func TestHistory(t *testing.T) {
 			if d := cmp.Diff(view(t, clone, 0), cloned); d != "" {
 				t.Fatalf("the clone changed:\n%s", d)
 			}
+			for r := max(1, clone.Compacted()); r <= clone.Revision(); r++ {
+				if d := cmp.Diff(view(t, clone, r), then[r]); d != "" {
+					t.Fatalf("revision %d of the clone changed:\n%s", r, d)
+				}
+			}
 		}
 	})
 }
