@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -23,7 +24,8 @@ func (w *watch) poke() {
 }
 
 // Watch implements KV. A consumer that falls behind a compaction gets
-// ErrCompacted, as with etcd. An empty Key is the smallest one.
+// ErrCompacted, as with etcd. An empty Key is the smallest one; a range that
+// can hold no key is refused.
 func (m *Memory) Watch(ctx context.Context, r WatchRequest) <-chan WatchResponse {
 	if r.Key == "" {
 		r.Key = "\x00"
@@ -35,8 +37,11 @@ func (m *Memory) Watch(ctx context.Context, r WatchRequest) <-chan WatchResponse
 		w.next = m.state.Revision() + 1
 	}
 	w.resume = w.next
-	if m.up != nil {
+	switch {
+	case m.up != nil:
 		w.fail = ErrNoLeader
+	case w.End != "" && w.End != "\x00" && w.End <= w.Key:
+		w.fail = fmt.Errorf("watch %q to %q: range is empty", w.Key, w.End)
 	}
 	m.watches[w] = struct{}{}
 	m.mu.Unlock()

@@ -65,15 +65,15 @@ func lessAttachment(a, b attachment) bool {
 	return a.key < b.key
 }
 
-// Clone is an independent copy; it costs no more than the number of revisions
-// kept, since trees are shared until written.
+// Clone is an independent copy. It costs nothing at first: what both have is
+// shared until one of them changes it.
 func (s *State) Clone() *State {
 	return &State{
 		revision:  s.revision,
 		compacted: s.compacted,
 		current:   s.current.Copy(),
 		versions:  s.versions.Copy(),
-		log:       slices.Clone(s.log),
+		log:       slices.Clip(s.log), // so that the clone appends elsewhere
 		leases:    s.leases.Copy(),
 		attached:  s.attached.Copy(),
 	}

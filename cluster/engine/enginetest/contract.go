@@ -35,6 +35,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Store) {
 		{"watch", testWatch},
 		{"watch from the future", testWatchFuture},
 		{"watch compacted", testWatchCompacted},
+		{"watch of nothing", testWatchNothing},
 		{"ended context", testEndedContext},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, s) })
@@ -350,6 +351,18 @@ func testWatchCompacted(t *testing.T, s Store) {
 	w := openWatch(t, s, mvcc.WatchRequest{Key: p + "a", From: r})
 	w.want(t, []mvcc.Event{{KV: mvcc.KeyValue{Key: p + "a", Value: []byte("2"), CreateRevision: r - 1, ModRevision: r, Version: 2}}})
 	w.close(t)
+}
+
+func testWatchNothing(t *testing.T, s Store) {
+	p := prefix(t)
+	w := openWatch(t, s, mvcc.WatchRequest{Key: p + "b", End: p + "a", From: 1})
+	if resp, _ := w.next(t); resp.Err == nil || errors.Is(resp.Err, mvcc.ErrCompacted) {
+		t.Errorf("a crossed range was watched: %+v", resp)
+	}
+	if resp, ok := w.next(t); ok {
+		t.Errorf("the watch went on: %+v", resp)
+	}
+	w.cancel()
 }
 
 func testEndedContext(t *testing.T, s Store) {
