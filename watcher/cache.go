@@ -1,0 +1,179 @@
+package watcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// cacheFile is the JSON of the cache. Node and id guard against a file that
+// was copied from another machine.
+type cacheFile struct {
+	Version int     `json:"version"`
+	Node    string  `json:"node"`
+	NodeID  string  `json:"node_id"`
+	Memory  *memory `json:"memory"`
+}
+
+const cacheVersion = 1
+
+// loadCache reads the last known good state; an absent file is an empty one.
+// A file that cannot be used is an error, and the memory is empty.
+func loadCache(path, node, nodeID string) (*memory, error) {
+	empty := &memory{VPCs: map[string]*vpc{}}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return empty, nil
+	}
+	if err != nil {
+		return empty, fmt.Errorf("read cache: %w", err)
+	}
+	f := cacheFile{Memory: &memory{}}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return empty, fmt.Errorf("read cache %s: %w", path, err)
+	}
+	if f.Version != cacheVersion || f.Node != node || f.NodeID != nodeID {
+		return empty, fmt.Errorf("read cache %s: it is of version %d, node %q: %w", path, f.Version, f.Node, cluster.ErrInvalid)
+	}
+	m := f.Memory
+	if m.VPCs == nil {
+		m.VPCs = map[string]*vpc{}
+	}
+	for name, v := range m.VPCs {
+		if err := v.validate(name); err != nil {
+			return empty, fmt.Errorf("read cache %s: VPC %q: %w", path, name, err)
+		}
+	}
+	return m, nil
+}
+
+func (v *vpc) validate(name string) error {
+	if err := cluster.CheckVPCName(name); err != nil {
+		return err
+	}
+	if v == nil || v.VNI > cluster.MaxVNI {
+		return cluster.ErrInvalid
+	}
+	for _, m := range v.Members {
+		if m == nil {
+			return cluster.ErrInvalid
+		}
+		if err := m.Validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveCache replaces the file; it holds either the old or the new state,
+// whenever the power fails.
+func saveCache(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("write cache: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write cache: %w", err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write cache: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
+}
+
+// cacher writes the cache file beside the passes: the newest state wins, at
+// most one write a second, and one more at the end.
+type cacher struct {
+	path string
+	save func(path string, b []byte) error
+	kick chan struct{}
+	done chan struct{} // receives when err may have changed
+
+	mu   sync.Mutex
+	next []byte
+	seq  int // of next
+	err  error
+}
+
+func newCacher(path string) *cacher {
+	return &cacher{path: path, save: saveCache, kick: make(chan struct{}, 1), done: make(chan struct{}, 1)}
+}
+
+// put hands over the state to be written.
+func (c *cacher) put(b []byte) {
+	c.mu.Lock()
+	c.next = b
+	c.seq++
+	c.mu.Unlock()
+	wake(c.kick)
+}
+
+// problem is why the file is not what it should be, nil if it is.
+func (c *cacher) problem() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// run writes until ctx ends. A failed write is tried again.
+func (c *cacher) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			c.write()
+			return
+		case <-c.kick:
+		}
+		pause := time.Second
+		if !c.write() {
+			pause = 10 * time.Second
+			wake(c.kick)
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+func (c *cacher) write() bool {
+	c.mu.Lock()
+	b, seq := c.next, c.seq
+	c.mu.Unlock()
+	if b == nil {
+		return true
+	}
+	err := c.save(c.path, b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if (err == nil) != (c.err == nil) {
+		wake(c.done)
+	}
+	c.err = err
+	if err == nil && seq == c.seq {
+		c.next = nil
+	}
+	return err == nil
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,72 @@
+package watcher
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Config is what New needs.
+type Config struct {
+	Node   string         // required: this node's name
+	NodeID string         // required: as given at join
+	Store  *store.Store   // required: writes as the agent of Node
+	Driver hostops.Driver // required; the caller closes it
+	// Underlay says which addresses tunnels end at. Empty: those of the device
+	// that holds Hint, the address this host reaches the store from.
+	Underlay []UnderlaySpec
+	Hint     func() netip.Addr // nil: unknown
+	Cache    string            // required: file of the last known good state
+	Socket   string            // path of the local socket; "" is none
+	BootID   string            // of the host's kernel
+	OS       string            // for people: "linux 6.18"
+	Version  string            // of this build
+	Log      *zap.Logger       // nil: none
+	LeaseTTL time.Duration     // of live/<node>; default 15 s
+	Resync   time.Duration     // between full observations; default 60 s
+	Now      func() time.Time  // nil: time.Now
+	Rand     *rand.Rand        // jitter; nil: a random one
+}
+
+func (c *Config) complete() error {
+	switch {
+	case cluster.CheckNodeName(c.Node) != nil:
+		return cluster.CheckNodeName(c.Node)
+	case c.NodeID == "":
+		return errors.New("node id is empty")
+	case c.Store == nil || c.Driver == nil:
+		return errors.New("store and driver are required")
+	case c.Store.As() != cluster.Identity{Role: cluster.Agent, Name: c.Node}:
+		return fmt.Errorf("store writes as the %s, not as the agent of %s", c.Store.As(), c.Node)
+	case c.Cache == "":
+		return errors.New("no cache file named")
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	c.Log = c.Log.Named("watcher")
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = 15 * time.Second
+	}
+	if c.Resync == 0 {
+		c.Resync = time.Minute
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	if c.Hint == nil {
+		c.Hint = func() netip.Addr { return netip.Addr{} }
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+// Package watcher is the host agent: it watches the records that concern this
+// host, makes the kernel equal to them, proves the links and reports.
+//
+// One goroutine owns all decisions. On every wake (records changed, host
+// changed, a probe came back, a timer) it runs the same pass:
+//
+//	records ─ absorb ─► memory ─ desire ─► hostops.Desired ─► kernel
+//	                      │                                     │
+//	                    cache               probes ◄─ links ────┤
+//	                                           └─► status records
+//
+// absorb, desire, the probe schedule and the reports are step functions over
+// plain values; store writes, pings and the cache file are effects in
+// goroutines of their own that never hold up a pass.
+//
+// # Memory
+//
+// What the agent has accepted from the records is its memory: last known good,
+// kept in the cache file, and the only thing the kernel is made equal to. The
+// rules by which records change it are the product's promise to a working
+// network:
+//
+//   - A VPC is taken down on an explicit word only: its assignment says
+//     leaving, or the node's own record (same id) says left.
+//   - A peer is dropped by absence only from a members list that was read whole
+//     and holds this node's own record.
+//   - A record that vanished, cannot be decoded or needs a newer version, a
+//     lower era, another cluster's config: hold, and say so.
+//
+// # Guarantees
+//
+// The data plane outlives the agent: SIGTERM and kill -9 leave devices as they
+// are, and the next agent adopts them. Without a store the agent repairs from
+// memory. A peer's join makes a host write nothing (see reports.go).
+package watcher

@@ -1,0 +1,101 @@
+package watcher
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// gatherer collects this host's records from the view. It keeps what it made
+// of a VPC until the view of that VPC moves, so that a pass costs what changed.
+type gatherer struct {
+	node string
+	vpcs map[string]gathered
+}
+
+type gathered struct {
+	revision int64
+	lists    int
+	records  vpcRecords
+}
+
+// follow lists the prefixes that this host watches.
+func (g *gatherer) follow(v *store.View) []string {
+	prefixes := []string{cluster.KeyConfig, cluster.KeyNode(g.node), cluster.PrefixHost(g.node)}
+	for it := range store.Below[*cluster.HostVPC](v, cluster.PrefixHost(g.node)) {
+		if k, err := cluster.ParseKey(it.Key); err == nil {
+			prefixes = append(prefixes, cluster.PrefixVPC(k.VPC))
+		}
+	}
+	return prefixes
+}
+
+// gather reads the view.
+func (g *gatherer) gather(v *store.View) records {
+	r := records{
+		synced: v.Synced(cluster.KeyConfig) && v.Synced(cluster.KeyNode(g.node)) && v.Synced(cluster.PrefixHost(g.node)),
+		vpcs:   map[string]vpcRecords{},
+	}
+	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok {
+		r.config = it.Value
+	}
+	if it, ok := store.At[*cluster.Node](v, cluster.KeyNode(g.node)); ok {
+		r.node = it.Value
+	}
+	assigned := map[string]*cluster.HostVPC{}
+	for it := range store.Below[*cluster.HostVPC](v, cluster.PrefixHost(g.node)) {
+		if k, err := cluster.ParseKey(it.Key); err == nil {
+			assigned[k.VPC] = it.Value
+		}
+	}
+	for name, a := range assigned {
+		vr := g.gatherVPC(v, name)
+		vr.assignment = a
+		r.vpcs[name] = vr
+	}
+	for name := range g.vpcs {
+		if assigned[name] == nil {
+			delete(g.vpcs, name)
+		}
+	}
+	for _, p := range v.Problems() { // an assignment that never could be read still is one
+		if k, err := cluster.ParseKey(p.Key); err == nil && k.Kind == cluster.KindHostVPC && assigned[k.VPC] == nil {
+			r.vpcs[k.VPC] = vpcRecords{}
+		}
+	}
+	return r
+}
+
+func (g *gatherer) gatherVPC(v *store.View, name string) vpcRecords {
+	prefix := cluster.PrefixVPC(name)
+	if !v.Synced(prefix) {
+		return vpcRecords{}
+	}
+	if c, ok := g.vpcs[name]; ok && c.revision == v.Revision(prefix) && c.lists == v.Lists(prefix) {
+		return c.records
+	}
+	r := vpcRecords{members: map[string]*cluster.Member{}}
+	if it, ok := store.At[*cluster.VPCNet](v, cluster.KeyVPCNet(name)); ok {
+		r.net = it.Value
+	}
+	if it, ok := store.At[*cluster.PingRequest](v, cluster.KeyVPCPing(name)); ok {
+		r.ping = it.Value
+	}
+	for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(name)) {
+		r.members[strings.TrimPrefix(it.Key, cluster.PrefixMembers(name))] = it.Value
+		r.revision = max(r.revision, it.Mod)
+	}
+	for _, p := range v.Problems() {
+		if node, ok := strings.CutPrefix(p.Key, cluster.PrefixMembers(name)); ok && r.members[node] == nil {
+			r.unreadable = append(r.unreadable, node)
+		}
+	}
+	slices.Sort(r.unreadable)
+	if g.vpcs == nil {
+		g.vpcs = map[string]gathered{}
+	}
+	g.vpcs[name] = gathered{v.Revision(prefix), v.Lists(prefix), r}
+	return r
+}

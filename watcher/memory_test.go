@@ -1,0 +1,159 @@
+package watcher
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+func member(id, vtep, underlay string) *cluster.Member {
+	m := &cluster.Member{NodeID: id, Datacenter: "dc1", VTEP: netip.MustParseAddr(vtep), Transport: cluster.Multipoint}
+	if a := netip.MustParseAddr(underlay); a.Is4() {
+		m.UnderlayIPv4 = a
+	} else {
+		m.UnderlayIPv6 = a
+	}
+	return m
+}
+
+// whole are the records of host a in a VPC with host b.
+func whole() records {
+	return records{
+		synced: true,
+		config: &cluster.Config{ID: "c1", Era: 2, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange},
+		node:   &cluster.Node{ID: "id-a", Datacenter: "dc1", State: cluster.NodeActive, Agent: true},
+		vpcs: map[string]vpcRecords{"vpc1": {
+			assignment: &cluster.HostVPC{State: cluster.AssignedMember},
+			net:        &cluster.VPCNet{Phase: cluster.PhaseActive, VNI: 10000, MTU: 1430, PeerNetwork: netip.MustParsePrefix("10.100.0.0/24")},
+			members: map[string]*cluster.Member{
+				"a": member("id-a", "10.100.0.1", "2001:db8:1::10"),
+				"b": member("id-b", "10.100.0.2", "2001:db8:2::10"),
+			},
+			revision: 7,
+		}},
+	}
+}
+
+// edit returns whole with its VPC changed.
+func edit(f func(*vpcRecords)) records {
+	r := whole()
+	v := r.vpcs["vpc1"]
+	f(&v)
+	r.vpcs["vpc1"] = v
+	return r
+}
+
+// accepted is the memory that whole leads to.
+func accepted(t *testing.T) *memory {
+	t.Helper()
+	m := &memory{VPCs: map[string]*vpc{}}
+	if hold, changed := m.absorb(whole(), "id-a", "a"); hold != "" || !changed {
+		t.Fatalf("absorb = %q, %v; want no hold and a change", hold, changed)
+	}
+	return m
+}
+
+func TestAbsorb(t *testing.T) {
+	type result struct {
+		Hold    string // of the host
+		VPCHold string
+		Leaving bool
+		Remove  []cluster.VNI
+		Peers   []string
+		VNI     cluster.VNI
+		Left    bool
+	}
+	kept := result{VNI: 10000, Peers: []string{"a", "b"}}
+	with := func(f func(*result)) result { r := kept; f(&r); return r }
+	for name, tt := range map[string]struct {
+		in   records
+		want result
+	}{
+		"nothing changed": {whole(), kept},
+		"not read yet":    {records{}, kept},
+		"another cluster": {func() records { r := whole(); r.config.ID = "c2"; return r }(),
+			with(func(r *result) {
+				r.Hold = "the store belongs to another cluster (config has another id): keeping the network as it is"
+			})},
+		"lower era": {func() records { r := whole(); r.config.Era = 1; return r }(),
+			with(func(r *result) {
+				r.Hold = "the store is of an earlier era than this host has seen: keeping the network as it is"
+			})},
+		"config gone": {func() records { r := whole(); r.config = nil; return r }(), kept},
+		"node record gone": {func() records { r := whole(); r.node = nil; return r }(),
+			with(func(r *result) { r.Hold = "the node record of this host is gone: keeping the network as it is" })},
+		"name taken": {func() records { r := whole(); r.node.ID = "id-x"; return r }(),
+			with(func(r *result) { r.Hold = holdTaken })},
+		"name taken and left": {func() records { r := whole(); r.node.ID, r.node.State = "id-x", cluster.NodeLeft; return r }(),
+			with(func(r *result) { r.Hold = holdTaken })},
+		"node left": {func() records { r := whole(); r.node.State = cluster.NodeLeft; return r }(),
+			with(func(r *result) { r.Left, r.Leaving, r.Remove = true, true, []cluster.VNI{10000} })},
+		"node left, all else gone": {func() records { r := whole(); r.node.State, r.vpcs = cluster.NodeLeft, nil; return r }(),
+			with(func(r *result) { r.Left, r.Leaving, r.Remove = true, true, []cluster.VNI{10000} })},
+		"assignment gone": {func() records { r := whole(); r.vpcs = nil; return r }(),
+			with(func(r *result) {
+				r.VPCHold = "the assignment record of this host is gone: keeping the network as it is"
+			})},
+		"assignment unreadable": {edit(func(v *vpcRecords) { *v = vpcRecords{} }), kept},
+		"told to leave": {edit(func(v *vpcRecords) { v.assignment.State = cluster.AssignedLeaving }),
+			with(func(r *result) { r.Leaving, r.Remove, r.Peers = true, []cluster.VNI{10000}, nil })},
+		"vpc not read yet": {edit(func(v *vpcRecords) { v.members, v.net = nil, nil }), kept},
+		"net gone": {edit(func(v *vpcRecords) { v.net = nil }),
+			with(func(r *result) { r.VPCHold = "no VNI and MTU are in force for the VPC" })},
+		"members gone": {edit(func(v *vpcRecords) { clear(v.members) }),
+			with(func(r *result) {
+				r.VPCHold = "the members list does not hold this node: keeping the peers as they are"
+			})},
+		"own member record gone": {edit(func(v *vpcRecords) { delete(v.members, "a"); v.revision = 9 }),
+			with(func(r *result) {
+				r.VPCHold = "the members list does not hold this node: keeping the peers as they are"
+			})},
+		"own member record is another's": {edit(func(v *vpcRecords) { v.members["a"].NodeID = "id-x"; delete(v.members, "b") }),
+			with(func(r *result) {
+				r.VPCHold = "the members list does not hold this node: keeping the peers as they are"
+			})},
+		"peer gone from a list that holds us": {edit(func(v *vpcRecords) { delete(v.members, "b") }),
+			with(func(r *result) { r.Peers = []string{"a"} })},
+		"peer joined": {edit(func(v *vpcRecords) {
+			v.members["c"] = member("id-c", "10.100.0.3", "2001:db8:3::10")
+			v.revision = 8
+		}), with(func(r *result) { r.Peers = []string{"a", "b", "c"} })},
+		"peer unreadable":             {edit(func(v *vpcRecords) { delete(v.members, "b"); v.unreadable = []string{"b"} }), kept},
+		"unreadable peer never known": {edit(func(v *vpcRecords) { v.unreadable = []string{"z"} }), kept},
+		"another VNI in force": {edit(func(v *vpcRecords) { v.net.VNI = 10001 }),
+			with(func(r *result) { r.VNI, r.Remove = 10001, []cluster.VNI{10000} })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := accepted(t)
+			hold, _ := m.absorb(tt.in, "id-a", "a")
+			v := m.VPCs["vpc1"]
+			got := result{Hold: hold, VPCHold: v.hold, Leaving: v.Leaving, Remove: m.Remove, VNI: v.VNI, Left: m.Left}
+			for peer := range v.Members {
+				got.Peers = append(got.Peers, peer)
+			}
+			if d := cmp.Diff(got, tt.want, cmpopts.SortSlices(func(a, b string) bool { return a < b })); d != "" {
+				t.Error("memory after absorb (-got +want):\n" + d)
+			}
+			if _, changed := m.absorb(tt.in, "id-a", "a"); changed {
+				t.Error("absorbing the same records again changed memory")
+			}
+		})
+	}
+}
+
+func TestAssignedAgainBeforeGone(t *testing.T) {
+	m := accepted(t)
+	m.absorb(edit(func(v *vpcRecords) { v.assignment.State = cluster.AssignedLeaving }), "id-a", "a")
+	m.absorb(whole(), "id-a", "a")
+	d, _ := m.desire("a")
+	if len(d.VPCs) != 1 || d.VPCs[0].VNI != 10000 {
+		t.Errorf("desired after leaving and coming back = %+v; want vpc1", d)
+	}
+	if d.Removes(10000) {
+		t.Error("a VNI that is in use again is still to be removed")
+	}
+}

@@ -1,0 +1,110 @@
+package watcher
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// When a report about a VPC is written. What a reader must know at once is; the
+// rest rides along, so that a peer's join makes this host write nothing: the
+// peer reports its new links itself, and cluster.LinkBetween merges both ends.
+const (
+	reportJoining  = time.Second            // at most this long for links to be known
+	reportCoalesce = 200 * time.Millisecond // of link changes
+	reportRTT      = time.Minute            // at most this often for round trip times
+)
+
+// report is what was last written about one VPC, and what waits.
+type report struct {
+	written *cluster.VPCStatus // nil: nothing yet
+	at      time.Time
+	ready   time.Time // since when the host is ready and has not said so
+	linked  time.Time // since when a link differs from what was written
+}
+
+// due decides whether now (the present state) is to be written at t, and if
+// not, when to ask again; the zero time means when something changes.
+func (r *report) due(now *cluster.VPCStatus, t time.Time) (write bool, again time.Time) {
+	w := r.written
+	joining := now.Ready && (w == nil || !w.Ready)
+	switch {
+	case joining:
+		if r.ready.IsZero() {
+			r.ready = t
+		}
+		return r.wait(t, r.ready.Add(reportJoining), !slices.ContainsFunc(now.Links, unknown))
+	case w == nil, basics(now) != basics(w):
+		return true, time.Time{}
+	case linksDiffer(w, now):
+		if r.linked.IsZero() {
+			r.linked = t
+		}
+		return r.wait(t, r.linked.Add(reportCoalesce), false)
+	}
+	r.linked = time.Time{}
+	if timesDiffer(w, now) {
+		return r.wait(t, r.at.Add(reportRTT), false)
+	}
+	return false, time.Time{}
+}
+
+func (r *report) wait(t, until time.Time, enough bool) (bool, time.Time) {
+	if enough || !t.Before(until) {
+		return true, time.Time{}
+	}
+	return false, until
+}
+
+// wrote notes what was written at t.
+func (r *report) wrote(s *cluster.VPCStatus, t time.Time) {
+	*r = report{written: s, at: t}
+}
+
+// basics is the report without its links and times.
+func basics(s *cluster.VPCStatus) string {
+	return fmt.Sprint(s.NodeID, s.State, s.Ready, s.Reason, s.VNI, s.MTU, s.VTEP, s.Repairs)
+}
+
+func unknown(l cluster.Link) bool { return l.State == cluster.LinkUnknown }
+
+// linksDiffer reports whether a link's state or reason is another than what
+// was written. A link that was not written yet and is fine does not count.
+func linksDiffer(w, now *cluster.VPCStatus) bool {
+	was := make(map[string]cluster.Link, len(w.Links))
+	for _, l := range w.Links {
+		was[l.Peer] = l
+	}
+	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool {
+		old, written := was[l.Peer]
+		if !written {
+			return l.State == cluster.LinkDown || l.Reason != ""
+		}
+		return l.State != cluster.LinkUnknown && (l.State != old.State || l.Reason != old.Reason)
+	})
+}
+
+// timesDiffer reports whether a round trip time moved by a quarter, and by a
+// millisecond.
+func timesDiffer(w, now *cluster.VPCStatus) bool {
+	was := make(map[string]float64, len(w.Links))
+	for _, l := range w.Links {
+		was[l.Peer] = l.RTT
+	}
+	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool {
+		old, written := was[l.Peer]
+		d := math.Abs(l.RTT - old)
+		return written && l.State == cluster.LinkUp && d >= 1 && d > old/4
+	})
+}
+
+func milliseconds(d time.Duration) float64 {
+	return math.Round(d.Seconds()*1e6) / 1e3
+}
+
+func fullSizeLost(mtu int) string {
+	return fmt.Sprintf("packets of %d bytes are lost: the path carries less than the VPC's MTU", mtu)
+}

@@ -1,0 +1,163 @@
+package watcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// State is the agent's own view, at GET /v1/state of its socket. It needs no
+// store.
+type State struct {
+	Node       string               `json:"node"`
+	NodeID     string               `json:"node_id"`
+	Version    string               `json:"version"`
+	Started    cluster.Time         `json:"started"`
+	Left       bool                 `json:"left,omitempty"`
+	StaleSince cluster.Time         `json:"stale_since,omitzero"` // zero: in contact with the store
+	StaleError string               `json:"stale_error,omitempty"`
+	Underlay   cluster.Underlay     `json:"underlay"`
+	Problems   []string             `json:"problems"`
+	VPCs       map[string]VPCDetail `json:"vpcs"`
+}
+
+// VPCDetail is one VPC as this host has it.
+type VPCDetail struct {
+	cluster.VPCStatus
+	Members map[string]*cluster.Member `json:"members"`
+}
+
+// Plan is what the agent would do now, at GET /v1/plan, from a full look at
+// the host.
+type Plan struct {
+	Operations []PlannedOp `json:"operations"`
+	Problems   []string    `json:"problems"`
+}
+
+// PlannedOp is one operation in words.
+type PlannedOp struct {
+	VPC       string `json:"vpc,omitempty"`
+	Operation string `json:"operation"`
+}
+
+// ask is a question from the socket to the loop.
+type ask struct {
+	plan  bool
+	reply chan reply
+}
+
+type reply struct {
+	body any
+	err  error
+}
+
+// reply answers a question, in the loop.
+func (a *Agent) reply(ctx context.Context, q ask) reply {
+	if !q.plan {
+		return reply{body: a.state(a.mirror.Pull())}
+	}
+	desired, _ := a.memory.desire(a.cfg.Node)
+	ops, problems, err := a.host.Plan(ctx, desired)
+	if err != nil {
+		return reply{err: err}
+	}
+	p := Plan{Operations: []PlannedOp{}, Problems: []string{}}
+	for _, op := range ops {
+		p.Operations = append(p.Operations, PlannedOp{VPC: op.On().VPC, Operation: op.String()})
+	}
+	for _, pr := range problems {
+		p.Problems = append(p.Problems, cluster.CleanText(pr.Reason))
+	}
+	return reply{body: p}
+}
+
+func (a *Agent) state(view *store.View) State {
+	s := State{
+		Node: a.cfg.Node, NodeID: a.cfg.NodeID, Version: a.cfg.Version, Started: cluster.At(a.started),
+		Left: a.memory.Left, Underlay: a.memory.Underlay, Problems: a.problems(view), VPCs: map[string]VPCDetail{},
+	}
+	if since, err := view.Stale(); err != nil {
+		s.StaleSince, s.StaleError = cluster.At(since), cluster.CleanText(err.Error())
+	}
+	byVPC := a.linksByVPC()
+	for name, v := range a.memory.VPCs {
+		s.VPCs[name] = VPCDetail{*a.status(name, byVPC[name]), v.Members}
+	}
+	return s
+}
+
+// serve answers on the local socket, which only root may open, until ctx ends.
+func (a *Agent) serve(ctx context.Context) error {
+	l, err := listen(ctx, a.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/state", a.handle(false))
+	mux.HandleFunc("GET /v1/plan", a.handle(true))
+	srv := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: zap.NewStdLog(a.log),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // Serve returns the error
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", a.cfg.Socket, err)
+	}
+	return nil
+}
+
+// listen makes the socket. A file that nobody listens on is left over from an
+// agent that was killed; the driver's lock has settled that there is no other.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("make socket: %w", err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("make socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, fmt.Errorf("make socket: %w", errors.Join(err, l.Close()))
+	}
+	return l, nil
+}
+
+func (a *Agent) handle(plan bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := ask{plan: plan, reply: make(chan reply, 1)}
+		select {
+		case a.asks <- q:
+		case <-r.Context().Done():
+			return
+		}
+		var got reply
+		select {
+		case got = <-q.reply:
+		case <-r.Context().Done():
+			return
+		}
+		if got.err != nil {
+			http.Error(w, got.err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(got.body); err != nil {
+			a.log.Debug("client went away", zap.Error(err))
+		}
+	}
+}

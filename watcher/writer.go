@@ -1,0 +1,128 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// writer puts this node's own records into the store beside the passes: the
+// newest value of each key wins, and what could not be written is tried again.
+type writer struct {
+	store *store.Store
+	log   *zap.Logger
+	kick  chan struct{}
+
+	mu      sync.Mutex
+	pending map[string]write
+}
+
+// write is one record to be put, or deleted if record is nil.
+type write struct {
+	record cluster.Record
+	lease  mvcc.LeaseID
+}
+
+// writerBatch is how many records one transaction takes; it stays below
+// mvcc.MaxTxnOps and the request limit of etcd.
+const writerBatch = 32
+
+func newWriter(s *store.Store, log *zap.Logger) *writer {
+	return &writer{store: s, log: log, kick: make(chan struct{}, 1), pending: map[string]write{}}
+}
+
+// put hands over a record; a nil one deletes the key.
+func (w *writer) put(key string, r cluster.Record, lease mvcc.LeaseID) {
+	w.mu.Lock()
+	w.pending[key] = write{r, lease}
+	w.mu.Unlock()
+	wake(w.kick)
+}
+
+// run writes until ctx ends.
+func (w *writer) run(ctx context.Context) {
+	const first, most = 200 * time.Millisecond, 5 * time.Second
+	backoff := first
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.kick:
+		}
+		for ctx.Err() == nil {
+			batch := w.take()
+			if len(batch) == 0 {
+				break
+			}
+			err := w.commit(ctx, batch)
+			switch {
+			case err == nil:
+				backoff = first
+				continue
+			case ctx.Err() != nil:
+			case errors.Is(err, cluster.ErrInvalid):
+				w.log.Error("report is refused and dropped", zap.Strings("keys", slices.Sorted(maps.Keys(batch))), zap.Error(err))
+				continue
+			case errors.Is(err, mvcc.ErrLeaseNotFound): // the next lease brings it again
+				maps.DeleteFunc(batch, func(_ string, v write) bool { return v.lease != 0 })
+			default:
+				w.log.Warn("cannot report, will retry", zap.Duration("in", backoff), zap.Error(err))
+			}
+			w.restore(batch)
+			t := time.NewTimer(backoff)
+			select {
+			case <-ctx.Done():
+			case <-t.C:
+			}
+			t.Stop()
+			backoff = min(2*backoff, most)
+		}
+	}
+}
+
+func (w *writer) take() map[string]write {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	batch := map[string]write{}
+	for _, key := range slices.Sorted(maps.Keys(w.pending)) {
+		if len(batch) == writerBatch {
+			break
+		}
+		batch[key] = w.pending[key]
+		delete(w.pending, key)
+	}
+	return batch
+}
+
+// restore gives back what was not written, unless something newer came.
+func (w *writer) restore(batch map[string]write) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, v := range batch {
+		if _, newer := w.pending[key]; !newer {
+			w.pending[key] = v
+		}
+	}
+}
+
+func (w *writer) commit(ctx context.Context, batch map[string]write) error {
+	var c store.Change
+	for _, key := range slices.Sorted(maps.Keys(batch)) {
+		if v := batch[key]; v.record == nil {
+			c.Remove(key, 0)
+		} else {
+			store.Set(&c, key, v.record, nil, v.lease)
+		}
+	}
+	_, err := w.store.Commit(ctx, c)
+	return err
+}
