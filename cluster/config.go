@@ -1,6 +1,10 @@
 package cluster
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+	"strconv"
+)
 
 // Config is what holds for the whole cluster, at KeyConfig.
 type Config struct {
@@ -8,11 +12,11 @@ type Config struct {
 	Cluster string `json:"cluster"` // name for people
 	ID      string `json:"id"`      // random; another id is another cluster
 	// Era grows when a store is restored or recovered; a host that has seen a
-	// higher one holds what it has.
+	// higher one holds what it has. From 1 to 2^53-1.
 	Era          int64    `json:"era"`
 	UnderlayPort uint16   `json:"underlay_port"` // UDP, of all tunnels
 	VNIs         VNIRange `json:"vni_range"`
-	Encryption   string   `json:"encryption"` // "none" until the underlay can encrypt
+	Encryption   string   `json:"encryption"` // "none" (or empty) until the underlay can encrypt
 }
 
 // DefaultUnderlayPort is the UDP port of VXLAN (RFC 7348 §8).
@@ -21,12 +25,17 @@ const DefaultUnderlayPort = 4789
 // Validate checks ids, port and range.
 func (c *Config) Validate() error {
 	switch {
-	case c.ID == "":
-		return fmt.Errorf("%w config: id is empty", ErrInvalid)
-	case c.Era < 1:
-		return fmt.Errorf("%w config: era %d, want 1 or more", ErrInvalid, c.Era)
+	case checkID("", c.ID) != nil:
+		return checkID("cluster id", c.ID)
+	case c.Era < 1 || c.Era > maxCount:
+		return fmt.Errorf("%w config: era %d, want 1 or more, below 2^53", ErrInvalid, c.Era)
+	case c.Encryption != "" && c.Encryption != "none":
+		return fmt.Errorf("%w encryption %q: this version has none", ErrInvalid, CleanText(c.Encryption))
 	case c.UnderlayPort == 0:
 		return fmt.Errorf("%w config: underlay_port is 0", ErrInvalid)
+	}
+	if err := checkText("cluster name", c.Cluster); err != nil {
+		return err
 	}
 	return c.VNIs.Validate()
 }
@@ -43,10 +52,16 @@ type Server struct {
 
 // Validate checks that the server can be reached.
 func (s *Server) Validate() error {
-	if s.Address == "" {
-		return fmt.Errorf("%w server: address is empty", ErrInvalid)
+	host, port, err := net.SplitHostPort(s.Address)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" || n == 0 {
+		return fmt.Errorf("%w server address %q: want host:port", ErrInvalid, CleanText(s.Address))
 	}
-	return nil
+	if s.Datacenter != "" {
+		if err := checkDatacenter(s.Datacenter); err != nil {
+			return err
+		}
+	}
+	return checkText("server", s.Address, s.Why)
 }
 
 // Leader is the elected controller, at KeyLeader, on its lease. The key's
@@ -62,5 +77,5 @@ func (l *Leader) Validate() error {
 	if l.Name == "" {
 		return fmt.Errorf("%w leader: name is empty", ErrInvalid)
 	}
-	return nil
+	return checkText("leader", l.Name)
 }

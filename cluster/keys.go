@@ -131,20 +131,37 @@ var patterns = []struct {
 	{KindLeader, "leader/{name}"},
 }
 
-// ParseKey tells what a key is; one that is no record wraps ErrUnknownKey.
+// ParseKey tells what a key is; one that is no record, or that is not written
+// as the functions above write it, wraps ErrUnknownKey.
 func ParseKey(key string) (Key, error) {
-	rest, ok := strings.CutPrefix(key, Root)
-	if !ok {
-		return Key{}, fmt.Errorf("%w %q", ErrUnknownKey, key)
-	}
-	parts := strings.Split(rest, "/")
-	for _, p := range patterns {
-		if k, ok := match(p.path, parts); ok {
-			k.Kind = p.kind
-			return k, nil
+	if rest, ok := strings.CutPrefix(key, Root); ok && len(key) <= maxKey {
+		parts := strings.Split(rest, "/")
+		for _, p := range patterns {
+			if k, ok := match(p.path, parts); ok && k.named(p.kind) {
+				k.Kind = p.kind
+				return k, nil
+			}
 		}
 	}
-	return Key{}, fmt.Errorf("%w %q", ErrUnknownKey, key)
+	return Key{}, fmt.Errorf("%w %q", ErrUnknownKey, CleanText(key))
+}
+
+const maxKey = 256 // bytes; the longest of ours has 130
+
+// named reports whether the names in a key of that kind are valid.
+func (k Key) named(kind Kind) bool {
+	if k.Node != "" && CheckNodeName(k.Node) != nil || k.VPC != "" && CheckVPCName(k.VPC) != nil {
+		return false
+	}
+	switch kind {
+	case KindAllocVNI:
+		v, err := ParseVNI(k.Name)
+		return err == nil && KeyAllocVNI(v) == PrefixVNIs+k.Name
+	case KindAllocVTEP:
+		a, err := netip.ParseAddr(k.Name)
+		return err == nil && a.Zone() == "" && !a.Is4In6() && a.String() == k.Name
+	}
+	return k.Name == "" || CheckNodeName(k.Name) == nil
 }
 
 func match(path string, parts []string) (Key, bool) {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net"
+	"strings"
 )
 
 // MAC is an Ethernet address. The zero value means "unset".
@@ -11,7 +12,7 @@ type MAC [6]byte
 // ParseMAC reads six hex bytes with colons; other input wraps ErrInvalid.
 func ParseMAC(s string) (MAC, error) {
 	hw, err := net.ParseMAC(s)
-	if err != nil || len(hw) != 6 {
+	if err != nil || len(hw) != 6 || strings.Count(s, ":") != 5 {
 		return MAC{}, fmt.Errorf("%w MAC %q: want six hex bytes like 02:00:00:00:00:01", ErrInvalid, s)
 	}
 	return MAC(hw), nil

@@ -17,7 +17,7 @@ var (
 // 1 to 63 of a-z, 0-9 and "-", neither first nor last a "-".
 func CheckNodeName(s string) error {
 	if !nodeName.MatchString(s) {
-		return fmt.Errorf("%w node name %q: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", ErrInvalid, s)
+		return fmt.Errorf("%w node name %q: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", ErrInvalid, CleanText(s))
 	}
 	return nil
 }
@@ -28,11 +28,11 @@ func CheckNodeName(s string) error {
 func CheckVPCName(s string) error {
 	switch {
 	case !vpcName.MatchString(s):
-		return fmt.Errorf("%w VPC name %q: want 1 to 15 of a-z, 0-9 and -, beginning with a letter", ErrInvalid, s)
+		return fmt.Errorf("%w VPC name %q: want 1 to 15 of a-z, 0-9 and -, beginning with a letter", ErrInvalid, CleanText(s))
 	case strings.HasPrefix(s, "vpc-"), s == "all", s == "default", s == "lo", ownDevice.MatchString(s):
-		return fmt.Errorf("%w VPC name %q: it is reserved", ErrInvalid, s)
+		return fmt.Errorf("%w VPC name %q: it is reserved", ErrInvalid, CleanText(s))
 	case kernelClone.MatchString(s):
-		return fmt.Errorf("%w VPC name %q: kernels give such names to devices", ErrInvalid, s)
+		return fmt.Errorf("%w VPC name %q: kernels give such names to devices", ErrInvalid, CleanText(s))
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // NodeState is what the operator wants of a node.
@@ -28,20 +30,28 @@ type Node struct {
 	Joined     Time              `json:"joined"`
 }
 
-// Validate checks id, datacenter and state.
+// Validate checks id, datacenter, state and labels.
 func (n *Node) Validate() error {
 	switch {
-	case n.ID == "":
-		return fmt.Errorf("%w node: id is empty", ErrInvalid)
-	case CheckNodeName(n.Datacenter) != nil:
-		return fmt.Errorf("%w datacenter name %q: want 1 to 63 of a-z, 0-9 and -", ErrInvalid, n.Datacenter)
+	case checkID("", n.ID) != nil:
+		return checkID("node id", n.ID)
 	case n.State != NodeActive && n.State != NodeDraining && n.State != NodeLeft:
-		return fmt.Errorf("%w node state %q", ErrInvalid, n.State)
+		return fmt.Errorf("%w node state %q", ErrInvalid, CleanText(string(n.State)))
+	}
+	if err := checkDatacenter(n.Datacenter); err != nil {
+		return err
 	}
 	for k, v := range n.Labels {
 		if !labelPart.MatchString(k) || !labelPart.MatchString(v) {
 			return fmt.Errorf("%w label %q=%q: want 1 to 63 of letters, digits, . _ -", ErrInvalid, k, v)
 		}
+	}
+	return checkSize("labels", len(n.Labels), maxFew)
+}
+
+func checkDatacenter(s string) error {
+	if CheckNodeName(s) != nil {
+		return fmt.Errorf("%w datacenter name %q: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", ErrInvalid, s)
 	}
 	return nil
 }
@@ -55,12 +65,19 @@ type Live struct {
 	Counter     int64  `json:"counter"`
 }
 
-// Validate checks that the record names a node.
+// Validate checks the ids and the counter.
 func (l *Live) Validate() error {
-	if l.NodeID == "" {
-		return fmt.Errorf("%w live: node_id is empty", ErrInvalid)
+	for what, id := range map[string]string{"boot_id": l.BootID, "incarnation": l.Incarnation} {
+		if id != "" {
+			if err := checkID(what, id); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	if l.Counter < 0 || l.Counter > maxCount {
+		return fmt.Errorf("%w counter %d", ErrInvalid, l.Counter)
+	}
+	return checkID("node_id", l.NodeID)
 }
 
 // UnderlayAddress is where a node's tunnels end in one address family.
@@ -116,18 +133,46 @@ const (
 	MaxMTU = 65535 - OverheadIPv6
 )
 
-// Validate checks families, device and MTU.
+// Validate checks families, addresses, device and MTU.
 func (u Underlay) Validate() error {
-	if a := u.IPv4; a != nil && (!a.Bind.Is4() || !a.Advertise.Is4() || a.MTU < 1 || a.Device == "") {
-		return fmt.Errorf("%w IPv4 underlay %+v", ErrInvalid, *a)
+	if a := u.IPv4; a != nil && (!a.Bind.Is4() || !a.Advertise.Is4() || !a.valid()) {
+		return fmt.Errorf("%w IPv4 underlay %s", ErrInvalid, CleanText(fmt.Sprintf("%+v", *a)))
 	}
-	if a := u.IPv6; a != nil && (!isIPv6(a.Bind) || !isIPv6(a.Advertise) || a.MTU < 1 || a.Device == "") {
-		return fmt.Errorf("%w IPv6 underlay %+v", ErrInvalid, *a)
+	if a := u.IPv6; a != nil && (!a.Bind.Is6() || !a.Advertise.Is6() || !a.valid()) {
+		return fmt.Errorf("%w IPv6 underlay %s", ErrInvalid, CleanText(fmt.Sprintf("%+v", *a)))
 	}
 	return nil
 }
 
-func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.Zone() == "" }
+func (a *UnderlayAddress) valid() bool {
+	return forHosts(a.Bind) && sendable(a.Advertise) && a.MTU > 0 && a.MTU <= 1<<16 && isDevice(a.Device)
+}
+
+// isDevice reports whether s can name a device on Linux and FreeBSD.
+func isDevice(s string) bool {
+	return s != "" && s != "." && s != ".." && len(s) <= maxDevice && CleanText(s) == s && !strings.ContainsAny(s, " /")
+}
+
+// notForHosts are the prefixes whose addresses no host can have as its own.
+var notForHosts = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("224.0.0.0/4"), // multicast
+	netip.MustParsePrefix("240.0.0.0/4"), // reserved, and broadcast
+	netip.MustParsePrefix("::/128"),
+	netip.MustParsePrefix("::ffff:0:0/96"), // IPv4 in disguise
+	netip.MustParsePrefix("ff00::/8"),      // multicast
+}
+
+// forHosts reports whether a host can have the address as its own.
+func forHosts(a netip.Addr) bool {
+	return a.IsValid() && a.Zone() == "" && !a.Is4In6() &&
+		!slices.ContainsFunc(notForHosts, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// sendable reports whether another host can send to the address.
+func sendable(a netip.Addr) bool {
+	return forHosts(a) && !a.IsLoopback() && !(a.Is6() && a.IsLinkLocalUnicast())
+}
 
 // NodeStatus is what a node says of itself, at KeyNodeStatus.
 type NodeStatus struct {
@@ -142,8 +187,24 @@ type NodeStatus struct {
 
 // Validate checks the underlay and bounds the text.
 func (s *NodeStatus) Validate() error {
-	if s.NodeID == "" {
-		return fmt.Errorf("%w node status: node_id is empty", ErrInvalid)
+	if err := checkID("node_id", s.NodeID); err != nil {
+		return err
+	}
+	if err := checkText("node status", s.OS, s.Version); err != nil {
+		return err
+	}
+	for what, list := range map[string][]string{"capabilities": s.Capabilities, "problems": s.Problems} {
+		if err := checkSize(what, len(list), maxFew); err != nil {
+			return err
+		}
+		if err := checkText(what, list...); err != nil {
+			return err
+		}
 	}
 	return s.Underlay.Validate()
+}
+
+func (s *NodeStatus) clean() {
+	cleanText(&s.OS, &s.Version)
+	s.Problems = cleanList(s.Problems)
 }

@@ -46,6 +46,9 @@ func (t *Time) UnmarshalText(b []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w time %q: want RFC 3339", ErrInvalid, b)
 	}
+	if v.UTC().Year() > 9999 {
+		return fmt.Errorf("%w time %q: want a year of four digits", ErrInvalid, b)
+	}
 	*t = At(v)
 	return nil
 }
@@ -72,16 +75,14 @@ func Decode(key string, value []byte) (Record, error) {
 
 func decodeInto(r Record, value []byte) error {
 	if len(value) > MaxRecord {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrInvalid, len(value), MaxRecord)
+		return tooLarge(len(value))
 	}
-	var head struct {
-		Needs int `json:"needs"`
-	}
-	if err := json.Unmarshal(value, &head); err != nil {
-		return fmt.Errorf("%w JSON: %v", ErrInvalid, err)
-	}
-	if head.Needs > Version {
-		return fmt.Errorf("%w: version %d, this is version %d", ErrNewer, head.Needs, Version)
+	n, err := needs(value)
+	switch {
+	case err != nil:
+		return err
+	case n > Version:
+		return newer(n)
 	}
 	if err := json.Unmarshal(value, r); err != nil {
 		if errors.Is(err, ErrInvalid) {
@@ -90,6 +91,28 @@ func decodeInto(r Record, value []byte) error {
 		return fmt.Errorf("%w JSON: %v", ErrInvalid, err)
 	}
 	return r.Validate()
+}
+
+// needs reads the version that a record asks for; it must be a JSON object.
+func needs(value []byte) (int64, error) {
+	var head *struct {
+		Needs int64 `json:"needs"`
+	}
+	if err := json.Unmarshal(value, &head); err != nil {
+		return 0, fmt.Errorf("%w JSON: %v", ErrInvalid, err)
+	}
+	if head == nil || head.Needs < 0 {
+		return 0, fmt.Errorf("%w record: want a JSON object, needs 0 or more", ErrInvalid)
+	}
+	return head.Needs, nil
+}
+
+func newer(n int64) error {
+	return fmt.Errorf("%w: version %d, this is version %d", ErrNewer, n, Version)
+}
+
+func tooLarge(n int) error {
+	return fmt.Errorf("%w record: %d bytes, at most %d", ErrInvalid, n, MaxRecord)
 }
 
 func newRecord(k Kind) Record {
@@ -126,74 +149,111 @@ func newRecord(k Kind) Record {
 	return nil
 }
 
-// Encode validates r and writes it as JSON. Fields of prior, the bytes that it
+// Encode cleans r's free text (see CleanText), validates r and writes it as
+// JSON. Fields of prior, the bytes that it
 // replaces, that r's type does not know are kept, in nested objects too, so
-// that an old version does not strip what a newer one wrote. Prior may be nil.
+// that an old version does not strip what a newer one wrote. Prior may be nil
+// or garbage, of which nothing is kept; one that needs a newer version is
+// ErrNewer, since nobody here knows what its fields mean together. Other
+// errors wrap ErrInvalid.
 func Encode(r Record, prior []byte) ([]byte, error) {
+	if c, ok := r.(cleaner); ok {
+		c.clean()
+	}
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
-	out, err := json.Marshal(r)
+	out, err := marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	if len(prior) == 0 || !json.Valid(prior) {
-		return out, nil
+	if n, err := needs(prior); err == nil && n > Version {
+		return nil, newer(n)
 	}
-	return keepUnknown(out, prior, reflect.TypeOf(r))
+	out = keepUnknown(out, prior, reflect.TypeOf(r))
+	if len(out) > MaxRecord {
+		return nil, tooLarge(len(out))
+	}
+	return out, nil
 }
 
 // keepUnknown adds to the object out those members of prior that t has no
-// field for, and does the same inside members that are structs.
-func keepUnknown(out, prior []byte, t reflect.Type) ([]byte, error) {
+// field for, and does the same inside members that are structs. Elements of
+// lists have no identity, so those are replaced whole.
+func keepUnknown(out, prior []byte, t reflect.Type) []byte {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	var was, is map[string]json.RawMessage
 	if t.Kind() != reflect.Struct || json.Unmarshal(prior, &was) != nil || json.Unmarshal(out, &is) != nil {
-		return out, nil
+		return out
 	}
 	known := fields(t)
 	changed := false
 	for name, old := range was {
-		ft, ok := known[name]
-		now, set := is[name]
-		switch {
-		case !ok:
+		field, ok := known.named(name)
+		if !ok {
 			is[name] = old
-		case set && ft.Kind() == reflect.Struct:
-			merged, err := keepUnknown(now, old, ft)
-			if err != nil {
-				return nil, err
-			}
-			if bytes.Equal(merged, now) {
-				continue
-			}
-			is[name] = merged
-		default:
+			changed = true
 			continue
 		}
-		changed = true
+		if now, ok := is[field.name]; ok {
+			if merged := keepUnknown(now, old, field.of); !bytes.Equal(merged, now) {
+				is[field.name] = merged
+				changed = true
+			}
+		}
 	}
 	if !changed {
-		return out, nil
+		return out
 	}
-	return json.Marshal(is)
+	merged, err := marshal(is)
+	if err != nil {
+		return out // cannot be: every member was JSON
+	}
+	return merged
 }
 
-// fields maps JSON names of t to field types, embedded structs included.
-func fields(t reflect.Type) map[string]reflect.Type {
-	m := map[string]reflect.Type{}
+// marshal is json.Marshal that leaves <, > and & readable.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+type field struct {
+	name string
+	of   reflect.Type
+}
+
+type fieldList []field
+
+// named finds a field as encoding/json does, which takes any case: another
+// spelling of a known name is not an unknown field.
+func (fs fieldList) named(name string) (field, bool) {
+	for _, f := range fs {
+		if strings.EqualFold(f.name, name) {
+			return f, true
+		}
+	}
+	return field{}, false
+}
+
+// fields lists the JSON names of t with their types, embedded structs included.
+func fields(t reflect.Type) fieldList {
+	var list fieldList
 	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case f.Anonymous && name == "":
-			for n, ft := range fields(f.Type) {
-				m[n] = ft
-			}
+			list = append(list, fields(f.Type)...)
 		case name != "" && name != "-":
-			m[name] = f.Type
+			list = append(list, field{name, f.Type})
 		}
 	}
-	return m
+	return list
 }

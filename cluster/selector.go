@@ -17,8 +17,13 @@ type Selector string
 // SelectAll is every node that has an agent.
 const SelectAll Selector = "all"
 
+const maxSelector = 64 << 10 // bytes: a thousand of the longest names
+
 // Validate wraps ErrInvalid and names the term that is wrong.
 func (s Selector) Validate() error {
+	if len(s) > maxSelector {
+		return fmt.Errorf("%w member selector: %d bytes, at most %d", ErrInvalid, len(s), maxSelector)
+	}
 	for term := range strings.SplitSeq(string(s), ",") {
 		dc, isDC := strings.CutPrefix(term, "dc=")
 		label, isLabel := strings.CutPrefix(term, "label=")
@@ -27,7 +32,7 @@ func (s Selector) Validate() error {
 		case isLabel && (!hasValue || !labelPart.MatchString(k) || !labelPart.MatchString(v)),
 			isDC && CheckNodeName(dc) != nil,
 			!isDC && !isLabel && term != string(SelectAll) && CheckNodeName(term) != nil:
-			return fmt.Errorf("%w member selector %q in %q: want all, node names, dc=NAME or label=KEY=VALUE", ErrInvalid, term, s)
+			return fmt.Errorf("%w member selector %q in %q: want all, node names, dc=NAME or label=KEY=VALUE", ErrInvalid, CleanText(term), CleanText(string(s)))
 		}
 	}
 	return nil
@@ -43,8 +48,9 @@ func (s Selector) Selects(name string, n *Node) bool {
 		dc, isDC := strings.CutPrefix(term, "dc=")
 		label, isLabel := strings.CutPrefix(term, "label=")
 		k, v, _ := strings.Cut(label, "=")
+		have, labelled := n.Labels[k]
 		switch {
-		case isLabel && n.Labels[k] == v,
+		case isLabel && labelled && have == v,
 			isDC && n.Datacenter == dc,
 			term == string(SelectAll) || term == name:
 			return true

@@ -3,9 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+	"slices"
 )
 
 // LinkState is what probes say of a link.
@@ -22,7 +20,7 @@ const (
 type Link struct {
 	Peer   string    `json:"peer"`
 	State  LinkState `json:"state"`
-	RTT    float64   `json:"rtt_ms,omitempty"` // of the last answered probe
+	RTT    float64   `json:"rtt_ms,omitempty"` // of the last answered probe, milliseconds
 	Reason string    `json:"reason,omitempty"`
 }
 
@@ -51,20 +49,64 @@ type VPCStatus struct {
 	VTEP    netip.Addr `json:"vtep,omitzero"`
 	Repairs int        `json:"repairs,omitempty"` // of tampering, since the agent started
 	Links   []Link     `json:"links,omitempty"`   // sorted by peer
+	Ports   []string   `json:"ports,omitempty"`   // of workloads, on the VPC's bridge; sorted
 	At      Time       `json:"at"`
 }
 
-// Validate checks state and links.
+// Validate checks what is reported, and bounds it.
 func (s *VPCStatus) Validate() error {
-	if s.State != HostMember && s.State != HostHolding && s.State != HostLeft {
-		return fmt.Errorf("%w host state %q", ErrInvalid, s.State)
+	switch {
+	case s.State != HostMember && s.State != HostHolding && s.State != HostLeft:
+		return fmt.Errorf("%w host state %q", ErrInvalid, CleanText(string(s.State)))
+	case s.VNI > MaxVNI:
+		return s.VNI.Validate()
+	case s.MTU < 0 || s.MTU > MaxMTU:
+		return fmt.Errorf("%w MTU %d: want 0 to %d", ErrInvalid, s.MTU, MaxMTU)
+	case s.VTEP.IsValid() && !forHosts(s.VTEP):
+		return fmt.Errorf("%w vtep %s", ErrInvalid, s.VTEP)
+	case s.Repairs < 0:
+		return fmt.Errorf("%w repairs %d", ErrInvalid, s.Repairs)
+	}
+	if s.NodeID != "" {
+		if err := checkID("node_id", s.NodeID); err != nil {
+			return err
+		}
+	}
+	if err := checkText("reason", s.Reason); err != nil {
+		return err
+	}
+	if err := checkSize("links", len(s.Links), maxPeers); err != nil {
+		return err
 	}
 	for _, l := range s.Links {
-		if l.State != LinkUp && l.State != LinkDown && l.State != LinkUnknown {
-			return fmt.Errorf("%w link state %q", ErrInvalid, l.State)
+		if err := l.validate(); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (l Link) validate() error {
+	if err := CheckNodeName(l.Peer); err != nil {
+		return err
+	}
+	if l.State != LinkUp && l.State != LinkDown && l.State != LinkUnknown {
+		return fmt.Errorf("%w link state %q", ErrInvalid, CleanText(string(l.State)))
+	}
+	if err := checkText("reason", l.Reason); err != nil {
+		return err
+	}
+	return checkRTT(l.RTT)
+}
+
+func (s *VPCStatus) clean() {
+	cleanText(&s.Reason)
+	if slices.ContainsFunc(s.Links, func(l Link) bool { return CleanText(l.Reason) != l.Reason }) {
+		s.Links = slices.Clone(s.Links)
+		for i := range s.Links {
+			cleanText(&s.Links[i].Reason)
+		}
+	}
 }
 
 // Link returns the report about the link to peer, LinkUnknown if there is none.
@@ -112,7 +154,7 @@ const (
 
 // Validate bounds the work asked for.
 func (p *PingRequest) Validate() error {
-	if p.ID == "" || p.Count < 1 || p.Count > MaxPingCount || p.Size < 0 || p.Size > MaxPingSize {
+	if checkID("", p.ID) != nil || p.Count < 1 || p.Count > MaxPingCount || p.Size < 0 || p.Size > MaxPingSize {
 		return fmt.Errorf("%w ping request: want an id, count 1 to %d, size 0 to %d", ErrInvalid, MaxPingCount, MaxPingSize)
 	}
 	return nil
@@ -130,36 +172,27 @@ type PeerPing struct {
 	To       string  `json:"to"`
 	Sent     int     `json:"sent"`
 	Received int     `json:"received"`
-	RTT      float64 `json:"rtt_ms"` // median of the answered
+	RTT      float64 `json:"rtt_ms"` // median of the answered, milliseconds
 }
 
-// Validate checks that the result answers something.
+// Validate checks that the result answers something, and bounds it.
 func (p *PingResult) Validate() error {
-	if p.ID == "" {
-		return fmt.Errorf("%w ping result: id is empty", ErrInvalid)
+	if err := checkID("ping id", p.ID); err != nil {
+		return err
+	}
+	if err := checkSize("peers", len(p.Peers), maxPeers); err != nil {
+		return err
+	}
+	for _, r := range p.Peers {
+		if err := CheckNodeName(r.To); err != nil {
+			return err
+		}
+		if r.Received < 0 || r.Sent < r.Received || r.Sent > MaxPingCount {
+			return fmt.Errorf("%w ping result: %d of %d answered", ErrInvalid, r.Received, r.Sent)
+		}
+		if err := checkRTT(r.RTT); err != nil {
+			return err
+		}
 	}
 	return nil
-}
-
-// maxText bounds text that came from another machine, in bytes.
-const maxText = 400
-
-// CleanText makes text from another machine safe to print on a terminal and
-// to put into a device's alias: control characters and invalid UTF-8 become
-// "?", and it is cut at 400 bytes.
-func CleanText(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == utf8.RuneError || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > maxText {
-		cut := maxText
-		for !utf8.RuneStart(s[cut]) {
-			cut--
-		}
-		s = s[:cut] + "…"
-	}
-	return s
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // VPCState is what the operator wants of a VPC.
@@ -40,7 +41,7 @@ var DefaultPeerNetwork = netip.MustParsePrefix("10.100.0.0/16")
 func (s *VPCSpec) Validate() error {
 	switch {
 	case s.State != VPCActive && s.State != VPCDeleting:
-		return fmt.Errorf("%w VPC state %q", ErrInvalid, s.State)
+		return fmt.Errorf("%w VPC state %q", ErrInvalid, CleanText(string(s.State)))
 	case s.VNI > MaxVNI:
 		return s.VNI.Validate()
 	case s.MTU != 0 && (s.MTU < MinMTU || s.MTU > MaxMTU):
@@ -57,6 +58,9 @@ func (s *VPCSpec) Validate() error {
 			return fmt.Errorf("%w peer network %s: it overlaps the VPC's own network %s", ErrInvalid, s.PeerNetwork, s.Network)
 		}
 	}
+	if err := checkSize("excluded addresses", len(s.Exclude), maxPeers); err != nil {
+		return err
+	}
 	for _, a := range s.Exclude {
 		if !s.PeerNetwork.Contains(a) {
 			return fmt.Errorf("%w excluded address %s: it is not in the peer network %s", ErrInvalid, a, s.PeerNetwork)
@@ -71,11 +75,20 @@ func checkNetwork(what string, p netip.Prefix) error {
 		return fmt.Errorf("%w %s %q: want a prefix like 10.100.0.0/16 or fd00:100::/64", ErrInvalid, what, p)
 	case p != p.Masked():
 		return fmt.Errorf("%w %s %s: host bits are set; want %s", ErrInvalid, what, p, p.Masked())
-	case p.Addr().IsMulticast(), p.Addr().IsLoopback(), p.Addr().IsLinkLocalUnicast(), p.Addr().IsUnspecified():
-		return fmt.Errorf("%w %s %s: its addresses cannot be given to hosts", ErrInvalid, what, p)
+	case slices.ContainsFunc(notForVPCs, p.Overlaps):
+		return fmt.Errorf("%w %s %s: some of its addresses cannot be given to hosts", ErrInvalid, what, p)
 	}
 	return nil
 }
+
+// notForVPCs are notForHosts, and what has a meaning on one host or one link
+// alone.
+var notForVPCs = slices.Concat(notForHosts, []netip.Prefix{
+	netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("::1/128"),
+	netip.MustParsePrefix("fe80::/10"),
+})
 
 // Phase is how far the controller has come with a VPC.
 type Phase string
@@ -100,21 +113,53 @@ type VPCNet struct {
 	Refused map[string]string `json:"refused,omitempty"`
 }
 
-// Validate checks what is in force.
+// Validate checks what is in force, and bounds the text.
 func (n *VPCNet) Validate() error {
 	switch n.Phase {
 	case PhaseActive:
 		if err := n.VNI.Validate(); err != nil {
 			return err
 		}
-		if n.MTU < MinMTU || n.MTU > MaxMTU {
-			return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, n.MTU, MinMTU, MaxMTU)
-		}
 	case PhasePending, PhaseDeleting:
 	default:
-		return fmt.Errorf("%w phase %q", ErrInvalid, n.Phase)
+		return fmt.Errorf("%w phase %q", ErrInvalid, CleanText(string(n.Phase)))
+	}
+	switch {
+	case n.VNI > MaxVNI:
+		return n.VNI.Validate()
+	case (n.MTU != 0 || n.Phase == PhaseActive) && (n.MTU < MinMTU || n.MTU > MaxMTU):
+		return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, n.MTU, MinMTU, MaxMTU)
+	}
+	if err := checkText("reason", n.Reason); err != nil {
+		return err
+	}
+	if err := checkSize("refused nodes", len(n.Refused), maxPeers); err != nil {
+		return err
+	}
+	for node, why := range n.Refused {
+		if err := CheckNodeName(node); err != nil {
+			return err
+		}
+		if err := checkText("reason", why); err != nil {
+			return err
+		}
 	}
 	return checkNetwork("peer network", n.PeerNetwork)
+}
+
+func (n *VPCNet) clean() {
+	cleanText(&n.Reason)
+	unclean := false
+	for _, why := range n.Refused {
+		unclean = unclean || CleanText(why) != why
+	}
+	if unclean {
+		clean := make(map[string]string, len(n.Refused))
+		for node, why := range n.Refused {
+			clean[node] = CleanText(why)
+		}
+		n.Refused = clean
+	}
 }
 
 // Transport is how a link carries frames.
@@ -139,18 +184,20 @@ type Member struct {
 // Validate checks addresses and transport.
 func (m *Member) Validate() error {
 	switch {
-	case m.NodeID == "":
-		return fmt.Errorf("%w member: node_id is empty", ErrInvalid)
-	case !m.VTEP.IsValid() || m.VTEP.Is4In6() || m.VTEP.Zone() != "":
+	case checkID("", m.NodeID) != nil:
+		return checkID("node_id", m.NodeID)
+	case m.Datacenter != "" && checkDatacenter(m.Datacenter) != nil:
+		return checkDatacenter(m.Datacenter)
+	case !forHosts(m.VTEP):
 		return fmt.Errorf("%w member: vtep %q", ErrInvalid, m.VTEP)
-	case m.UnderlayIPv4.IsValid() && !m.UnderlayIPv4.Is4():
+	case m.UnderlayIPv4.IsValid() && (!m.UnderlayIPv4.Is4() || !sendable(m.UnderlayIPv4)):
 		return fmt.Errorf("%w member: underlay_ipv4 %s", ErrInvalid, m.UnderlayIPv4)
-	case m.UnderlayIPv6.IsValid() && !isIPv6(m.UnderlayIPv6):
+	case m.UnderlayIPv6.IsValid() && (!m.UnderlayIPv6.Is6() || !sendable(m.UnderlayIPv6)):
 		return fmt.Errorf("%w member: underlay_ipv6 %s", ErrInvalid, m.UnderlayIPv6)
 	case !m.UnderlayIPv4.IsValid() && !m.UnderlayIPv6.IsValid():
 		return fmt.Errorf("%w member: no underlay address", ErrInvalid)
 	case m.Transport != Multipoint:
-		return fmt.Errorf("%w transport %q", ErrInvalid, m.Transport)
+		return fmt.Errorf("%w transport %q", ErrInvalid, CleanText(string(m.Transport)))
 	}
 	return nil
 }
@@ -195,7 +242,7 @@ type HostVPC struct {
 // Validate checks the state.
 func (h *HostVPC) Validate() error {
 	if h.State != AssignedMember && h.State != AssignedLeaving {
-		return fmt.Errorf("%w assignment state %q", ErrInvalid, h.State)
+		return fmt.Errorf("%w assignment state %q", ErrInvalid, CleanText(string(h.State)))
 	}
 	return nil
 }
@@ -212,8 +259,8 @@ type Allocation struct {
 
 // Validate checks that somebody holds the value.
 func (a *Allocation) Validate() error {
-	if a.Holder == "" {
-		return fmt.Errorf("%w allocation: holder is empty", ErrInvalid)
+	if CheckNodeName(a.Holder) != nil && CheckVPCName(a.Holder) != nil {
+		return fmt.Errorf("%w allocation: holder %q is no name of a node or VPC", ErrInvalid, a.Holder)
 	}
 	return nil
 }

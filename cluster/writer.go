@@ -40,7 +40,8 @@ func WriterOf(k Kind) Role {
 }
 
 // MayWrite wraps ErrInvalid when id is not the writer of key. The controller
-// may also delete what a removed node left behind.
+// may also delete what a removed node reported, and what the operator asked of
+// a VPC once that has been taken down.
 func MayWrite(id Identity, key string, deleting bool) error {
 	k, err := ParseKey(key)
 	if err != nil {
@@ -50,7 +51,7 @@ func MayWrite(id Identity, key string, deleting bool) error {
 	switch {
 	case writer == Agent && id.Role == Agent && id.Name == k.Node,
 		writer != Agent && id.Role == writer,
-		deleting && id.Role == Controller:
+		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing):
 		return nil
 	}
 	return fmt.Errorf("%w writer: %s is written by its %s, not by the %s", ErrInvalid, key, writer, id)
