@@ -26,7 +26,8 @@ type write struct {
 
 // Put writes r in place of item: it must not have changed, and fields that
 // this build does not know are kept. The zero Item (with Key set) means the
-// record must not exist yet.
+// record must not exist yet. A record that needs a newer version is not
+// overwritten: Commit returns cluster.ErrNewer.
 func Put[T cluster.Record](c *Change, item Item[T], r T) { put(c, item, r, item.lease) }
 
 // PutLeased is Put of a record that goes when the lease ends.
@@ -40,13 +41,15 @@ func put[T cluster.Record](c *Change, item Item[T], r T, lease mvcc.LeaseID) {
 		c.fail(item.Key, err)
 		return
 	}
-	c.guards = append(c.guards, mvcc.Unchanged(item.Key, item.Mod))
+	c.Require(item.Key, item.Mod)
 	c.ops = append(c.ops, mvcc.Op{Kind: mvcc.OpPut, Key: item.Key, Value: value, Lease: lease})
 	c.check = append(c.check, write{key: item.Key})
 }
 
-// Set writes r at key whatever is there. Only for records whose one writer
-// keeps their whole content, such as a node's status.
+// Set writes r at key whatever is there; unknown fields of prior are kept. Only
+// for records whose one writer keeps their whole content, such as a node's
+// status: that one passes nil, and thus also replaces what a newer version
+// wrote before it was downgraded.
 func Set(c *Change, key string, r cluster.Record, prior []byte, lease mvcc.LeaseID) {
 	value, err := cluster.Encode(r, prior)
 	if err != nil {
@@ -66,18 +69,25 @@ func Create(c *Change, key string, r cluster.Record) {
 // whatever is there.
 func (c *Change) Remove(key string, mod int64) {
 	if mod != 0 {
-		c.guards = append(c.guards, mvcc.Unchanged(key, mod))
+		c.Require(key, mod)
 	}
 	c.ops = append(c.ops, mvcc.Delete(key))
 	c.check = append(c.check, write{key: key, deleting: true})
 }
 
 // Require adds a guard: key must still be at mod; 0 means it must not exist.
+// The same guard twice counts once.
 func (c *Change) Require(key string, mod int64) {
+	for _, g := range c.guards {
+		if g.Key == key && g.Number == mod {
+			return
+		}
+	}
 	c.guards = append(c.guards, mvcc.Unchanged(key, mod))
 }
 
-// Ops counts the change's writes; a transaction holds mvcc.MaxTxnOps.
+// Ops counts the change's writes. A transaction holds mvcc.MaxTxnOps of them,
+// and as many guards, of which a fence takes one.
 func (c *Change) Ops() int { return len(c.ops) }
 
 // Keys lists the keys that the change writes.
@@ -89,9 +99,11 @@ func (c *Change) Keys() []string {
 	return keys
 }
 
-// Add appends another change to c.
+// Add appends another change to c. One key can be written once in a change.
 func (c *Change) Add(o Change) {
-	c.guards = append(c.guards, o.guards...)
+	for _, g := range o.guards {
+		c.Require(g.Key, g.Number)
+	}
 	c.ops = append(c.ops, o.ops...)
 	c.check = append(c.check, o.check...)
 	if c.err == nil {
@@ -118,10 +130,13 @@ func (c *Change) fail(key string, err error) {
 	}
 }
 
-// Commit applies c and returns the revision that it made. ErrConflict means a
-// guard did not hold, ErrFenced that s is no longer the leader's, ErrTooLarge
-// that c holds too many operations. An error of the connection leaves open
-// whether c was applied: read, then decide.
+// Commit applies c and returns the revision that it made; an empty change makes
+// none. ErrConflict means a guard did not hold, ErrFenced that s is no longer
+// the leader's, ErrTooLarge that c holds too many operations,
+// mvcc.ErrDuplicateKey that it writes a key twice, mvcc.ErrLeaseNotFound that
+// a lease is gone; errors of cluster that a record or its writer is wrong.
+// Nothing was written then. Any other error is the connection's and leaves
+// open whether c was applied: read, then decide.
 func (s *Store) Commit(ctx context.Context, c Change) (int64, error) {
 	if c.err != nil {
 		return 0, c.err

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -27,31 +26,18 @@ type MirrorConfig struct {
 }
 
 // Mirror keeps prefixes of the store in memory. Follow names them, Run does
-// the work, Changed wakes the reader, who calls Pull for the View. Follow,
-// Changed and Pull belong to one goroutine; Run to another.
+// the work, Changed wakes the reader, who calls Pull for the View. Follow and
+// Pull belong to one goroutine; Run, called once, to another.
 type Mirror struct {
 	cfg     MirrorConfig
 	changed chan struct{}
 	wake    chan struct{} // Run looks at want again
 	view    View
 
-	mu      sync.Mutex
-	queue   []batch
-	want    map[string]bool
-	feeds   map[string]*feed
-	cluster uint64
-}
-
-// feed is one followed prefix as Run sees it.
-type feed struct {
-	prefix string
-	cancel context.CancelFunc
-
-	// Guarded by Mirror.mu.
-	seen   int64 // newest revision heard of
-	anchor mvcc.KeyValue
-	missed int // verifications in a row that did not find the anchor
-	stale  bool
+	mu    sync.Mutex
+	queue []batch
+	want  map[string]bool
+	feeds map[string]*feed // of prefixes in want only
 }
 
 // batch is what a feed tells the reader.
@@ -111,8 +97,13 @@ func (m *Mirror) Follow(prefixes ...string) {
 		}
 	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.want = want
-	m.mu.Unlock()
+	for p, f := range m.feeds {
+		if !want[p] { // here and not in Run: it may be wanted again before Run looks
+			m.end(f)
+		}
+	}
 	signal(m.wake)
 }
 
@@ -122,8 +113,8 @@ func (m *Mirror) Pull() *View {
 	queue := m.queue
 	m.queue = nil
 	current := make(map[*feed]bool, len(m.feeds))
-	for p, f := range m.feeds {
-		current[f] = m.want[p]
+	for _, f := range m.feeds {
+		current[f] = true
 	}
 	m.mu.Unlock()
 	for _, b := range queue {
@@ -134,53 +125,16 @@ func (m *Mirror) Pull() *View {
 	return &m.view
 }
 
-func (v *View) apply(b batch) {
-	s := v.sections[b.feed.prefix]
-	if s == nil {
-		s = &section{}
-		v.sections[b.feed.prefix] = s
-	}
-	if b.err != nil {
-		if s.staleErr == nil {
-			s.stale = b.at
-		}
-		s.staleErr = b.err
-		return
-	}
-	s.staleErr = nil
-	if b.list {
-		v.replace(b.feed.prefix, b.keys)
-		s.synced = true
-		s.lists++
-	}
-	for _, e := range b.events {
-		if e.Deleted {
-			v.records.Delete(e.KV.Key)
-		} else {
-			v.put(e.KV)
-		}
-	}
-	if b.rev != 0 {
-		s.revision = b.rev
-	}
-}
-
-// Run follows until ctx ends; all that it started has ended when it returns.
+// Run follows until ctx ends; all that it started has ended when it returns
+// nil.
 func (m *Mirror) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	verify := time.NewTimer(m.jitter(m.cfg.VerifyEvery))
-	defer verify.Stop()
+	wg.Go(func() { m.verify(ctx) })
 	for {
 		m.mu.Lock()
-		for p, f := range m.feeds {
-			if !m.want[p] {
-				f.cancel()
-				delete(m.feeds, p)
-			}
-		}
 		for p := range m.want {
 			if m.feeds[p] == nil {
 				m.start(ctx, &wg, p)
@@ -191,9 +145,6 @@ func (m *Mirror) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-m.wake:
-		case <-verify.C:
-			m.verify(ctx)
-			verify.Reset(m.jitter(m.cfg.VerifyEvery))
 		}
 	}
 }
@@ -206,109 +157,10 @@ func (m *Mirror) start(ctx context.Context, wg *sync.WaitGroup, prefix string) {
 	wg.Go(func() { m.feed(ctx, f) })
 }
 
-// feed lists a prefix and watches it, again after every kind of loss. A watch
-// that only lost its server goes on from where it was.
-func (m *Mirror) feed(ctx context.Context, f *feed) {
-	var header mvcc.Header // where the next watch begins; zero: list first
-	wait := m.cfg.Backoff
-	for ctx.Err() == nil {
-		err := m.step(ctx, f, &header)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case errors.Is(err, mvcc.ErrCompacted), errors.Is(err, errOtherCluster):
-			m.cfg.Log.Info("listing again", zap.String("prefix", f.prefix), zap.Error(err))
-			header = mvcc.Header{}
-			continue
-		case err == nil:
-			wait = m.cfg.Backoff
-			continue
-		}
-		m.push(batch{feed: f, err: err, at: m.cfg.Now()})
-		m.cfg.Log.Warn("no contact with the store, will retry",
-			zap.String("prefix", f.prefix), zap.Duration("in", wait), zap.Error(err))
-		if !sleep(ctx, m.jitter(wait)) {
-			return
-		}
-		wait = min(2*wait, m.cfg.MaxBackoff)
-	}
-}
-
-// step reads the prefix whole if header is zero, else watches from there until
-// the watch ends. It keeps header at the newest revision that it pushed.
-func (m *Mirror) step(ctx context.Context, f *feed, header *mvcc.Header) error {
-	if header.Revision == 0 {
-		keys, h, err := m.cfg.Store.Read(ctx, f.prefix)
-		if err != nil {
-			return err
-		}
-		*header = h
-		m.listed(f, h, keys)
-		m.push(batch{feed: f, list: true, keys: keys, rev: h.Revision})
-		return nil
-	}
-	wctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	r := rangeOf(f.prefix)
-	for w := range m.cfg.Store.kv.Watch(wctx, mvcc.WatchRequest{Key: r.Key, End: r.End, From: header.Revision + 1}) {
-		switch {
-		case w.Err != nil:
-			return w.Err
-		case w.ClusterID != header.ClusterID:
-			return errOtherCluster
-		}
-		m.heard(f, w.Header, w.Events)
-		header.Revision = max(header.Revision, w.Revision)
-		m.push(batch{feed: f, events: w.Events, rev: header.Revision})
-	}
-	return errWatchEnded
-}
-
-var (
-	errOtherCluster = errors.New("the store is another cluster's now")
-	errWatchEnded   = errors.New("watch ended")
-	errWentBack     = errors.New("the store went back in time")
-)
-
-// heard notes the newest revision, and the newest key as the feed's anchor.
-func (m *Mirror) heard(f *feed, h mvcc.Header, events []mvcc.Event) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	f.seen = max(f.seen, h.Revision)
-	for _, e := range events {
-		switch {
-		case e.Deleted && e.KV.Key == f.anchor.Key:
-			f.anchor = mvcc.KeyValue{}
-		case !e.Deleted && e.KV.ModRevision > f.anchor.ModRevision:
-			f.anchor, f.missed = e.KV, 0
-		}
-	}
-}
-
-// listed begins the feed's history anew with a whole list.
-func (m *Mirror) listed(f *feed, h mvcc.Header, keys []mvcc.KeyValue) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	f.seen, f.anchor, f.missed = h.Revision, mvcc.KeyValue{}, 0
-	m.cluster = h.ClusterID
-	for _, kv := range keys {
-		if kv.ModRevision > f.anchor.ModRevision {
-			f.anchor = kv
-		}
-	}
-}
-
-func (m *Mirror) push(b batch) {
-	m.mu.Lock()
-	m.enqueue(b)
-	m.mu.Unlock()
-	signal(m.changed)
-}
-
-// enqueue hands b to the reader; m.mu is held.
-func (m *Mirror) enqueue(b batch) {
-	b.feed.stale = b.err != nil
-	m.queue = append(m.queue, b)
+// end forgets a feed and all that it has still to tell; m.mu is held.
+func (m *Mirror) end(f *feed) {
+	f.cancel()
+	delete(m.feeds, f.prefix)
 }
 
 func (m *Mirror) jitter(d time.Duration) time.Duration {

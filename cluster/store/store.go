@@ -135,7 +135,8 @@ func itemOf[T cluster.Record](kv mvcc.KeyValue) (Item[T], error) {
 const page = 5000
 
 // Read reads everything below prefix (or the one key, if prefix does not end
-// with a slash) at one revision, in pages.
+// with a slash; or all, if it is empty) at one revision, in pages. The header's
+// revision is that one.
 func (s *Store) Read(ctx context.Context, prefix string) ([]mvcc.KeyValue, mvcc.Header, error) {
 	req := rangeOf(prefix)
 	req.Limit = page
@@ -148,9 +149,12 @@ func (s *Store) Read(ctx context.Context, prefix string) ([]mvcc.KeyValue, mvcc.
 		if err != nil {
 			return nil, header, fmt.Errorf("list %s: %w", prefix, err)
 		}
-		if req.Revision == 0 {
+		switch {
+		case req.Revision == 0:
 			header = r.Header
 			req.Revision = r.Revision
+		case r.ClusterID != header.ClusterID:
+			return nil, header, fmt.Errorf("list %s: %w", prefix, errOtherCluster)
 		}
 		keys = append(keys, r.Keys...)
 		if !r.More || len(r.Keys) == 0 {

@@ -1,98 +1,70 @@
 package store
 
 import (
-	"bytes"
 	"context"
+	"errors"
+	"maps"
+	"slices"
 
 	"go.uber.org/zap"
 
-	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 )
 
-// verify asks the store whether it still is the one that was read. A watch
+// verify asks the store from time to time, for one feed by turns, whether it
+// still is the one that was read, and whether it is there at all. A watch
 // cannot tell: one that waits for a revision which a restored store has not
-// reached yet is silent.
+// reached yet is silent, and so is one whose server is gone.
 func (m *Mirror) verify(ctx context.Context) {
-	m.mu.Lock()
-	anchor, seen, clusterID := m.newest()
-	m.mu.Unlock()
-	if seen == 0 {
-		return // nothing has been read
-	}
-	r, err := m.cfg.Store.readPage(ctx, mvcc.RangeRequest{Key: anchor})
-	if ctx.Err() != nil {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err != nil {
-		for _, f := range m.feeds {
-			m.enqueue(batch{feed: f, err: err, at: m.cfg.Now()})
-		}
-		signal(m.changed)
-		return
-	}
-	if why := m.differs(anchor, seen, clusterID, r); why != nil {
-		m.cfg.Log.Warn("listing all anew", zap.Error(why), zap.Int64("revision", r.Revision))
-		for p, f := range m.feeds {
-			f.cancel()
-			delete(m.feeds, p)
-		}
-		signal(m.wake)
-		return
-	}
-	m.contact()
-}
-
-// newest picks the newest key of all feeds; m.mu is held.
-func (m *Mirror) newest() (anchor string, seen int64, clusterID uint64) {
-	anchor = cluster.KeyConfig
-	var mod int64
-	for _, f := range m.feeds {
-		seen = max(seen, f.seen)
-		if f.anchor.ModRevision > mod {
-			anchor, mod = f.anchor.Key, f.anchor.ModRevision
-		}
-	}
-	return anchor, seen, m.cluster
-}
-
-// differs compares an answer with what the feeds have heard; m.mu is held.
-// The anchor may be newer in the store (its event is under way); older, absent
-// twice, or other bytes at the same revision mean another history.
-func (m *Mirror) differs(anchor string, seen int64, clusterID uint64, r mvcc.RangeResponse) error {
-	if r.ClusterID != clusterID {
-		return errOtherCluster
-	}
-	if r.Revision < seen {
-		return errWentBack
-	}
-	for _, f := range m.feeds {
-		if f.anchor.Key != anchor {
+	wait := m.cfg.VerifyEvery
+	for turn := 0; sleep(ctx, m.jitter(wait)); turn++ {
+		wait = m.cfg.VerifyEvery
+		f, at := m.pick(turn)
+		if f == nil {
 			continue
 		}
-		switch {
-		case len(r.Keys) == 0:
-			if f.missed++; f.missed > 1 {
-				return errWentBack
-			}
-		case r.Keys[0].ModRevision < f.anchor.ModRevision,
-			r.Keys[0].ModRevision == f.anchor.ModRevision && !bytes.Equal(r.Keys[0].Value, f.anchor.Value):
-			return errWentBack
-		default:
-			f.missed = 0
+		err := m.cfg.Store.check(ctx, f.prefix, at)
+		if ctx.Err() != nil {
+			return
+		}
+		m.verified(f, err)
+		if err != nil {
+			wait = min(wait, m.cfg.MaxBackoff)
 		}
 	}
-	return nil
 }
 
-// contact tells the reader that the store answers; m.mu is held.
-func (m *Mirror) contact() {
+// pick takes the feeds that have been read in turn.
+func (m *Mirror) pick(turn int) (*feed, position) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	read := slices.DeleteFunc(slices.Sorted(maps.Keys(m.feeds)), func(p string) bool { return m.feeds[p].at.Revision == 0 })
+	if len(read) == 0 {
+		return nil, position{}
+	}
+	f := m.feeds[read[turn%len(read)]]
+	return f, f.at
+}
+
+// verified draws the conclusion for all feeds: they have one store. Only what
+// compaction hides concerns one alone.
+func (m *Mirror) verified(checked *feed, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, f := range m.feeds {
-		if f.stale {
+		switch {
+		case mustList(err):
+			if f == checked || !errors.Is(err, mvcc.ErrCompacted) {
+				m.end(f)
+			}
+		case err != nil:
+			m.enqueue(batch{feed: f, err: err, at: m.cfg.Now()})
+		case !f.lost:
 			m.enqueue(batch{feed: f})
-			signal(m.changed)
 		}
+	}
+	if mustList(err) {
+		m.cfg.Log.Info("listing again", zap.String("prefix", checked.prefix), zap.Error(err))
+		signal(m.wake)
 	}
 }

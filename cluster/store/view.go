@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"iter"
 	"strings"
 	"time"
@@ -17,13 +16,13 @@ import (
 // goroutine that calls it.
 type View struct {
 	records  btree.Map[string, *entry]
+	problems btree.Map[string, error] // why records cannot be decoded
 	sections map[string]*section
 }
 
 type entry struct {
 	kv   mvcc.KeyValue
 	good cluster.Record // the last value that could be decoded, nil if none
-	err  error          // why kv.Value could not be
 }
 
 type section struct {
@@ -77,10 +76,8 @@ func (v *View) Stale() (since time.Time, err error) {
 // Problems lists the records that could not be decoded, by key.
 func (v *View) Problems() []Problem {
 	var ps []Problem
-	v.records.Scan(func(key string, e *entry) bool {
-		if e.err != nil {
-			ps = append(ps, Problem{key, e.err})
-		}
+	v.problems.Scan(func(key string, err error) bool {
+		ps = append(ps, Problem{key, err})
 		return true
 	})
 	return ps
@@ -123,22 +120,62 @@ func typed[T cluster.Record](e *entry) (Item[T], bool) {
 	}, ok
 }
 
+// apply takes in what a feed told.
+func (v *View) apply(b batch) {
+	s := v.sections[b.feed.prefix]
+	if s == nil {
+		s = &section{}
+		v.sections[b.feed.prefix] = s
+	}
+	if b.err != nil {
+		if s.staleErr == nil {
+			s.stale = b.at
+		}
+		s.staleErr = b.err
+		return
+	}
+	s.staleErr = nil
+	if b.list {
+		v.replace(b.feed.prefix, b.keys)
+		s.synced = true
+		s.lists++
+	}
+	for _, e := range b.events {
+		if e.Deleted {
+			v.remove(e.KV.Key)
+		} else {
+			v.put(e.KV)
+		}
+	}
+	if b.rev != 0 {
+		s.revision = b.rev
+	}
+}
+
 // put takes one key as the store has it.
 func (v *View) put(kv mvcc.KeyValue) {
 	was, _ := v.records.Get(kv.Key)
-	if was != nil && was.kv.ModRevision == kv.ModRevision && bytes.Equal(was.kv.Value, kv.Value) {
+	if was != nil && same(was.kv, kv) {
 		return
 	}
 	e := &entry{kv: kv}
-	if r, err := cluster.Decode(kv.Key, kv.Value); err == nil {
+	r, err := cluster.Decode(kv.Key, kv.Value)
+	switch {
+	case err == nil:
 		e.good = r
-	} else {
-		e.err = err
+		v.problems.Delete(kv.Key)
+	default:
+		v.problems.Set(kv.Key, err)
 		if was != nil {
 			e.good = was.good
 		}
 	}
 	v.records.Set(kv.Key, e)
+}
+
+func (v *View) remove(key string) {
+	v.records.Delete(key)
+	v.problems.Delete(key)
 }
 
 // replace makes the view of prefix equal to keys, sorted as a list returns
@@ -167,7 +204,7 @@ func (v *View) forget(prefix string, gone func(key string) bool) {
 		return true
 	})
 	for _, key := range drop {
-		v.records.Delete(key)
+		v.remove(key)
 	}
 }
 
