@@ -3,11 +3,13 @@
 package lab_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 
+	"github.com/meshvpc/meshvpc/integration/lab"
 	"github.com/vishvananda/netlink"
 )
 
@@ -21,6 +23,8 @@ func helper() (handled bool, exit int) {
 	switch arg := os.Args[2]; os.Args[1] {
 	case "say":
 		fmt.Println(arg)
+	case "start":
+		err = startAndWait(arg)
 	case "bridge":
 		err = makeBridge(arg)
 	case "mesh":
@@ -33,6 +37,15 @@ func helper() (handled bool, exit int) {
 		return true, 1
 	}
 	return true, 0
+}
+
+// startAndWait starts a lab tied to this process, and waits to be killed.
+func startAndWait(name string) error {
+	if _, err := lab.Start(context.Background(), lab.Config{Name: name}); err != nil {
+		return err
+	}
+	fmt.Println("up")
+	select {}
 }
 
 // makeBridge makes a bridge, as a VPC would have it, with MTU 1430.

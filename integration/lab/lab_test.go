@@ -31,6 +31,22 @@ func mustStart(t *testing.T, cfg lab.Config) *lab.Lab {
 	if cfg.Name == "" {
 		cfg.Name = labName(t)
 	}
+	l := start(t, cfg)
+	t.Cleanup(func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if left := leftovers(t, cfg.Name); len(left) > 0 {
+			t.Errorf("left behind: %s", strings.Join(left, "; "))
+		}
+	})
+	return l
+}
+
+// start starts a lab that the test ends itself. Where the machine refuses labs
+// the test is skipped, unless MESHVPC_REQUIRE_NETNS forbids that.
+func start(t *testing.T, cfg lab.Config) *lab.Lab {
+	t.Helper()
 	began := time.Now()
 	l, err := lab.Start(t.Context(), cfg)
 	if errors.Is(err, lab.ErrRefused) && os.Getenv("MESHVPC_REQUIRE_NETNS") == "" {
@@ -40,14 +56,6 @@ func mustStart(t *testing.T, cfg lab.Config) *lab.Lab {
 		t.Fatal(err)
 	}
 	t.Logf("up after %v", time.Since(began).Round(time.Millisecond))
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if left := leftovers(t, cfg.Name); len(left) > 0 {
-			t.Errorf("left behind: %s", strings.Join(left, "; "))
-		}
-	})
 	return l
 }
 
@@ -78,12 +86,14 @@ func reach(t *testing.T, l *lab.Lab, from, to string, n int) (sent, received int
 	t.Helper()
 	h, err := l.Host(t.Context(), to)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return 0, 0
 	}
 	for _, p := range h.Underlay {
 		r, err := l.Ping(t.Context(), lab.Ping{Host: from, To: p.Addr(), Count: n, Interval: time.Millisecond, Timeout: 150 * time.Millisecond})
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return sent, received
 		}
 		sent, received = sent+r.Sent, received+r.Received
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,23 +86,29 @@ func up(name string) error {
 	return nil
 }
 
-// ready waits until the kernel has taken note of a device's carrier, which it
-// may put off for a second; asking makes recent kernels do it at once. Before,
-// IPv6 multicast, and so neighbour discovery, does not work.
+// ready waits until a device can be reached: until the kernel has taken note of
+// its carrier, which it may put off for a second (asking makes recent kernels do
+// it at once), and has joined the multicast groups of its IPv6 addresses, by
+// which neighbours find them. Without it the first packets are lost.
 func ready(index int) error {
 	deadline := time.Now().Add(3 * time.Second)
 	for {
 		l, err := netlink.LinkByIndex(index)
 		if err != nil {
-			return fmt.Errorf("wait for carrier of device %d: %w", index, err)
+			return fmt.Errorf("wait for device %d: %w", index, err)
 		}
-		if l.Attrs().OperState == netlink.OperUp {
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		if err != nil {
+			return fmt.Errorf("wait for addresses of device %s: %w", l.Attrs().Name, err)
+		}
+		tentative := slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
+		if l.Attrs().OperState == netlink.OperUp && !tentative {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("wait for carrier of device %s: it is %s", l.Attrs().Name, l.Attrs().OperState)
+			return fmt.Errorf("wait for device %s: it is %s, with addresses %v", l.Attrs().Name, l.Attrs().OperState, addrs)
 		}
-		<-time.After(2 * time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -127,7 +134,7 @@ func (r *router) plug(namespace *os.File, addresses []netip.Prefix) (int, error)
 }
 
 func (r *router) unplug(device int) error {
-	err := netlink.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: device}})
+	err := netlink.LinkDel(deviceByIndex(device))
 	if err != nil && !errors.Is(err, unix.ENODEV) { // it went with the host's namespace
 		return fmt.Errorf("remove underlay link %d: %w", device, err)
 	}
@@ -160,11 +167,11 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
+// addAddress adds an address. It is not marked as exempt from duplicate address
+// detection, which quietIPv6 has turned off: so the kernel shows by the mark
+// "tentative" that it is not done with it yet.
 func addAddress(device int, p netip.Prefix) error {
 	a := &netlink.Addr{IPNet: ipNet(p)}
-	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
-	}
 	if err := netlink.AddrAdd(deviceByIndex(device), a); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add address %s: %w", p, err)
 	}
