@@ -1,0 +1,179 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/allocator"
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// Config configures a Controller.
+type Config struct {
+	Store *store.Store     // required; writes as cluster.Controller, no fence
+	Name  string           // required: the candidate's name in the leader's record
+	Log   *zap.Logger      // nil: none
+	TTL   time.Duration    // of the leader's lease; default 10 s
+	Now   func() time.Time // dates records and counts quarantine; default time.Now
+}
+
+// DefaultTTL is the lease of a leader.
+const DefaultTTL = 10 * time.Second
+
+// Waits after a failure: the first, and the longest.
+const (
+	backoffFirst = 50 * time.Millisecond
+	backoffMost  = 5 * time.Second
+	// awaitMost is how long the loop waits for its own writes to appear before
+	// it asks the store how far it is.
+	awaitMost = 2 * time.Second
+)
+
+// Controller is a candidate, and the leader when it is elected.
+type Controller struct {
+	cfg    Config
+	mirror *store.Mirror
+}
+
+// New checks the configuration and starts nothing.
+func New(cfg Config) (*Controller, error) {
+	switch {
+	case cfg.Store == nil:
+		return nil, errors.New("new controller: no store")
+	case cfg.Store.As().Role != cluster.Controller:
+		return nil, fmt.Errorf("new controller: the store writes as the %s", cfg.Store.As())
+	case cfg.Name == "":
+		return nil, errors.New("new controller: no name")
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	cfg.Log = cfg.Log.Named("controller")
+	if cfg.TTL == 0 {
+		cfg.TTL = DefaultTTL
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	mirror := store.NewMirror(store.MirrorConfig{Store: cfg.Store, Log: cfg.Log, Now: cfg.Now})
+	mirror.Follow(cluster.Root)
+	return &Controller{cfg: cfg, mirror: mirror}, nil
+}
+
+// Run stands for election, leads, and stands again, until ctx ends; then it
+// resigns, so that another can take over at once. What it started has ended
+// when it returns nil. It may be called once.
+func (c *Controller) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	terms := make(chan *term)
+	wg.Go(func() { _ = c.mirror.Run(ctx) }) // returns nil always
+	wg.Go(func() { c.campaign(ctx, terms) })
+	c.loop(ctx, terms)
+	return nil
+}
+
+// term is the time that this candidate leads.
+type term struct {
+	*store.Leadership
+	giveUp context.CancelFunc // ends it early: the fence did not hold
+	gaveUp <-chan struct{}
+}
+
+// campaign hands over a term each time that the candidate is elected.
+func (c *Controller) campaign(ctx context.Context, terms chan<- *term) {
+	wait := backoffFirst
+	for ctx.Err() == nil {
+		l, err := store.Campaign(ctx, c.cfg.Store, c.cfg.Name, c.cfg.TTL, c.cfg.Now)
+		if err != nil {
+			if ctx.Err() == nil {
+				c.cfg.Log.Warn("cannot stand for election, will retry", zap.Duration("in", wait), zap.Error(err))
+				sleep(ctx, wait)
+				wait = min(2*wait, backoffMost)
+			}
+			continue
+		}
+		wait = backoffFirst
+		end, giveUp := context.WithCancel(ctx)
+		select {
+		case terms <- &term{l, giveUp, end.Done()}:
+			select {
+			case <-l.Done():
+			case <-end.Done():
+			}
+		case <-ctx.Done():
+		}
+		giveUp()
+		c.resign(ctx, l)
+	}
+}
+
+// resign is bounded, for the store may be gone: then the lease ends by itself.
+func (c *Controller) resign(ctx context.Context, l *store.Leadership) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := l.Resign(ctx); err != nil {
+		c.cfg.Log.Warn("cannot resign, the lease will end by itself", zap.Error(err))
+	}
+}
+
+// loop feeds the leader. It pulls the mirror while another leads, too, so that
+// the view is at hand.
+func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
+	var (
+		lead  *leader
+		ended <-chan struct{}
+	)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		view := c.mirror.Pull()
+		timer.Stop()
+		if lead != nil {
+			if d, ok := lead.run(ctx, view); ok {
+				timer.Reset(d)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.mirror.Changed():
+		case <-timer.C:
+		case t := <-terms:
+			c.cfg.Log.Info("leading", zap.String("name", c.cfg.Name))
+			lead, ended = c.newLeader(t), t.Done()
+		case <-ended:
+			c.cfg.Log.Info("leading no more", zap.String("name", c.cfg.Name))
+			lead, ended = nil, nil
+		}
+	}
+}
+
+func (c *Controller) newLeader(t *term) *leader {
+	return &leader{
+		term:  t,
+		log:   c.cfg.Log,
+		now:   c.cfg.Now,
+		state: newState(),
+		ask:   true,
+	}
+}
+
+func newState() *state { return &state{alloc: allocator.New()} }
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

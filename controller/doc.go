@@ -1,0 +1,48 @@
+// Package controller is the elected leader: it turns what operators ask for
+// into what hosts are told.
+//
+// Every candidate keeps a mirror of all records, so that a takeover costs no
+// list. The leader runs one loop:
+//
+//	records changed ─► step (view, state, now) ─► effects ─► guarded transactions
+//
+// step is pure. It looks at everything each time and decides what differs from
+// what should be; a pass that finds nothing writes nothing and logs nothing.
+// Its parts, one file each:
+//
+//   - vpcs: VNI and MTU in force, phases, deletion.
+//   - members: who is a member, with which VTEP address and underlay; joining
+//     and leaving.
+//   - garbage: what is in no live record any more.
+//
+// # Guarantees
+//
+//   - Every write is guarded by the revision that it was decided from and by the
+//     leader's key, so a frozen leader that wakes up does no harm. A conflict
+//     means: look again.
+//   - The next pass waits until the view shows what the last one wrote.
+//   - After a write of unknown outcome, after a relist, and when a leader begins,
+//     it reads the store's revision and waits until the view has reached that.
+//   - Batches: a transaction holds at most 24 nodes' parts, each whole with its
+//     reverse key, so whatever happens between two batches, the records say how
+//     to go on.
+//
+// # What vanished
+//
+// A record that vanished is a mistake, not a wish. The net record, members and
+// assignments are rebuilt from the spec, from the reverse keys and from what
+// the hosts report: the same VNI, MTU and VTEP addresses. A reverse key is
+// rebuilt from the record that needs it. Without a spec nothing is done but to
+// take removed nodes apart, and nothing is reclaimed while a host is assigned
+// or reports that it has the VPC. Without a node record that node is left as
+// it is.
+//
+// # Leaving
+//
+// A node leaves a VPC in one direction: its assignment says "leaving", the host
+// reports "left", then assignment, member and report are deleted and the VTEP
+// address is released. Selected again meanwhile, it joins anew afterwards. A
+// removed node's member goes at once. With force, a deletion does not wait for
+// a node without a live record, but its assignment stays as the word to clean
+// up for when it comes back.
+package controller

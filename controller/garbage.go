@@ -1,0 +1,161 @@
+package controller
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// How long answers and questions of pings stay, by the leader's clock.
+const (
+	pingRequestTime = 10 * time.Minute
+	pingResultTime  = time.Minute
+)
+
+// sighting is when this leader first saw a record as it is.
+type sighting struct {
+	mod int64
+	at  time.Time
+}
+
+// garbage deletes what is over: released values after their quarantine, what a
+// removed node left behind, reports that a host left, old pings.
+func (s *state) garbage(w *world, now time.Time) ([]effect, time.Time) {
+	p := plan{group: "garbage"}
+	next := s.freeReleased(w, &p, now)
+	for _, v := range w.inOrder() {
+		w.leftovers(v, &p)
+	}
+	for _, name := range w.names {
+		if w.nodes[name].State == cluster.NodeLeft {
+			w.removedNode(name, &p)
+		}
+	}
+	next = earlier(next, s.oldPings(w, &p, now))
+	return p.effects(), next
+}
+
+// freeReleased deletes reverse keys whose quarantine is over. A value that some
+// host says it still has stays taken.
+func (s *state) freeReleased(w *world, p *plan, now time.Time) time.Time {
+	due, next := s.quarantine.Due(w.view, now)
+	for _, it := range due {
+		if !w.blockedKey(it.Key) && !w.stillUsed(it) {
+			u := unit{verb: "free", object: strings.TrimPrefix(it.Key, cluster.PrefixAlloc)}
+			u.change.Remove(it.Key, it.Mod)
+			p.add(u)
+		}
+	}
+	return next
+}
+
+func (w *world) stillUsed(it allocItem) bool {
+	rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs)
+	if !ok {
+		for vni := range w.reported {
+			if cluster.KeyAllocVNI(vni) == it.Key {
+				return true
+			}
+		}
+		return false
+	}
+	name, addr, _ := strings.Cut(rest, "/")
+	v := w.vpcs[name]
+	for node, s := range v.status {
+		if v.uses(node) && s.Value.VTEP.String() == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// leftovers finishes what has no spec to be looked after by: assignments of a
+// VPC that was deleted by force, reports that a host left.
+func (w *world) leftovers(v *vpc, p *plan) {
+	for _, node := range slices.Sorted(maps.Keys(v.status)) {
+		a, assigned := v.assigns[node]
+		_, member := v.members[node]
+		switch {
+		case !v.left(node), v.handled[node], member, w.blocks(v, node):
+		case !assigned, v.spec.Value == nil && !v.blocked && a.Value.State == cluster.AssignedLeaving:
+			p.add(w.finish(v, node))
+		}
+	}
+}
+
+// removedNode deletes what a node that left has in the store, as soon as its
+// host is done or gone. Its node record stays: it is the word to clean up. Its
+// live record goes with its lease.
+func (w *world) removedNode(name string, p *plan) {
+	u := unit{verb: "clean up after", object: name}
+	for _, v := range w.vpcs {
+		if _, ok := v.assigns[name]; ok {
+			return // see apart
+		}
+		if s, ok := v.status[name]; ok {
+			if v.uses(name) && w.alive[name] {
+				return
+			}
+			if v.uses(name) {
+				u.change.Remove(s.Key, s.Mod)
+			}
+		}
+	}
+	if r, ok := w.reports[name]; ok {
+		u.change.Remove(r.Key, r.Mod)
+	}
+	p.add(u)
+}
+
+// oldPings deletes questions that nobody asks any more and answers to none.
+func (s *state) oldPings(w *world, p *plan, now time.Time) (next time.Time) {
+	still := map[string]sighting{}
+	old := func(key string, mod int64, most time.Duration) bool {
+		seen, ok := s.pings[key]
+		if !ok || seen.mod != mod {
+			seen = sighting{mod, now}
+		}
+		still[key] = seen
+		end := seen.at.Add(most)
+		if now.Before(end) {
+			next = earlier(next, end)
+			return false
+		}
+		return true
+	}
+	asked := map[string]string{}
+	for it := range store.Below[*cluster.PingRequest](w.view, cluster.PrefixVPCs) {
+		name, _ := cutPath(it.Key, cluster.PrefixVPCs)
+		asked[name] = it.Value.ID
+		if old(it.Key, it.Mod, pingRequestTime) && !w.blockedKey(it.Key) {
+			u := unit{verb: "forget a ping of", object: name}
+			u.change.Remove(it.Key, it.Mod)
+			p.add(u)
+		}
+	}
+	for it := range store.Below[*cluster.PingResult](w.view, cluster.PrefixStat) {
+		node, rest := cutPath(it.Key, cluster.PrefixStat)
+		if asked[strings.TrimPrefix(rest, "ping/")] == it.Value.ID {
+			continue
+		}
+		if old(it.Key, it.Mod, pingResultTime) {
+			u := unit{verb: "forget a ping by", object: node}
+			u.change.Remove(it.Key, it.Mod)
+			p.add(u)
+		}
+	}
+	s.pings = still
+	return next
+}
+
+// earlier is the earlier of two times, of which the zero one means never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

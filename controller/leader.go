@@ -1,0 +1,140 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/allocator"
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// leader applies what step decides during one term. It belongs to the loop.
+type leader struct {
+	*term
+	log   *zap.Logger
+	now   func() time.Time
+	state *state
+
+	lists   int           // whole lists that the view has had
+	ask     bool          // the store has to be asked for its revision
+	await   int64         // revision that the view must reach before the next pass
+	since   time.Time     // when waiting for it began
+	wait    time.Duration // present backoff, 0 after a success
+	notYet  time.Time     // no pass before, after a failure
+	warned  map[string]bool
+	retired bool
+}
+
+// run makes a pass if the time has come, and says when to call it again at the
+// latest.
+func (l *leader) run(ctx context.Context, v *store.View) (again time.Duration, ok bool) {
+	if l.retired || !v.Synced(cluster.Root) {
+		return 0, false
+	}
+	if n := v.Lists(cluster.Root); n != l.lists {
+		l.lists, l.ask = n, true
+		l.state.alloc = allocator.New() // the store may be another, or older
+	}
+	now := time.Now()
+	if d := l.notYet.Sub(now); d > 0 {
+		return d, true
+	}
+	if l.await > v.Revision(cluster.Root) && now.Sub(l.since) > awaitMost {
+		l.ask = true
+	}
+	if l.ask && !l.barrier(ctx) {
+		return l.fail()
+	}
+	if l.await > v.Revision(cluster.Root) {
+		return awaitMost, true
+	}
+	return l.pass(ctx, v)
+}
+
+// barrier asks the store how far it is: what was written before, by whomever,
+// is in a view of that revision.
+func (l *leader) barrier(ctx context.Context) bool {
+	_, header, err := l.Store.Read(ctx, cluster.KeyLeader)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.log.Warn("cannot read the store, will retry", zap.Error(err))
+		}
+		return false
+	}
+	l.state.alloc.Barrier(header.Revision)
+	l.ask, l.await, l.since = false, header.Revision, time.Now()
+	return true
+}
+
+// pass decides and applies.
+func (l *leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) {
+	l.problems(v)
+	effects, again := l.state.step(v, l.now())
+	failed := map[string]bool{}
+	for i := range effects {
+		e := &effects[i]
+		if failed[e.group] || l.ask || l.retired {
+			e.settle(0, store.ErrConflict) // not tried
+			continue
+		}
+		rev, err := l.Store.Commit(ctx, e.change)
+		e.settle(rev, err)
+		switch {
+		case err == nil:
+			l.await, l.since, l.wait = rev, time.Now(), 0
+			l.log.Info("changed records", zap.String("what", e.change.Why),
+				zap.Int("writes", e.change.Ops()), zap.Int64("revision", rev))
+		case errors.Is(err, store.ErrFenced):
+			l.log.Warn("another leader was elected")
+			l.retired = true
+			l.giveUp()
+		case errors.Is(err, store.ErrConflict):
+			l.log.Debug("somebody was faster, looking again", zap.String("what", e.change.Why))
+			failed[e.group] = true
+		case errors.Is(err, cluster.ErrInvalid), errors.Is(err, store.ErrTooLarge):
+			l.log.Error("cannot write records", zap.String("what", e.change.Why), zap.Error(err))
+			failed[e.group] = true
+		default:
+			l.log.Warn("outcome of a write is unknown, looking again", zap.String("what", e.change.Why), zap.Error(err))
+			l.ask = true
+		}
+	}
+	if len(failed) > 0 {
+		l.ask = true
+	}
+	if l.retired {
+		return 0, false
+	}
+	if l.ask {
+		return l.fail()
+	}
+	l.wait = 0
+	if !again.IsZero() {
+		return max(again.Sub(l.now()), 0), true
+	}
+	return 0, false
+}
+
+// fail postpones the next pass, the first time not at all.
+func (l *leader) fail() (time.Duration, bool) {
+	d := l.wait
+	l.notYet = time.Now().Add(d)
+	l.wait = min(max(2*l.wait, backoffFirst), backoffMost)
+	return d, true
+}
+
+// problems tells once of each record that cannot be read.
+func (l *leader) problems(v *store.View) {
+	warned := map[string]bool{}
+	for _, p := range v.Problems() {
+		if !l.warned[p.Key] {
+			l.log.Warn("cannot read a record", zap.String("key", p.Key), zap.String("cause", cluster.CleanText(p.Err.Error())))
+		}
+		warned[p.Key] = true
+	}
+	l.warned = warned
+}

@@ -1,0 +1,145 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// advertised lists the addresses that a node tells peers to send to.
+func advertised(u cluster.Underlay) []netip.Addr {
+	var as []netip.Addr
+	if u.IPv4 != nil {
+		as = append(as, u.IPv4.Advertise)
+	}
+	if u.IPv6 != nil {
+		as = append(as, u.IPv6.Advertise)
+	}
+	return as
+}
+
+// findOwners decides whose each underlay address is: of the nodes that report
+// it, the one that peers know by it already, else the one that reported first.
+// A node that has not reported, or whose new address is another's, keeps what
+// peers know it by.
+func (w *world) findOwners() {
+	w.owners = map[netip.Addr]string{}
+	reporters := map[netip.Addr][]string{}
+	for _, name := range w.names {
+		if r, ok := w.reports[name]; ok && w.nodes[name].State != cluster.NodeLeft {
+			for _, a := range advertised(r.Value.Underlay) {
+				reporters[a] = append(reporters[a], name)
+			}
+		}
+	}
+	known := w.knownAddresses()
+	for a, names := range reporters {
+		first := slices.MinFunc(names, func(x, y string) int {
+			return cmp.Compare(w.reports[x].Mod, w.reports[y].Mod)
+		})
+		if len(names) > 1 {
+			for _, n := range names {
+				if known[n][a] {
+					first = n
+					break
+				}
+			}
+		}
+		w.owners[a] = first
+	}
+	for _, name := range w.names {
+		for a := range known[name] {
+			if _, reported := reporters[a]; !reported || w.cannotMove(name) && !known[w.owners[a]][a] {
+				w.owners[a] = name
+			}
+		}
+	}
+}
+
+// knownAddresses lists, by node, the addresses in member records.
+func (w *world) knownAddresses() map[string]map[netip.Addr]bool {
+	known := make(map[string]map[netip.Addr]bool, len(w.names))
+	for _, v := range w.vpcs {
+		for node, m := range v.members {
+			if n := w.nodes[node]; n == nil || n.State == cluster.NodeLeft {
+				continue
+			}
+			if known[node] == nil {
+				known[node] = map[netip.Addr]bool{}
+			}
+			for _, a := range []netip.Addr{m.Value.UnderlayIPv4, m.Value.UnderlayIPv6} {
+				if a.IsValid() {
+					known[node][a] = true
+				}
+			}
+		}
+	}
+	return known
+}
+
+// underlay is what a node reports, the zero Underlay if it has not.
+func (w *world) underlay(name string) cluster.Underlay {
+	if r, ok := w.reports[name]; ok {
+		return r.Value.Underlay
+	}
+	return cluster.Underlay{}
+}
+
+// cannotMove reports whether an address that the node reports is another's.
+func (w *world) cannotMove(name string) bool {
+	for _, a := range advertised(w.underlay(name)) {
+		if w.owners[a] != name {
+			return true
+		}
+	}
+	return false
+}
+
+// place is where peers reach a node, and what stands against what it reports.
+type place struct {
+	v4, v6  netip.Addr
+	against string // "192.0.2.1, which it reports, is gold-hoster-01's"
+}
+
+func (p place) none() bool { return !p.v4.IsValid() && !p.v6.IsValid() }
+
+// placeOf picks a node's addresses. Old is its member record, nil for none.
+func (w *world) placeOf(name string, u cluster.Underlay, old *cluster.Member) place {
+	if old == nil {
+		old = &cluster.Member{}
+	}
+	var p place
+	pick := func(a *cluster.UnderlayAddress, was netip.Addr) netip.Addr {
+		switch {
+		case a == nil:
+			return netip.Addr{}
+		case w.owners[a.Advertise] == name:
+			return a.Advertise
+		}
+		p.against = fmt.Sprintf("%s, which it reports as its underlay address, is %s's", a.Advertise, w.owners[a.Advertise])
+		return was
+	}
+	p.v4, p.v6 = pick(u.IPv4, old.UnderlayIPv4), pick(u.IPv6, old.UnderlayIPv6)
+	if p.none() {
+		p.v4, p.v6 = old.UnderlayIPv4, old.UnderlayIPv6
+	}
+	return p
+}
+
+// cannotCarry says why packets of mtu bytes do not pass through u, "" if they
+// do.
+func cannotCarry(u cluster.Underlay, mtu int) string {
+	check := func(a *cluster.UnderlayAddress, overhead int) string {
+		if a == nil || a.MTU >= mtu+overhead {
+			return ""
+		}
+		return fmt.Sprintf("needs %d + %d = %d bytes on %s, which has %d", mtu, overhead, mtu+overhead, cluster.CleanText(a.Device), a.MTU)
+	}
+	if s := check(u.IPv6, cluster.OverheadIPv6); s != "" {
+		return s
+	}
+	return check(u.IPv4, cluster.OverheadIPv4)
+}

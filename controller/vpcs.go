@@ -1,0 +1,323 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/meshvpc/meshvpc/allocator"
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// bring makes a VPC what its spec asks for.
+func (s *state) bring(w *world, v *vpc, p *plan) {
+	p.head.verb = "put"
+	p.head.object = "net"
+	var net *cluster.VPCNet
+	if v.active() && v.net.Value.Phase == cluster.PhaseActive {
+		net = s.keepNet(w, v, p)
+	} else {
+		net = s.newNet(w, v, p)
+	}
+	if net.Phase == cluster.PhaseActive {
+		s.members(w, v, net, p)
+	}
+	if v.net.Value == nil || !reflect.DeepEqual(net, v.net.Value) {
+		store.Put(&p.head.change, v.net, net)
+	}
+}
+
+// newNet finds a VNI and an MTU for a VPC that has none in force.
+func (s *state) newNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
+	net := &cluster.VPCNet{Phase: cluster.PhasePending, PeerNetwork: v.spec.Value.PeerNetwork}
+	claim, err := s.claimVNI(w, v)
+	if err != nil {
+		net.Reason = err.Error()
+		return net
+	}
+	mtu, err := w.newMTU(v)
+	if err != nil {
+		claim.Settle(0, store.ErrConflict)
+		net.Reason = err.Error()
+		return net
+	}
+	p.head.verb, p.head.object = "start", fmt.Sprintf("with VNI %d and MTU %d", claim.VNI(), mtu)
+	p.head.claim(claim)
+	net.Phase, net.VNI, net.MTU = cluster.PhaseActive, claim.VNI(), mtu
+	return net
+}
+
+// claimVNI claims the VNI that the VPC holds already, else the one asked for,
+// else the one that hosts report, else the lowest free one.
+func (s *state) claimVNI(w *world, v *vpc) (*allocator.Claim, error) {
+	if w.config == nil {
+		return nil, errors.New("the cluster has no config record")
+	}
+	want := v.spec.Value.VNI
+	if n := v.net.Value; n != nil && n.VNI != 0 {
+		want = n.VNI // it was deleting, and is wanted again
+	}
+	switch {
+	case v.net.Value == nil && v.holdsVNI(): // the net record was lost
+	case want != 0:
+		if !w.config.VNIs.Contains(want) {
+			return nil, fmt.Errorf("VNI %d is not of the cluster's range %d-%d", want, w.config.VNIs.First, w.config.VNIs.Last)
+		}
+		return takenBy(s.alloc.ClaimVNIValue(v.name, want))
+	case len(v.vnis) == 0:
+		for vni, name := range w.reported {
+			if name != v.name {
+				continue
+			}
+			if c, err := s.alloc.ClaimVNIValue(v.name, vni); err == nil {
+				return c, nil
+			}
+		}
+	}
+	used := w.usedVNIs(v.name)
+	c, err := s.alloc.ClaimVNI(w.config.VNIs, v.name, func(n cluster.VNI) bool { return used[n] })
+	if errors.Is(err, allocator.ErrExhausted) {
+		return nil, fmt.Errorf("all VNIs of the cluster's range %d-%d are taken", w.config.VNIs.First, w.config.VNIs.Last)
+	}
+	return c, err
+}
+
+// holdsVNI reports whether a VNI is the VPC's, and not released.
+func (v *vpc) holdsVNI() bool {
+	return slices.ContainsFunc(v.vnis, func(it allocItem) bool { return !it.Value.Released })
+}
+
+// takenBy words the refusal of a VNI.
+func takenBy(c *allocator.Claim, err error) (*allocator.Claim, error) {
+	if taken, ok := errors.AsType[*allocator.TakenError](err); ok && taken.Holder != "" && !taken.Released {
+		return nil, fmt.Errorf("%s is taken by VPC %s", taken.Value, taken.Holder)
+	}
+	return c, err
+}
+
+// usedVNIs are those that VPCs other than name have in force or on hosts,
+// whatever their reverse keys say.
+func (w *world) usedVNIs(name string) map[cluster.VNI]bool {
+	used := map[cluster.VNI]bool{}
+	for vni, of := range w.reported {
+		used[vni] = of != name
+	}
+	for _, v := range w.vpcs {
+		if v.active() && v.name != name {
+			used[v.net.Value.VNI] = true
+		}
+	}
+	return used
+}
+
+// newMTU is the MTU asked for; else the one that hosts have, if the net record
+// was lost; else what the members that are present can carry.
+func (w *world) newMTU(v *vpc) (int, error) {
+	spec := v.spec.Value
+	var selected, small []string
+	least, have := 0, 0
+	for _, name := range w.names {
+		if !spec.Members.Selects(name, w.nodes[name]) {
+			continue
+		}
+		selected = append(selected, name)
+		u := w.underlay(name)
+		if len(advertised(u)) == 0 {
+			continue
+		}
+		if why := cannotCarry(u, max(spec.MTU, cluster.MinMTU)); why != "" {
+			small = append(small, name+" "+why)
+			continue
+		}
+		if m := u.MTU(); least == 0 || m < least {
+			least = m
+		}
+		if s, ok := v.status[name]; ok && v.uses(name) && s.Value.MTU >= cluster.MinMTU && (have == 0 || s.Value.MTU < have) {
+			have = s.Value.MTU
+		}
+	}
+	switch {
+	case len(selected) == 0:
+		return 0, fmt.Errorf("no node is selected by %q", spec.Members)
+	case least == 0 && len(small) > 0 && spec.MTU != 0:
+		return 0, fmt.Errorf("no member carries MTU %d: %s", spec.MTU, some(small, "; "))
+	case least == 0 && len(small) > 0:
+		return 0, fmt.Errorf("no member carries the least MTU, %d: %s", cluster.MinMTU, some(small, "; "))
+	case least == 0:
+		return 0, fmt.Errorf("no member has reported its underlay yet: waiting for %s", some(selected, ", "))
+	case spec.MTU != 0:
+		return spec.MTU, nil
+	case have != 0:
+		return have, nil
+	}
+	return min(least, cluster.MaxMTU), nil
+}
+
+// keepNet is what is in force, changed as far as the spec may change it.
+func (s *state) keepNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
+	net := *v.net.Value
+	net.Reason, net.Refused = "", nil
+	var reasons []string
+	spec := v.spec.Value
+	if spec.PeerNetwork != net.PeerNetwork {
+		reasons = append(reasons, fmt.Sprintf("peer network %s is ignored: it is %s since the VPC was made", spec.PeerNetwork, net.PeerNetwork))
+	}
+	if spec.VNI != 0 && spec.VNI != net.VNI {
+		reasons = append(reasons, fmt.Sprintf("VNI %d is ignored: it is %d since the VPC was made", spec.VNI, net.VNI))
+	}
+	if spec.MTU != 0 && spec.MTU != net.MTU {
+		if why := w.tooLarge(v, spec.MTU); why != "" {
+			reasons = append(reasons, fmt.Sprintf("MTU %d is not in force: %s", spec.MTU, why))
+		} else {
+			p.head.object = fmt.Sprintf("MTU %d", spec.MTU)
+			net.MTU = spec.MTU
+		}
+	}
+	if r := s.keepVNI(w, v, p); r != "" {
+		reasons = append(reasons, r)
+	}
+	net.Reason = strings.Join(reasons, "; ")
+	return &net
+}
+
+// tooLarge names a member that cannot carry mtu.
+func (w *world) tooLarge(v *vpc, mtu int) string {
+	for _, name := range w.names {
+		if _, ok := v.members[name]; ok {
+			if why := cannotCarry(w.underlay(name), mtu); why != "" {
+				return name + " " + why
+			}
+		}
+	}
+	return ""
+}
+
+// keepVNI sees that the VPC holds the VNI in force, and no other.
+func (s *state) keepVNI(w *world, v *vpc, p *plan) (reason string) {
+	key := cluster.KeyAllocVNI(v.net.Value.VNI)
+	held := false
+	for _, it := range v.vnis {
+		switch {
+		case it.Key == key && !it.Value.Released:
+			held = true
+		case it.Key != key && !it.Value.Released && !w.blockedKey(it.Key):
+			p.add(release(it))
+		}
+	}
+	if held {
+		return ""
+	}
+	claim, err := takenBy(s.alloc.ClaimVNIValue(v.name, v.net.Value.VNI))
+	if err != nil {
+		return err.Error()
+	}
+	p.head.verb, p.head.object = "rebuild", "the reverse key of the VNI"
+	p.head.claim(claim)
+	return ""
+}
+
+func (w *world) blockedKey(key string) bool {
+	_, ok := w.newer[key]
+	return ok
+}
+
+func release(it allocItem) unit {
+	u := unit{verb: "release", object: lastPart(it.Key)}
+	allocator.Release(&u.change, it)
+	return u
+}
+
+func lastPart(key string) string { return key[strings.LastIndexByte(key, '/')+1:] }
+
+// dismantle takes a VPC down: every host first, then what it was.
+func (w *world) dismantle(v *vpc, p *plan) {
+	p.head.verb, p.head.object = "start", "deletion"
+	if n := v.net.Value; n != nil && n.Phase != cluster.PhaseDeleting {
+		gone := *n
+		gone.Phase, gone.Reason, gone.Refused = cluster.PhaseDeleting, "", nil
+		store.Put(&p.head.change, v.net, &gone)
+	}
+	for _, node := range v.nodes() {
+		if !w.blocks(v, node) {
+			p.add(w.leave(v, node, v.spec.Value.Force))
+		}
+	}
+	for node := range v.status {
+		if _, ok := v.assigns[node]; !ok && v.uses(node) && w.nodes[node] != nil && w.nodes[node].State != cluster.NodeLeft {
+			p.add(w.tell(v, node))
+		}
+	}
+	if len(p.units) > 0 || !p.head.empty() {
+		return
+	}
+	for _, a := range v.assigns {
+		if a.Value.State != cluster.AssignedLeaving {
+			return
+		}
+	}
+	for node := range v.assigns {
+		if !v.spec.Value.Force || w.alive[node] {
+			return
+		}
+	}
+	if len(v.members) > 0 {
+		return
+	}
+	w.erase(v, p)
+}
+
+// erase deletes the last of a VPC, and gives back what it holds.
+func (w *world) erase(v *vpc, p *plan) {
+	for _, it := range w.heldBy(v) {
+		p.add(release(it))
+	}
+	last := unit{verb: "delete", object: "what is left of it"}
+	if v.net.Mod != 0 {
+		last.change.Remove(v.net.Key, v.net.Mod)
+	}
+	if v.spec.Mod != 0 {
+		last.change.Remove(v.spec.Key, v.spec.Mod)
+	} else {
+		last.change.Require(v.spec.Key, 0)
+	}
+	if it, ok := store.At[*cluster.PingRequest](w.view, cluster.KeyVPCPing(v.name)); ok {
+		last.change.Remove(it.Key, it.Mod)
+	}
+	p.add(last)
+}
+
+// heldBy lists what a VPC holds and was not released, in order.
+func (w *world) heldBy(v *vpc) []allocItem {
+	var held []allocItem
+	for _, it := range append(sortedByKey(v.vteps), v.vnis...) {
+		if !it.Value.Released && !w.blockedKey(it.Key) {
+			held = append(held, it)
+		}
+	}
+	return held
+}
+
+// orphan looks after a VPC without a spec. While any host has to do with it,
+// that is a mistake to be held; else it is garbage.
+func (w *world) orphan(v *vpc, p *plan) {
+	p.head.verb = "clean"
+	for _, node := range v.nodes() {
+		if n := w.nodes[node]; n != nil && n.State == cluster.NodeLeft && !w.blocks(v, node) {
+			p.add(w.leave(v, node, true))
+		}
+	}
+	if len(p.units) > 0 || v.inUse() {
+		return
+	}
+	for _, node := range v.nodes() {
+		if !w.blocks(v, node) {
+			p.add(w.leave(v, node, true))
+		}
+	}
+	if len(p.units) == 0 {
+		w.erase(v, p)
+	}
+}

@@ -1,0 +1,247 @@
+package controller
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// Short names of what a pass reads.
+type (
+	specItem   = store.Item[*cluster.VPCSpec]
+	netItem    = store.Item[*cluster.VPCNet]
+	memberItem = store.Item[*cluster.Member]
+	hostItem   = store.Item[*cluster.HostVPC]
+	statusItem = store.Item[*cluster.VPCStatus]
+	allocItem  = store.Item[*cluster.Allocation]
+	reportItem = store.Item[*cluster.NodeStatus]
+)
+
+// world is a view, sorted for deciding. Records of which a newer version is in
+// the store are never written over: their VPC or node is blocked.
+type world struct {
+	view   *store.View
+	config *cluster.Config // nil: none yet
+
+	names    []string // of nodes, sorted
+	nodes    map[string]*cluster.Node
+	reports  map[string]reportItem // of the machine whose id the node record has
+	impostor map[string]bool       // another machine reports under this name
+	alive    map[string]bool       // its agent runs
+	owners   map[netip.Addr]string // who may use an underlay address
+
+	vpcs     map[string]*vpc
+	newer    map[string]bool // keys that must not be written
+	reported map[cluster.VNI]string
+}
+
+// vpc is all records of one VPC, by node where they are a node's.
+type vpc struct {
+	name    string
+	spec    specItem // Value nil: none
+	net     netItem
+	members map[string]memberItem
+	assigns map[string]hostItem
+	status  map[string]statusItem
+	vteps   map[string]allocItem // by reverse key
+	vnis    []allocItem
+	blocked bool
+	handled map[string]bool // nodes whose status record this pass deletes
+}
+
+func newWorld(v *store.View) *world {
+	w := &world{
+		view:     v,
+		nodes:    map[string]*cluster.Node{},
+		reports:  map[string]reportItem{},
+		impostor: map[string]bool{},
+		alive:    map[string]bool{},
+		vpcs:     map[string]*vpc{},
+		newer:    map[string]bool{},
+		reported: map[cluster.VNI]string{},
+	}
+	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok {
+		w.config = it.Value
+	}
+	w.readNodes()
+	w.readVPCs()
+	w.readHosts()
+	w.readAllocations()
+	w.readProblems()
+	w.findOwners()
+	return w
+}
+
+// vpc returns the VPC of that name, which may have nothing but leftovers.
+func (w *world) vpc(name string) *vpc {
+	v := w.vpcs[name]
+	if v == nil {
+		v = &vpc{
+			name:    name,
+			spec:    specItem{Key: cluster.KeyVPCSpec(name)},
+			net:     netItem{Key: cluster.KeyVPCNet(name)},
+			members: map[string]memberItem{},
+			assigns: map[string]hostItem{},
+			status:  map[string]statusItem{},
+			vteps:   map[string]allocItem{},
+			handled: map[string]bool{},
+		}
+		w.vpcs[name] = v
+	}
+	return v
+}
+
+func (w *world) readNodes() {
+	for it := range store.Below[*cluster.Node](w.view, cluster.PrefixNodes) {
+		name := strings.TrimPrefix(it.Key, cluster.PrefixNodes)
+		w.nodes[name] = it.Value
+		w.names = append(w.names, name)
+	}
+	for it := range store.Below[*cluster.NodeStatus](w.view, cluster.PrefixStat) {
+		name, _ := cutPath(it.Key, cluster.PrefixStat)
+		n := w.nodes[name]
+		switch {
+		case n == nil:
+		case n.ID != it.Value.NodeID:
+			w.impostor[name] = true
+		default:
+			w.reports[name] = it
+		}
+	}
+	for it := range store.Below[*cluster.Live](w.view, cluster.PrefixLive) {
+		name := strings.TrimPrefix(it.Key, cluster.PrefixLive)
+		n := w.nodes[name]
+		w.alive[name] = n == nil || n.ID == it.Value.NodeID
+	}
+}
+
+func (w *world) readVPCs() {
+	for it := range store.Below[*cluster.VPCSpec](w.view, cluster.PrefixVPCs) {
+		name, _ := cutPath(it.Key, cluster.PrefixVPCs)
+		w.vpc(name).spec = it
+	}
+	for it := range store.Below[*cluster.VPCNet](w.view, cluster.PrefixVPCs) {
+		name, _ := cutPath(it.Key, cluster.PrefixVPCs)
+		w.vpc(name).net = it
+	}
+	for it := range store.Below[*cluster.Member](w.view, cluster.PrefixVPCs) {
+		name, rest := cutPath(it.Key, cluster.PrefixVPCs)
+		w.vpc(name).members[strings.TrimPrefix(rest, "members/")] = it
+	}
+}
+
+func (w *world) readHosts() {
+	for it := range store.Below[*cluster.HostVPC](w.view, cluster.PrefixHosts) {
+		node, rest := cutPath(it.Key, cluster.PrefixHosts)
+		w.vpc(strings.TrimPrefix(rest, "vpcs/")).assigns[node] = it
+	}
+	for it := range store.Below[*cluster.VPCStatus](w.view, cluster.PrefixStat) {
+		node, rest := cutPath(it.Key, cluster.PrefixStat)
+		if n := w.nodes[node]; n != nil && n.ID != it.Value.NodeID {
+			continue // of a machine that had the name before, or wants it
+		}
+		name := strings.TrimPrefix(rest, "vpcs/")
+		w.vpc(name).status[node] = it
+		if it.Value.State != cluster.HostLeft && it.Value.VNI != 0 {
+			w.reported[it.Value.VNI] = name
+		}
+	}
+}
+
+func (w *world) readAllocations() {
+	for it := range store.Below[*cluster.Allocation](w.view, cluster.PrefixAlloc) {
+		if rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs); ok {
+			name, _, _ := strings.Cut(rest, "/")
+			w.vpc(name).vteps[it.Key] = it
+		} else {
+			v := w.vpc(it.Value.Holder)
+			v.vnis = append(v.vnis, it)
+		}
+	}
+}
+
+// readProblems blocks what must not be touched, and takes records that the
+// controller writes itself and that are garbage for vanished: they are rebuilt.
+func (w *world) readProblems() {
+	for _, p := range w.view.Problems() {
+		k, err := cluster.ParseKey(p.Key)
+		if err != nil {
+			continue // not of this version
+		}
+		newer := errors.Is(p.Err, cluster.ErrNewer)
+		w.newer[p.Key] = newer
+		switch k.Kind {
+		case cluster.KindVPCSpec:
+			v := w.vpc(k.VPC)
+			v.blocked = v.blocked || v.spec.Value == nil
+		case cluster.KindVPCNet:
+			v := w.vpc(k.VPC)
+			v.blocked = v.blocked || newer
+			v.net, _ = store.At[*cluster.VPCNet](w.view, p.Key)
+			v.net.Value = nil
+		case cluster.KindMember:
+			if !newer {
+				delete(w.vpc(k.VPC).members, k.Node)
+			}
+		case cluster.KindHostVPC:
+			if !newer {
+				delete(w.vpc(k.VPC).assigns, k.Node)
+			}
+		}
+	}
+}
+
+// blocks reports whether a node's part in v must not be written.
+func (w *world) blocks(v *vpc, node string) bool {
+	return len(w.newer) > 0 && (w.newer[cluster.KeyMember(v.name, node)] || w.newer[cluster.KeyHostVPC(node, v.name)])
+}
+
+// uses reports whether a host says that it still has the VPC, or may.
+func (v *vpc) uses(node string) bool {
+	s, ok := v.status[node]
+	return ok && s.Value.State != cluster.HostLeft
+}
+
+// inUse reports whether any host is assigned to the VPC or says that it has it.
+func (v *vpc) inUse() bool {
+	if len(v.assigns) > 0 {
+		return true
+	}
+	for node := range v.status {
+		if v.uses(node) {
+			return true
+		}
+	}
+	return false
+}
+
+// left reports whether node said that nothing of the VPC is there any more.
+func (v *vpc) left(node string) bool {
+	s, ok := v.status[node]
+	return ok && s.Value.State == cluster.HostLeft
+}
+
+// nodes lists all nodes that v has a member or an assignment of, sorted.
+func (v *vpc) nodes() []string {
+	names := make([]string, 0, len(v.members)+len(v.assigns))
+	for n := range v.members {
+		names = append(names, n)
+	}
+	for n := range v.assigns {
+		if _, ok := v.members[n]; !ok {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// cutPath cuts the first element after prefix from the rest.
+func cutPath(key, prefix string) (first, rest string) {
+	first, rest, _ = strings.Cut(key[len(prefix):], "/")
+	return first, rest
+}
