@@ -37,7 +37,6 @@ type Agent struct {
 
 	hold       string              // why no records count
 	underlay   []string            // problems of the underlay
-	hostware   []hostops.Problem   // what the host lacks
 	cacheErr   error               // of loading
 	host0      hostops.Report      // of the last pass
 	reasons    map[string]string   // by VPC, of desire
@@ -117,10 +116,6 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // loop waits for whatever concerns the host and makes a pass.
 func (a *Agent) loop(ctx context.Context) error {
-	a.hostware = a.cfg.Driver.Check(ctx)
-	for _, p := range a.hostware {
-		a.log.Error("host cannot carry VPCs", zap.String("reason", p.Reason))
-	}
 	resync := a.cfg.Now().Add(a.cfg.Resync)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -338,9 +333,6 @@ func (a *Agent) problems(view *store.View) []string {
 	var ps []string
 	if a.hold != "" {
 		ps = append(ps, a.hold)
-	}
-	for _, p := range a.hostware {
-		ps = append(ps, p.Reason)
 	}
 	ps = append(ps, a.underlay...)
 	for _, p := range a.host0.Problems {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 // State is the agent's own view, at GET /v1/state of its socket. It needs no
@@ -67,10 +68,29 @@ func (a *Agent) reply(ctx context.Context, q ask) reply {
 	if !q.plan {
 		return reply{body: a.state(a.mirror.Pull())}
 	}
-	desired, _ := a.memory.desire(a.cfg.Node)
-	ops, problems, err := a.host.Plan(ctx, desired)
+	p, err := a.memory.plan(ctx, a.host, a.cfg.Node)
+	return reply{body: p, err: err}
+}
+
+// OfflinePlan is what an agent would do on this host, from its cache, while
+// none runs. It applies nothing.
+func OfflinePlan(ctx context.Context, d hostops.Driver, node, nodeID, cache string) (Plan, error) {
+	m, err := loadCache(cache, node, nodeID)
 	if err != nil {
-		return reply{err: err}
+		return Plan{}, err
+	}
+	host, err := hostops.New(hostops.Config{Driver: d})
+	if err != nil {
+		return Plan{}, err
+	}
+	return m.plan(ctx, host, node)
+}
+
+func (m *memory) plan(ctx context.Context, host *hostops.Host, me string) (Plan, error) {
+	desired, _ := m.desire(me)
+	ops, problems, err := host.Plan(ctx, desired)
+	if err != nil {
+		return Plan{}, err
 	}
 	p := Plan{Operations: []PlannedOp{}, Problems: []string{}}
 	for _, op := range ops {
@@ -79,7 +99,7 @@ func (a *Agent) reply(ctx context.Context, q ask) reply {
 	for _, pr := range problems {
 		p.Problems = append(p.Problems, cluster.CleanText(pr.Reason))
 	}
-	return reply{body: p}
+	return p, nil
 }
 
 func (a *Agent) state(view *store.View) State {
