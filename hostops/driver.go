@@ -14,6 +14,7 @@ type Driver interface {
 	// means that Apply can be expected to work.
 	Check(ctx context.Context) []Problem
 	// Observe returns all that carries our mark, and what stands in its way.
+	// The caller only reads it, and not after its next call of the driver.
 	// The driver keeps its last full observation current by kernel events and
 	// by the operations that it applied; full, a lost event or the first call
 	// reads everything again.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
+	"net/netip"
 	"slices"
 
 	"go.uber.org/zap"
@@ -80,7 +80,7 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 		var done []Op
 		done, failed = h.apply(ctx, ops)
 		r.Applied = append(r.Applied, done...)
-		for _, op := range h.repairs(desired, state, done) {
+		for _, op := range h.repairs(desired, done) {
 			if r.Repaired == nil {
 				r.Repaired = map[string]int{}
 			}
@@ -140,56 +140,65 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 	return done, failed
 }
 
-// repairs picks the operations of done that the last converged desired state
-// would have needed too.
-func (h *Host) repairs(desired Desired, state State, done []Op) []Op {
+// repairs picks the operations of done that no change since the last converged
+// pass explains.
+func (h *Host) repairs(desired Desired, done []Op) []Op {
 	if h.last == nil || len(done) == 0 {
 		return nil
 	}
-	if h.same(desired) {
-		return done
-	}
-	var last Desired
-	for _, name := range slices.Sorted(maps.Keys(h.last)) {
-		last.VPCs = append(last.VPCs, h.last[name])
-	}
-	ops, _ := Plan(last, state)
-	needed := make(map[string]bool, len(ops))
-	for _, op := range ops {
-		needed[op.String()] = true
-	}
-	return slices.DeleteFunc(slices.Clone(done), func(op Op) bool { return !needed[op.String()] })
-}
-
-func (h *Host) same(desired Desired) bool {
-	if len(desired.VPCs) != len(h.last) {
-		return false
-	}
+	now := make(map[string]VPC, len(desired.VPCs))
+	same := len(desired.VPCs) == len(h.last) // the set of VPCs
 	for _, v := range desired.VPCs {
-		if last, ok := h.last[v.Name]; !ok || !equal(last, v) {
-			return false
+		now[v.Name] = v
+		same = same && h.last[v.Name].VNI == v.VNI
+	}
+	var out []Op
+	for _, op := range done {
+		vpc := op.On().VPC
+		if (vpc == "" && same) || (vpc != "" && h.repair(op, now[vpc])) {
+			out = append(out, op)
 		}
 	}
-	return true
+	return out
 }
 
-// equal compares without reflection where the bulk is.
-func equal(a, b VPC) bool {
-	if len(a.Tunnels) != len(b.Tunnels) {
+// repair reports whether op undoes tampering with a VPC.
+func (h *Host) repair(op Op, now VPC) bool {
+	last, ok := h.last[op.On().VPC]
+	if !ok {
 		return false
 	}
-	for i := range a.Tunnels {
-		if !slices.Equal(a.Tunnels[i].Peers, b.Tunnels[i].Peers) {
-			return false
-		}
-		t, u := a.Tunnels[i], b.Tunnels[i]
-		t.Peers, u.Peers = nil, nil
-		if !reflect.DeepEqual(t, u) {
-			return false
-		}
+	switch op := op.(type) {
+	case AddPeer:
+		return last.has(op.Peer)
+	case RemovePeer:
+		return !last.has(op.Peer)
+	case Allow:
+		return slices.ContainsFunc(op.Sources, last.has)
+	case Deny:
+		return slices.ContainsFunc(op.Sources, func(a netip.Addr) bool { return !last.has(a) })
 	}
-	a.Tunnels, b.Tunnels = nil, nil
-	return reflect.DeepEqual(a, b)
+	return equalShape(last, now)
+}
+
+func (v VPC) has(peer netip.Addr) bool {
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool {
+		return slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Underlay == peer })
+	})
+}
+
+// equalShape compares all but the peers.
+func equalShape(a, b VPC) bool {
+	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP &&
+		slices.EqualFunc(a.Tunnels, b.Tunnels, func(t, u Tunnel) bool {
+			return t.Local == u.Local && t.Device == u.Device && t.Port == u.Port
+		})
+}
+
+func equal(a, b VPC) bool {
+	return equalShape(a, b) && slices.EqualFunc(a.Tunnels, b.Tunnels, func(t, u Tunnel) bool {
+		return slices.Equal(t.Peers, u.Peers)
+	})
 }
 
 // remember keeps what has converged, to tell tampering from change.

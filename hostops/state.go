@@ -92,8 +92,7 @@ func VTEPMAC(vtep netip.Addr) cluster.MAC {
 	return cluster.MAC{0x0e, 0x6d, b[12], b[13], b[14], b[15]}
 }
 
-// State is what a host carries of ours, and what may stand in its way. Drivers
-// return copies: the caller may keep and change it.
+// State is what a host carries of ours, and what may stand in its way.
 type State struct {
 	// Devices are ours, by name.
 	Devices map[string]Device

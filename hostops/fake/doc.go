@@ -1,0 +1,20 @@
+// Package fake is a hostops driver over hosts that exist in memory only: a
+// small true implementation with the semantics and the traps of Linux, for
+// tests and for the simulation of thousands of hosts.
+//
+// A Network is the underlay, a Host is one host's kernel on it; it outlives the
+// drivers that are opened on it, as a kernel outlives its agents. Methods of
+// Host other than Open tamper: they are what an administrator could do behind
+// the driver's back, and drivers signal them as changes.
+//
+// The traps: a second tunnel with the same VNI, port and family is EEXIST, ours
+// or not; a tunnel's MTU is bounded by its underlay's; a bridge's MTU follows
+// its ports until somebody sets it to another value; a tunnel's port loses its
+// isolation with its bridge, and one that is up without isolation is a loop,
+// which is recorded; a deleted namespace takes its port along; removing what is
+// not there succeeds; a wiped filter lets everything pass.
+//
+// A ping between two hosts succeeds exactly if tunnels, flood lists, filters,
+// bridges, ports and namespaces of both are right in both directions and the
+// network does not lose it. It takes no time.
+package fake

@@ -1,0 +1,178 @@
+package fake
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// RTT is what every ping takes.
+const RTT = time.Millisecond
+
+// Driver implements hostops.Driver on a Host. It is safe for concurrent use.
+type Driver struct {
+	host    *Host
+	changed chan struct{}
+}
+
+var _ hostops.Driver = (*Driver)(nil)
+
+// Open takes the host; it wraps hostops.ErrBusy if another driver has it.
+func (h *Host) Open() (*Driver, error) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	if h.driver != nil {
+		return nil, fmt.Errorf("lock host: %w", hostops.ErrBusy)
+	}
+	h.driver = &Driver{host: h, changed: make(chan struct{}, 1)}
+	return h.driver, nil
+}
+
+func (d *Driver) signal() {
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Check implements hostops.Driver: a fake host lacks nothing.
+func (d *Driver) Check(context.Context) []hostops.Problem { return nil }
+
+// Observe implements hostops.Driver.
+func (d *Driver) Observe(ctx context.Context, _ bool) (hostops.State, error) {
+	if err := ctx.Err(); err != nil {
+		return hostops.State{}, err
+	}
+	return locked(d.host, func() hostops.State { return d.host.state }), nil
+}
+
+// Apply implements hostops.Driver.
+func (d *Driver) Apply(ctx context.Context, op hostops.Op) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return locked(d.host, func() error {
+		d.host.writes++
+		if err := d.host.applyOp(op); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		return nil
+	})
+}
+
+// Changed implements hostops.Driver.
+func (d *Driver) Changed() <-chan struct{} { return d.changed }
+
+// Addresses implements hostops.Driver.
+func (d *Driver) Addresses(context.Context) ([]hostops.Address, error) {
+	return locked(d.host, func() []hostops.Address {
+		var out []hostops.Address
+		for _, name := range slices.Sorted(maps.Keys(d.host.state.Others)) {
+			o := d.host.state.Others[name]
+			for _, p := range o.Addresses {
+				out = append(out, hostops.Address{Device: name, Prefix: p, MTU: o.MTU, Up: o.Up})
+			}
+		}
+		return out
+	}), nil
+}
+
+// Close implements hostops.Driver.
+func (d *Driver) Close() error {
+	d.host.net.mu.Lock()
+	defer d.host.net.mu.Unlock()
+	if d.host.driver == d {
+		d.host.driver = nil
+	}
+	return nil
+}
+
+// Ping implements hostops.Driver. It answers at once or not before ctx ends.
+func (d *Driver) Ping(ctx context.Context, vpc string, to netip.Addr, size int) (time.Duration, error) {
+	answered, err := d.ping(hostops.NamespaceOf(vpc), to, size)
+	if err == nil && !answered {
+		<-ctx.Done()
+		err = fmt.Errorf("%w: %w", hostops.ErrNoAnswer, ctx.Err())
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ping %s in VPC %s: %w", to, vpc, err)
+	}
+	return RTT, nil
+}
+
+func (d *Driver) ping(namespace string, to netip.Addr, size int) (bool, error) {
+	n := d.host.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	from, ok := d.host.state.Namespaces[namespace]
+	if !ok || from.Owner == 0 {
+		return false, os.ErrNotExist
+	}
+	if from.Port == nil || !from.Port.Up || len(from.Port.Addresses) == 0 {
+		return false, syscall.ENETUNREACH
+	}
+	if size > from.Port.MTU {
+		return false, syscall.EMSGSIZE
+	}
+	source := from.Port.Addresses[0].Addr()
+	for h := range n.vteps[vtep{from.Owner, to}] {
+		if h == d.host || (n.reaches(d.host, h, namespace, to, size) && n.reaches(h, d.host, namespace, source, size)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// reaches reports whether a frame of size bytes for the VTEP address to goes
+// from one host's namespace to the other's.
+func (n *Network) reaches(from, to *Host, namespace string, dst netip.Addr, size int) bool {
+	out, in := from.state.Namespaces[namespace], to.state.Namespaces[namespace]
+	if !from.attached(out, size) || !to.attached(in, size) || out.Owner != in.Owner ||
+		!slices.ContainsFunc(in.Port.Addresses, func(p netip.Prefix) bool { return p.Addr() == dst }) {
+		return false
+	}
+	for _, v6 := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		name := hostops.TunnelOf(out.Owner, v6)
+		s, r := from.state.Devices[name], to.state.Devices[name]
+		if !forwards(s, size) || !forwards(r, size) || s.Port != r.Port || n.cuts[[2]netip.Addr{s.Local, r.Local}] {
+			continue
+		}
+		if _, listed := s.Flood[r.Local]; listed && to.passes(hostops.Source{VNI: s.VNI, Addr: s.Local}) &&
+			from.hasLocal(s.Underlay, s.Local) == nil && to.hasLocal(r.Underlay, r.Local) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// forwards reports whether a tunnel carries frames.
+func forwards(d hostops.Device, size int) bool {
+	return d.Kind == hostops.KindTunnel && d.Up && d.Master != "" && size <= d.MTU
+}
+
+// attached reports whether a namespace's port takes part in its bridge.
+func (h *Host) attached(n hostops.Namespace, size int) bool {
+	if n.Port == nil || !n.Port.Up || size > n.Port.MTU {
+		return false
+	}
+	p := h.state.Devices[n.Port.Peer]
+	b := h.state.Devices[p.Master]
+	return p.Up && p.Master != "" && b.Up && size <= p.MTU && size <= b.MTU
+}
+
+// passes asks the filter.
+func (h *Host) passes(s hostops.Source) bool {
+	f := h.state.Filter
+	if _, guarded := f.VNIs[s.VNI]; f.Port == 0 || !guarded {
+		return true
+	}
+	_, ok := f.Sources[s]
+	return ok
+}

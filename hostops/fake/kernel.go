@@ -1,0 +1,397 @@
+package fake
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// What follows is the kernel: callers hold net.mu.
+
+func (h *Host) taken(name string) bool {
+	_, ours := h.state.Devices[name]
+	_, other := h.state.Others[name]
+	return ours || other
+}
+
+// holder reports whether a tunnel, ours or not, has this VNI, port and family.
+func (h *Host) holder(v cluster.VNI, port uint16, v6 bool) bool {
+	for _, d := range h.state.Devices {
+		if d.Kind == hostops.KindTunnel && d.VNI == v && d.Port == port && d.Local.Is6() == v6 {
+			return true
+		}
+	}
+	for _, o := range h.state.Others {
+		if o.Kind == hostops.KindTunnel && o.VNI == v && o.Port == port && o.V6 == v6 {
+			return true
+		}
+	}
+	return false
+}
+
+// set changes one of our devices.
+func (h *Host) set(name string, f func(*hostops.Device)) error {
+	d, ok := h.state.Devices[name]
+	if !ok {
+		return syscall.ENODEV
+	}
+	f(&d)
+	h.state.Devices[name] = d
+	if d.Master != "" {
+		h.follow(d.Master)
+	}
+	return nil
+}
+
+func (h *Host) setMTU(name string, mtu int) error {
+	d, ok := h.state.Devices[name]
+	if !ok {
+		return syscall.ENODEV
+	}
+	if d.Kind == hostops.KindTunnel {
+		if under, ok := h.state.Others[d.Underlay]; ok && mtu > under.MTU-hostops.Overhead(d.Local) {
+			return syscall.EINVAL
+		}
+	}
+	if d.Kind == hostops.KindBridge && d.MTU != mtu {
+		h.explicit[name] = true
+	}
+	return h.set(name, func(d *hostops.Device) { d.MTU = mtu })
+}
+
+// follow gives a bridge the least MTU of its ports, unless it was set.
+func (h *Host) follow(bridge string) {
+	b, ok := h.state.Devices[bridge]
+	if !ok || h.explicit[bridge] {
+		return
+	}
+	least := 0
+	for _, d := range h.state.Devices {
+		if d.Master == bridge && (least == 0 || d.MTU < least) {
+			least = d.MTU
+		}
+	}
+	for _, port := range b.Ports {
+		if mtu := h.state.Others[port].MTU; least == 0 || mtu < least {
+			least = mtu
+		}
+	}
+	if least != 0 {
+		b.MTU = least
+		h.state.Devices[bridge] = b
+	}
+}
+
+// detach takes a foreign device out of its bridge.
+func (h *Host) detach(port string) {
+	for name, d := range h.state.Devices {
+		if i := slices.Index(d.Ports, port); i >= 0 {
+			d.Ports = slices.Delete(slices.Clone(d.Ports), i, i+1)
+			h.state.Devices[name] = d
+			h.follow(name)
+		}
+	}
+}
+
+func (h *Host) deleteDevice(name string) {
+	d, ok := h.state.Devices[name]
+	if !ok {
+		return
+	}
+	delete(h.state.Devices, name)
+	delete(h.explicit, name)
+	switch d.Kind {
+	case hostops.KindBridge:
+		for port, p := range h.state.Devices {
+			if p.Master == name {
+				p.Master, p.Isolated, p.Pinned = "", false, cluster.MAC{}
+				h.state.Devices[port] = p
+			}
+		}
+	case hostops.KindPort:
+		for ns, n := range h.state.Namespaces {
+			if n.Port != nil && n.Port.Peer == name {
+				h.forget(n)
+				n.Port = nil
+				h.state.Namespaces[ns] = n
+			}
+		}
+	}
+}
+
+func (h *Host) deleteNamespace(name string) {
+	n := h.state.Namespaces[name]
+	h.forget(n)
+	delete(h.state.Namespaces, name)
+	if n.Port != nil {
+		h.deleteDevice(n.Port.Peer)
+	}
+}
+
+// forget takes a namespace's addresses out of the network's index.
+func (h *Host) forget(n hostops.Namespace) {
+	if n.Port == nil {
+		return
+	}
+	for _, a := range n.Port.Addresses {
+		h.index(vtep{n.Owner, a.Addr()}, false)
+	}
+}
+
+func (h *Host) index(v vtep, add bool) {
+	hosts := h.net.vteps[v]
+	if add {
+		if hosts == nil {
+			hosts = map[*Host]struct{}{}
+			h.net.vteps[v] = hosts
+		}
+		hosts[h] = struct{}{}
+		return
+	}
+	if delete(hosts, h); len(hosts) == 0 {
+		delete(h.net.vteps, v)
+	}
+}
+
+func (h *Host) address(namespace string, p netip.Prefix, add bool) {
+	n, ok := h.state.Namespaces[namespace]
+	if !ok || n.Port == nil {
+		return
+	}
+	port := *n.Port
+	i := slices.Index(port.Addresses, p)
+	port.Addresses = slices.Clone(port.Addresses)
+	switch {
+	case add && i < 0:
+		port.Addresses = append(port.Addresses, p)
+	case !add && i >= 0:
+		port.Addresses = slices.Delete(port.Addresses, i, i+1)
+	}
+	n.Port = &port
+	h.state.Namespaces[namespace] = n
+	h.index(vtep{n.Owner, p.Addr()}, add)
+}
+
+// applyOp counts loops: a tunnel's port that forwards and is not isolated.
+func (h *Host) applyOp(op hostops.Op) error {
+	err := h.apply(op)
+	switch op.(type) {
+	case hostops.SetUp, hostops.SetMaster:
+		if d := h.state.Devices[op.On().Object]; d.Kind == hostops.KindTunnel && d.Up && d.Master != "" && !d.Isolated {
+			h.loops++
+		}
+	}
+	return err
+}
+
+// apply performs one operation as the Linux driver does.
+func (h *Host) apply(op hostops.Op) error {
+	name := op.On().Object
+	switch op := op.(type) {
+	case hostops.CreateBridge:
+		return h.create(name, hostops.Device{Kind: hostops.KindBridge, Owner: op.Owner, MTU: 1500})
+	case hostops.CreateTunnel:
+		return h.createTunnel(op)
+	case hostops.SetUnderlay:
+		if err := h.hasLocal(op.Underlay, op.Local); err != nil {
+			return err
+		}
+		return h.set(name, func(d *hostops.Device) {
+			d.Local, d.Underlay = op.Local, op.Underlay
+			d.MTU = min(d.MTU, h.state.Others[op.Underlay].MTU-hostops.Overhead(op.Local))
+		})
+	case hostops.SetBridge, hostops.SetQuiet:
+		return h.set(name, func(d *hostops.Device) { d.Quiet = true })
+	case hostops.SetLearning:
+		return h.set(name, func(d *hostops.Device) { d.Learning = true })
+	case hostops.SetOwner:
+		return h.set(name, func(d *hostops.Device) { d.Owner = op.Owner })
+	case hostops.SetAlias:
+		return h.set(name, func(d *hostops.Device) { d.Alias = op.Alias })
+	case hostops.SetMTU:
+		return h.setMTU(name, op.MTU)
+	case hostops.SetMaster:
+		if _, ok := h.state.Devices[op.Bridge]; !ok {
+			return syscall.ENODEV
+		}
+		return h.set(name, func(d *hostops.Device) { d.Master, d.Isolated, d.Pinned = op.Bridge, false, cluster.MAC{} })
+	case hostops.SetIsolated:
+		return h.set(name, func(d *hostops.Device) { d.Isolated = true })
+	case hostops.SetUp:
+		return h.set(name, func(d *hostops.Device) { d.Up = true })
+	case hostops.SetDown:
+		return h.set(name, func(d *hostops.Device) { d.Up = false })
+	case hostops.PinMAC:
+		return h.set(name, func(d *hostops.Device) { d.Pinned = op.MAC })
+	case hostops.DeleteDevice:
+		if _, foreign := h.state.Others[name]; foreign {
+			return hostops.ErrForeign
+		}
+		h.deleteDevice(name)
+	case hostops.DeleteDevices:
+		for _, n := range slices.Sorted(maps.Keys(h.state.Devices)) {
+			if d, ok := h.state.Devices[n]; ok && d.Owner == op.Owner {
+				h.deleteDevice(n)
+			}
+		}
+	case hostops.AddPeer:
+		return h.addPeer(op)
+	case hostops.RemovePeer:
+		if d, ok := h.state.Devices[name]; ok {
+			delete(d.Flood, op.Peer)
+		}
+	default:
+		return h.applyNamespace(op)
+	}
+	return nil
+}
+
+func (h *Host) create(name string, d hostops.Device) error {
+	if old, ok := h.state.Devices[name]; ok && old.Owner == d.Owner {
+		return nil
+	}
+	if h.taken(name) {
+		return hostops.ErrForeign
+	}
+	h.state.Devices[name] = d
+	return nil
+}
+
+func (h *Host) hasLocal(device string, local netip.Addr) error {
+	o, ok := h.state.Others[device]
+	if !ok {
+		return syscall.ENODEV
+	}
+	if !slices.ContainsFunc(o.Addresses, func(p netip.Prefix) bool { return p.Addr() == local }) {
+		return syscall.EADDRNOTAVAIL
+	}
+	return nil
+}
+
+func (h *Host) createTunnel(op hostops.CreateTunnel) error {
+	if err := h.hasLocal(op.Underlay, op.Local); err != nil {
+		return err
+	}
+	if !h.taken(op.Object) && h.holder(op.VNI, op.Port, op.Local.Is6()) {
+		return hostops.ErrForeign
+	}
+	return h.create(op.Object, hostops.Device{
+		Kind: hostops.KindTunnel, Owner: op.Owner, VNI: op.VNI, Local: op.Local, Underlay: op.Underlay, Port: op.Port,
+		Learning: true, MTU: h.state.Others[op.Underlay].MTU - hostops.Overhead(op.Local), Flood: map[netip.Addr]struct{}{},
+	})
+}
+
+func (h *Host) addPeer(op hostops.AddPeer) error {
+	d, ok := h.state.Devices[op.Object]
+	if !ok {
+		return syscall.ENODEV
+	}
+	if d.Local.Is6() != op.Peer.Is6() {
+		return syscall.EAFNOSUPPORT
+	}
+	d.Flood[op.Peer] = struct{}{}
+	return nil
+}
+
+func (h *Host) applyNamespace(op hostops.Op) error {
+	name := op.On().Object
+	switch op := op.(type) {
+	case hostops.CreateNamespace:
+		n, ok := h.state.Namespaces[name]
+		if ok && n.Owner != op.Owner {
+			return hostops.ErrForeign
+		}
+		if !ok {
+			h.state.Namespaces[name] = hostops.Namespace{Owner: op.Owner}
+		}
+	case hostops.SetNamespace:
+		n, ok := h.state.Namespaces[name]
+		if !ok {
+			return syscall.ENOENT
+		}
+		n.Quiet, n.Filtered = true, true
+		h.state.Namespaces[name] = n
+	case hostops.DeleteNamespace:
+		if n, ok := h.state.Namespaces[name]; ok && n.Owner == 0 {
+			return hostops.ErrForeign
+		}
+		h.deleteNamespace(name)
+	case hostops.CreatePort:
+		n, ok := h.state.Namespaces[op.Namespace]
+		if !ok {
+			return syscall.ENOENT
+		}
+		if h.taken(name) || n.Port != nil {
+			return hostops.ErrForeign
+		}
+		h.state.Devices[name] = hostops.Device{Kind: hostops.KindPort, Owner: op.Owner, MTU: 1500}
+		n.Port = &hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500}
+		h.state.Namespaces[op.Namespace] = n
+	case hostops.SetPort:
+		n, ok := h.state.Namespaces[name]
+		if !ok || n.Port == nil {
+			return syscall.ENOENT
+		}
+		p := *n.Port
+		p.MTU, p.Up = op.MTU, true
+		n.Port = &p
+		h.state.Namespaces[name] = n
+	case hostops.AddAddress:
+		if n, ok := h.state.Namespaces[name]; !ok || n.Port == nil {
+			return syscall.ENOENT
+		}
+		h.address(name, op.Address, true)
+	case hostops.RemoveAddress:
+		h.address(name, op.Address, false)
+	default:
+		return h.applyFilter(op)
+	}
+	return nil
+}
+
+func (h *Host) applyFilter(op hostops.Op) error {
+	f := &h.state.Filter
+	switch op := op.(type) {
+	case hostops.CreateFilter:
+		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields,
+			VNIs: map[cluster.VNI]struct{}{}, Sources: map[hostops.Source]struct{}{}}
+		return nil
+	case hostops.DeleteFilter:
+		*f = hostops.Filter{}
+		return nil
+	case hostops.Shield:
+		if f.Shields == nil {
+			f.Shields = map[cluster.VNI]netip.Prefix{}
+		}
+		f.Exists = true
+		f.Shields[op.VNI] = op.Network
+		return nil
+	case hostops.Unshield:
+		delete(f.Shields, op.VNI)
+		return nil
+	}
+	if f.Port == 0 {
+		return syscall.ENOENT
+	}
+	switch op := op.(type) {
+	case hostops.Allow:
+		for _, a := range op.Sources {
+			f.Sources[hostops.Source{VNI: op.VNI, Addr: a}] = struct{}{}
+		}
+	case hostops.Deny:
+		for _, a := range op.Sources {
+			delete(f.Sources, hostops.Source{VNI: op.VNI, Addr: a})
+		}
+	case hostops.Guard:
+		f.VNIs[op.VNI] = struct{}{}
+	case hostops.Unguard:
+		delete(f.VNIs, op.VNI)
+	default:
+		return hostops.ErrUnsupported
+	}
+	return nil
+}

@@ -1,0 +1,217 @@
+// Package hosttest is the suite that every hostops driver passes.
+//
+// It drives one host whose kernel the driver's tests provide, tampers with it
+// behind the driver's back, and holds the driver to what hostops promises: the
+// first pass makes everything, the second nothing, tampering is noticed without
+// being asked for and repaired and counted, what is somebody else's stays as it
+// was, and what is ours goes without a trace.
+package hosttest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Kernel is a host, as an administrator sees it. When a test begins it has,
+// loopback aside, the devices Underlays with their addresses, up, and nothing
+// else.
+type Kernel interface {
+	// Open starts a driver on the host; the suite closes it.
+	Open() (hostops.Driver, error)
+
+	// Devices are the names of all devices but loopback, sorted.
+	Devices() []string
+	// Namespaces are the names of all pinned namespaces, sorted.
+	Namespaces() []string
+	// HasFilter reports whether the table hostops.FilterName is there.
+	HasFilter() bool
+
+	DeleteDevice(name string) error
+	SetMTU(name string, mtu int) error
+	SetUp(name string, up bool) error
+	SetIsolated(name string, yes bool) error
+	SetMaster(name, bridge string) error // "" takes it out
+	AddPeer(tunnel string, peer netip.Addr) error
+	RemovePeer(tunnel string, peer netip.Addr) error
+	RemoveAddress(namespace string, p netip.Prefix) error
+	DeleteNamespace(name string) error
+	// WipeFilter removes all tables of all families.
+	WipeFilter() error
+
+	// AddDevice makes a device that is not ours: a bridge, a tunnel, or by
+	// default a veth.
+	AddDevice(name string, o hostops.Other) error
+	AddNamespace(name string) error
+}
+
+// Underlays are the devices of a fresh Kernel.
+func Underlays() []hostops.Address {
+	var out []hostops.Address
+	for _, a := range []struct{ device, prefix string }{
+		{"u0", "192.0.2.1/24"}, {"u0", "2001:db8::1/64"}, {"u1", "198.51.100.1/24"}, {"u1", "2001:db8:1::1/64"},
+	} {
+		out = append(out, hostops.Address{Device: a.device, Prefix: netip.MustParsePrefix(a.prefix), MTU: 1500, Up: true})
+	}
+	return out
+}
+
+// Port is the UDP port of the suite's tunnels.
+const Port = 4789
+
+// MakeVPC is VPC number n with two peers over both families.
+func MakeVPC(n int) hostops.VPC {
+	v := hostops.VPC{
+		Name: fmt.Sprintf("net%c", 'a'+n), VNI: cluster.VNI(10000 + n), MTU: 1430, VTEP: netip.MustParsePrefix("10.100.0.1/16"),
+	}
+	for _, local := range []string{"192.0.2.1", "2001:db8::1"} {
+		t := hostops.Tunnel{Local: netip.MustParseAddr(local), Device: "u0", Port: Port}
+		for i := range 2 {
+			t.Peers = append(t.Peers, hostops.Peer{Node: fmt.Sprint("n", i), Underlay: Peer(i, t.Local.Is6())})
+		}
+		v.Tunnels = append(v.Tunnels, t)
+	}
+	return v
+}
+
+// Peer is the underlay address of peer number i.
+func Peer(i int, v6 bool) netip.Addr {
+	if v6 {
+		return netip.MustParseAddr(fmt.Sprintf("2001:db8:2::%x", 0x10+i))
+	}
+	return netip.AddrFrom4([4]byte{203, 0, 113, byte(10 + i)})
+}
+
+// Run is the suite; newKernel makes a fresh host for each test.
+func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
+	for _, tt := range []struct {
+		name string
+		run  func(*testing.T, *bench)
+	}{
+		{"idempotent", idempotent},
+		{"adopted", adopted},
+		{"busy", busy},
+		{"peers change", peersChange},
+		{"underlay moves", underlayMoves},
+		{"tampering is repaired", tampering},
+		{"clashes", clashes},
+		{"overlapping VPCs", overlapping},
+		{"teardown leaves nothing", teardown},
+		{"VPC is remade under another VNI", renumbered},
+		{"missing underlay", missingUnderlay},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.run(t, newBench(t, newKernel(t)))
+		})
+	}
+}
+
+// bench is a kernel with a reconciler on it.
+type bench struct {
+	t      *testing.T
+	kernel Kernel
+	driver hostops.Driver
+	host   *hostops.Host
+}
+
+func newBench(t *testing.T, k Kernel) *bench {
+	b := &bench{t: t, kernel: k}
+	b.open()
+	t.Cleanup(func() { must(t, b.driver.Close()) })
+	return b
+}
+
+func (b *bench) open() {
+	b.t.Helper()
+	d, err := b.kernel.Open()
+	must(b.t, err)
+	b.driver = d
+	b.host, err = hostops.New(hostops.Config{Driver: d})
+	must(b.t, err)
+}
+
+func (b *bench) pass(full bool, vpcs ...hostops.VPC) hostops.Report {
+	return b.host.Reconcile(b.t.Context(), hostops.Desired{VPCs: vpcs}, full)
+}
+
+// converge makes passes, one for each change, until all VPCs are ready, and
+// returns the repairs.
+func (b *bench) converge(vpcs ...hostops.VPC) (repairs int) {
+	b.t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		r := b.pass(false, vpcs...)
+		repairs += r.Repairs
+		if !slices.ContainsFunc(vpcs, func(v hostops.VPC) bool { return !r.Ready[v.Name] }) && len(r.Problems) == 0 {
+			break
+		}
+		select {
+		case <-b.driver.Changed():
+		case <-deadline:
+			b.t.Fatalf("not converged: problems %v, applied %v", r.Problems, r.Applied)
+		}
+	}
+	if r := b.pass(true, vpcs...); len(r.Applied) > 0 || len(r.Problems) > 0 {
+		b.t.Fatalf("full pass after convergence applied %v, problems %v", r.Applied, r.Problems)
+	}
+	b.settle()
+	return repairs
+}
+
+// settle takes a signal that is left over.
+func (b *bench) settle() {
+	select {
+	case <-b.driver.Changed():
+	default:
+	}
+}
+
+// changed waits for the driver's signal.
+func (b *bench) changed(what string) {
+	b.t.Helper()
+	select {
+	case <-b.driver.Changed():
+	case <-time.After(5 * time.Second):
+		b.t.Fatalf("%s: not noticed", what)
+	}
+}
+
+func (b *bench) state() hostops.State {
+	b.t.Helper()
+	s, err := b.driver.Observe(b.t.Context(), true)
+	must(b.t, err)
+	return s.Clone()
+}
+
+func diff(want, got hostops.State) string {
+	return cmp.Diff(want, got, values())
+}
+
+func values() cmp.Options {
+	return cmp.Options{
+		cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty(),
+		cmpopts.SortSlices(netip.Prefix.Compare),
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) silent(full bool, vpcs ...hostops.VPC) {
+	b.t.Helper()
+	if r := b.pass(full, vpcs...); len(r.Applied) > 0 || len(r.Problems) > 0 || r.Repairs > 0 {
+		b.t.Errorf("pass (full: %v) applied %v, problems %v, repairs %d; want none", full, r.Applied, r.Problems, r.Repairs)
+	}
+}

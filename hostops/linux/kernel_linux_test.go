@@ -1,0 +1,214 @@
+package linux
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/hostops/hosttest"
+)
+
+// kernel is a network namespace that tests tamper with.
+type kernel struct {
+	t   testing.TB
+	ns  netns.NsHandle
+	dir string
+	nl  *netlink.Handle
+}
+
+func newKernel(t testing.TB) kernel {
+	t.Helper()
+	k := kernel{t: t, ns: newNS(t), dir: pinDir(t)}
+	var err error
+	k.nl, err = netlink.NewHandleAt(k.ns)
+	must(t, err)
+	t.Cleanup(k.nl.Close)
+	return k
+}
+
+func TestSuite(t *testing.T) {
+	hosttest.Run(t, func(t *testing.T) hosttest.Kernel {
+		k := newKernel(t)
+		for _, a := range hosttest.Underlays() {
+			if k.nl.LinkAdd(veth(a.Device, a.MTU)) == nil {
+				must(t, k.SetUp(a.Device, a.Up))
+				must(t, k.SetUp(a.Device+"p", a.Up))
+			}
+			must(t, k.addAddress(a.Device, a.Prefix))
+		}
+		return k
+	})
+}
+
+func veth(name string, mtu int) *netlink.Veth {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, mtu
+	return &netlink.Veth{LinkAttrs: attrs, PeerName: name + "p"}
+}
+
+func (k kernel) Open() (hostops.Driver, error) {
+	d, err := New(Config{Namespace: int(k.ns), PinDir: k.dir})
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (k kernel) link(name string) netlink.Link {
+	k.t.Helper()
+	l, err := k.nl.LinkByName(name)
+	must(k.t, err)
+	return l
+}
+
+func (k kernel) Devices() []string {
+	k.t.Helper()
+	links, err := k.nl.LinkList()
+	must(k.t, err)
+	var out []string
+	for _, l := range links {
+		if l.Attrs().Name != "lo" {
+			out = append(out, l.Attrs().Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (k kernel) Namespaces() []string {
+	k.t.Helper()
+	entries, err := os.ReadDir(k.dir)
+	must(k.t, err)
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+func (k kernel) nft() *nftables.Conn {
+	k.t.Helper()
+	cc, err := nftables.New(nftables.WithNetNSFd(int(k.ns)))
+	must(k.t, err)
+	return cc
+}
+
+func (k kernel) HasFilter() bool {
+	k.t.Helper()
+	for _, f := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyBridge} {
+		ts, err := k.nft().ListTablesOfFamily(f)
+		must(k.t, err)
+		if slices.ContainsFunc(ts, func(t *nftables.Table) bool { return t.Name == hostops.FilterName }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (k kernel) WipeFilter() error {
+	cc := k.nft()
+	cc.FlushRuleset()
+	return cc.Flush()
+}
+
+func (k kernel) DeleteDevice(name string) error        { return k.nl.LinkDel(k.link(name)) }
+func (k kernel) SetMTU(name string, mtu int) error     { return k.nl.LinkSetMTU(k.link(name), mtu) }
+func (k kernel) SetIsolated(name string, y bool) error { return k.nl.LinkSetIsolated(k.link(name), y) }
+
+func (k kernel) SetUp(name string, up bool) error {
+	if up {
+		return k.nl.LinkSetUp(k.link(name))
+	}
+	return k.nl.LinkSetDown(k.link(name))
+}
+
+func (k kernel) SetMaster(name, bridge string) error {
+	if bridge == "" {
+		return k.nl.LinkSetNoMaster(k.link(name))
+	}
+	return k.nl.LinkSetMaster(k.link(name), k.link(bridge))
+}
+
+func (k kernel) flood(tunnel string, peer netip.Addr) *netlink.Neigh {
+	return &netlink.Neigh{
+		LinkIndex: k.link(tunnel).Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT | netlink.NUD_NOARP,
+		Flags: netlink.NTF_SELF, HardwareAddr: make(net.HardwareAddr, 6), IP: peer.AsSlice(),
+	}
+}
+
+func (k kernel) AddPeer(tunnel string, peer netip.Addr) error {
+	return k.nl.NeighAppend(k.flood(tunnel, peer))
+}
+
+func (k kernel) RemovePeer(tunnel string, peer netip.Addr) error {
+	return k.nl.NeighDel(k.flood(tunnel, peer))
+}
+
+// inside is a handle in a pinned namespace.
+func (k kernel) inside(namespace string) *netlink.Handle {
+	k.t.Helper()
+	ns, err := netns.GetFromPath(k.dir + "/" + namespace)
+	must(k.t, err)
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	must(k.t, err)
+	return h
+}
+
+func (k kernel) RemoveAddress(namespace string, p netip.Prefix) error {
+	h := k.inside(namespace)
+	defer h.Close()
+	l, err := h.LinkByName(inner)
+	if err != nil {
+		return err
+	}
+	return h.AddrDel(l, address(p))
+}
+
+func address(p netip.Prefix) *netlink.Addr {
+	return &netlink.Addr{
+		IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Flags: unix.IFA_F_NODAD,
+	}
+}
+
+func (k kernel) addAddress(device string, p netip.Prefix) error {
+	return k.nl.AddrAdd(k.link(device), address(p))
+}
+
+func (k kernel) DeleteNamespace(name string) error {
+	path := k.dir + "/" + name
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+func (k kernel) AddNamespace(name string) error {
+	path := k.dir + "/" + name
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	return unix.Mount("/proc/self/fd/"+strconv.Itoa(int(newNS(k.t))), path, "none", unix.MS_BIND, "")
+}
+
+func (k kernel) AddDevice(name string, o hostops.Other) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, o.MTU
+	switch o.Kind {
+	case hostops.KindBridge:
+		return k.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
+	case hostops.KindTunnel:
+		return k.nl.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(o.VNI), Port: int(o.Port), Learning: true})
+	}
+	return k.nl.LinkAdd(veth(name, o.MTU))
+}
