@@ -19,8 +19,8 @@ import (
 type Config struct {
 	// Name of the member, its node's name.
 	Name string
-	// DataDir is made with mode 0700. It needs 256 MiB of free space, since etcd
-	// lays out 123 MiB at once.
+	// DataDir is made with mode 0700. It needs 256 MiB of free space the first
+	// time, since etcd lays out 123 MiB at once, and 64 MiB later.
 	DataDir string
 	// ListenClient and ListenPeer are where to serve, ports not zero.
 	ListenClient, ListenPeer []netip.AddrPort

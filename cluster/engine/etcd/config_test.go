@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,6 +91,15 @@ func TestPreflight(t *testing.T) {
 		t.Errorf("locked twice: %v", err)
 	}
 	unlock()
+	if n := needed(dir); n != 256<<20 {
+		t.Errorf("an empty directory needs %d MiB", n>>20)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "member"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n := needed(dir); n != 64<<20 {
+		t.Errorf("a directory with data needs %d MiB", n>>20)
+	}
 	unlock, err = preflight(dir)
 	if err != nil {
 		t.Fatalf("not unlocked: %v", err)

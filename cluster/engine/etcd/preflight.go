@@ -8,9 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// minFree is what must be free on the disk of the data directory, in bytes:
-// twice what etcd lays out when it starts.
-const minFree = 256 << 20
+// What must be free on the disk of the data directory, in bytes: twice what
+// etcd lays out when it starts the first time, or the next segment of its log.
+const (
+	minFreeNew = 256 << 20
+	minFree    = 64 << 20
+)
 
 // preflight makes the data directory ready and locks it for this process, so
 // that what is wrong is said before etcd fails in its own way (it waits for
@@ -31,15 +34,23 @@ func preflight(dir string) (unlock func(), err error) {
 		unlock()
 		return nil, fmt.Errorf("is in use by another process, stop that first: %w", err)
 	}
-	if err := checkFree(dir, minFree); err != nil {
+	if err := checkFree(dir, needed(dir)); err != nil {
 		unlock()
 		return nil, err
 	}
 	return unlock, nil
 }
 
-// checkFree looks at an empty store's needs; one with data has laid its log
-// out already, but still needs room to go on.
+// needed is what must be free: a store that ran here before has laid its log
+// out already, and must not be kept from starting by a disk that has filled up
+// a little since.
+func needed(dir string) uint64 {
+	if _, err := os.Stat(filepath.Join(dir, "member")); err == nil {
+		return minFree
+	}
+	return minFreeNew
+}
+
 func checkFree(dir string, want uint64) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
