@@ -1,0 +1,176 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshvpc/meshvpc/integration/lab"
+)
+
+// Site is a cluster on a lab, run by the commands that an operator types.
+type Site struct {
+	Lab    *lab.Lab
+	Server string // the host that runs the control plane
+	// Race holds environment for the services, for tests.
+	Env []string
+}
+
+// Meshvpc runs a meshvpc command on a host and returns what it printed. A
+// command that fails is an error with its words.
+func (s *Site) Meshvpc(ctx context.Context, host string, args ...string) (string, error) {
+	var out, words bytes.Buffer
+	code, err := s.Lab.Exec(ctx, lab.Command{
+		Host: host, Argv: append([]string{"meshvpc"}, args...), Stdout: &out, Stderr: &words,
+	})
+	if err != nil {
+		return "", err
+	}
+	if code != 0 {
+		return out.String(), fmt.Errorf("meshvpc %s on %s: exit %d: %s", strings.Join(args, " "), host, code, strings.TrimSpace(words.String()))
+	}
+	return out.String(), nil
+}
+
+// JSON runs a meshvpc command with -o json and decodes what it printed.
+func (s *Site) JSON(ctx context.Context, v any, host string, args ...string) error {
+	out, err := s.Meshvpc(ctx, host, append(args, "-o", "json")...)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		return fmt.Errorf("read what meshvpc %s printed: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+var (
+	serverService = lab.Service{Name: "server", Argv: []string{"meshvpc", "server"}}
+	agentService  = lab.Service{Name: "agent", Argv: []string{"meshvpc", "agent"}}
+)
+
+// Found makes the cluster on the server's host and waits until its store
+// answers.
+func (s *Site) Found(ctx context.Context) error {
+	h, err := s.Lab.Host(ctx, s.Server)
+	if err != nil {
+		return err
+	}
+	if _, err := s.Meshvpc(ctx, s.Server, "cluster", "init", "--name", h.Name, "--datacenter", h.Datacenter, "--underlay", lab.UnderlayDevice); err != nil {
+		return err
+	}
+	if err := s.start(ctx, s.Server, serverService, agentService); err != nil {
+		return err
+	}
+	return s.Until(ctx, func() error {
+		_, err := s.Meshvpc(ctx, s.Server, "cluster", "status", "--timeout", "2s")
+		return err
+	})
+}
+
+// Join makes hosts nodes of the cluster, side by side, and starts their
+// agents.
+func (s *Site) Join(ctx context.Context, hosts ...string) error {
+	server, err := s.Lab.Host(ctx, s.Server)
+	if err != nil {
+		return err
+	}
+	address := netip.AddrPortFrom(server.Underlay[0].Addr(), 2379).String()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for _, name := range hosts {
+		g.Go(func() error {
+			h, err := s.Lab.Host(ctx, name)
+			if err != nil {
+				return err
+			}
+			if _, err := s.Meshvpc(ctx, name, "cluster", "join", address, "--name", h.Name, "--datacenter", h.Datacenter, "--underlay", lab.UnderlayDevice); err != nil {
+				return err
+			}
+			return s.start(ctx, name, agentService)
+		})
+	}
+	return g.Wait()
+}
+
+func (s *Site) start(ctx context.Context, host string, services ...lab.Service) error {
+	for i := range services {
+		services[i].Env = s.Env
+	}
+	if err := s.Lab.SetServices(ctx, host, services...); err != nil {
+		return err
+	}
+	return s.Lab.StartServices(ctx, host, "")
+}
+
+// Node is a line of `meshvpc node list -o json`.
+type Node struct {
+	Node       string `json:"node"`
+	Datacenter string `json:"datacenter"`
+	Underlay   string `json:"underlay"`
+	State      string `json:"state"`
+	Live       bool   `json:"live"`
+}
+
+// AwaitNodes waits until n nodes are live.
+func (s *Site) AwaitNodes(ctx context.Context, n int) error {
+	return s.Until(ctx, func() error {
+		var nodes []Node
+		if err := s.JSON(ctx, &nodes, s.Server, "node", "list"); err != nil {
+			return err
+		}
+		live := 0
+		for _, n := range nodes {
+			if n.Live && n.State == "active" {
+				live++
+			}
+		}
+		if live != n {
+			return fmt.Errorf("%d of %d nodes are live", live, n)
+		}
+		return nil
+	})
+}
+
+// Until tries f, at growing distances up to 200 ms, until it succeeds or ctx
+// ends; then the error is f's last.
+func (s *Site) Until(ctx context.Context, f func() error) error {
+	wait := 20 * time.Millisecond
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("%w (gave up: %w)", err, ctx.Err())
+		case <-t.C:
+		}
+		wait = min(wait*3/2, 200*time.Millisecond)
+	}
+}
+
+// Pairs pings every ordered pair of workloads and sums up.
+func (s *Site) Pairs(ctx context.Context, workloads []lab.Workload, count int) (sent, lost int, err error) {
+	for _, from := range workloads {
+		for _, to := range workloads {
+			if from.Name == to.Name {
+				continue
+			}
+			r, err := s.Lab.Ping(ctx, lab.Ping{Host: from.Host, Workload: from.Name, To: to.Prefixes[0].Addr(), Count: count})
+			if err != nil {
+				return sent, lost, err
+			}
+			sent, lost = sent+r.Sent, lost+r.Lost
+		}
+	}
+	return sent, lost, nil
+}
