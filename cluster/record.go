@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,6 +52,22 @@ func (t *Time) UnmarshalText(b []byte) error {
 	}
 	*t = At(v)
 	return nil
+}
+
+// MarshalJSON writes MarshalText's form: the one of the embedded time.Time would
+// be taken otherwise.
+func (t Time) MarshalJSON() ([]byte, error) {
+	b, err := t.MarshalText()
+	return slices.Concat([]byte{'"'}, b, []byte{'"'}), err
+}
+
+// UnmarshalJSON reads a string as UnmarshalText does; null is the zero time.
+func (t *Time) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("%w time %s: want a string", ErrInvalid, CleanText(string(b)))
+	}
+	return t.UnmarshalText([]byte(s))
 }
 
 // MaxRecord is the largest record in bytes; larger ones are refused unread.
