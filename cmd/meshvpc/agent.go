@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/watcher"
+)
+
+// The agent's share of a host's memory: the collector works harder from
+// agentMemory bytes on, and before that lets the heap grow by agentGC percent.
+const (
+	agentMemory = 30 << 20
+	agentGC     = 50
+)
+
+// endpointsEvery is how often the agent asks the servers which servers there
+// are.
+const endpointsEvery = 45 * time.Second
+
+func (p *program) agentCommand() *cli.Command {
+	c := p.verb("agent", "", "keep this host's part of every VPC as the records say", []cli.Flag{
+		&cli.StringFlag{Name: "config", Usage: "agent `FILE` (default " + hostDirs().agent() + ")"},
+		logLevelFlag(),
+	}, p.agent)
+	c.Description = "meshvpc agent\nmeshvpc agent --log-level debug"
+	return c
+}
+
+func (p *program) agent(ctx context.Context, c *cli.Context) error {
+	debug.SetGCPercent(agentGC)
+	debug.SetMemoryLimit(agentMemory)
+	cfg, err := readAgent(c.String("config"))
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(p.err, c.String("log-level"), cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	driver, err := readyDriver(ctx, log)
+	if err != nil {
+		return err
+	}
+	err = p.watch(ctx, cfg, driver, log)
+	if closed := driver.Close(); err == nil && closed != nil {
+		err = fmt.Errorf("stop agent: %w", closed)
+	}
+	log.Info("agent stopped", zap.Error(err))
+	return err
+}
+
+// readyDriver opens this host's network stack, and refuses a host that cannot
+// carry VPCs.
+func readyDriver(ctx context.Context, log *zap.Logger) (hostops.Driver, error) {
+	driver, err := newDriver(log)
+	if err != nil {
+		return nil, fmt.Errorf("start agent: %w", err)
+	}
+	problems := driver.Check(ctx)
+	if len(problems) == 0 {
+		return driver, nil
+	}
+	text := problems[0].Reason
+	for _, more := range problems[1:] {
+		text += "; " + more.Reason
+	}
+	if err := driver.Close(); err != nil {
+		log.Warn("close driver", zap.Error(err))
+	}
+	return nil, failed("run the agent as root on a host whose kernel has vxlan, bridge, veth and nftables", "start agent: %s", text)
+}
+
+// watch runs the host agent until ctx ends. A store that does not answer is no
+// reason to stop: the agent works from its cache.
+func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Driver, log *zap.Logger) error {
+	var underlay []watcher.UnderlaySpec
+	for _, word := range cfg.Underlay {
+		spec, err := watcher.ParseUnderlay(word)
+		if err != nil {
+			return err
+		}
+		underlay = append(underlay, spec)
+	}
+	urls := make([]string, len(cfg.Endpoints))
+	for i, e := range cfg.Endpoints {
+		hp, err := hostPort(e, clientPort)
+		if err != nil {
+			return err
+		}
+		urls[i] = "http://" + hp
+	}
+	cli, err := client.Dial(client.Config{Endpoints: urls, SyncInterval: endpointsEvery, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer cli.Close()
+	d := hostDirs()
+	agent, err := watcher.New(watcher.Config{
+		Node: cfg.Node, NodeID: cfg.ID, Driver: driver, Underlay: underlay,
+		Store:  store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
+		Hint:   func() netip.Addr { return towards(cfg.Endpoints) },
+		Cache:  d.cache(),
+		Socket: d.socket(),
+		BootID: bootID(), OS: osName(), Version: version(), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("agent starts", zap.String("node", cfg.Node), zap.Strings("endpoints", cfg.Endpoints), zap.String("version", version()))
+	return agent.Run(ctx)
+}
+
+// towards is the address that this host reaches the first of the endpoints
+// from that it has a route to. No packet is sent. Names are not resolved: that
+// could take long.
+func towards(endpoints []string) netip.Addr {
+	for _, e := range endpoints {
+		hp, err := hostPort(e, clientPort)
+		if err != nil {
+			continue
+		}
+		ap, err := netip.ParseAddrPort(hp)
+		if err != nil {
+			continue
+		}
+		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(ap))
+		if err != nil {
+			continue
+		}
+		local := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+		_ = conn.Close() // nothing was sent
+		return local
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+func (p *program) clusterCommand() *cli.Command {
+	return p.noun("cluster", "make a cluster, join it, look at its store",
+		[]string{
+			"meshvpc cluster init --datacenter skynet",
+			"meshvpc cluster init --datacenter skynet --name jhoster1 --underlay 192.168.1.5=203.0.113.7",
+			"meshvpc cluster join [2001:db8::1]:2379 --datacenter hetzner",
+			"meshvpc cluster join 203.0.113.7 --datacenter hetzner --name gold-hoster-01 --underlay eth0",
+			"meshvpc cluster status",
+			"meshvpc cluster members -o json",
+			"eval \"$(meshvpc cluster env)\" && etcdctl get --prefix /meshvpc/v1/nodes/",
+			"meshvpc cluster env",
+		},
+		p.clusterInitCommand(), p.clusterJoinCommand(),
+		p.verb("status", "", "the store's health: leader, quorum, members", storeFlags(), p.withStore(p.clusterStatus)),
+		p.verb("members", "", "list the servers", storeFlags(), p.withStore(p.clusterMembers)),
+		p.verb("env", "", "print the environment for etcdctl", []cli.Flag{configFlag(), outputFlag()}, p.clusterEnv),
+	)
+}
+
+// clusterReport is `cluster status -o json`.
+type clusterReport struct {
+	Engine   string         `json:"engine"`
+	Leader   string         `json:"leader"`
+	Quorum   bool           `json:"quorum"`
+	Members  []serverReport `json:"members"`
+	Warnings []string       `json:"warnings"`
+}
+
+type serverReport struct {
+	Name       string   `json:"name"`
+	Datacenter string   `json:"datacenter"`
+	Voter      bool     `json:"voter"`
+	Healthy    bool     `json:"healthy"`
+	Lag        uint64   `json:"lag"` // log entries behind the leader
+	Endpoints  []string `json:"endpoints"`
+}
+
+func (p *program) clusterStatus(ctx context.Context, c *cli.Context, s *session) error {
+	r, err := clusterHealth(ctx, s)
+	if err != nil {
+		return err
+	}
+	err = p.print(c, r, func(w io.Writer) {
+		fmt.Fprintf(w, "engine: %s\nleader: %s\nquorum: %s\n\n", r.Engine, orText(r.Leader, "none"), yesNo(r.Quorum))
+		serverTable(w, r.Members)
+		for _, warning := range r.Warnings {
+			fmt.Fprintf(w, "\nwarning: %s\n", warning)
+		}
+	})
+	if err == nil && !r.Quorum {
+		return exitCode(exitNotSo)
+	}
+	return err
+}
+
+func (p *program) clusterMembers(ctx context.Context, c *cli.Context, s *session) error {
+	r, err := clusterHealth(ctx, s)
+	if err != nil {
+		return err
+	}
+	return p.print(c, r.Members, func(w io.Writer) { serverTable(w, r.Members) })
+}
+
+func serverTable(w io.Writer, members []serverReport) {
+	var rows [][]string
+	for _, m := range members {
+		rows = append(rows, []string{m.Name, m.Datacenter, yesNo(m.Voter), yesNo(m.Healthy), fmt.Sprint(m.Lag), strings.Join(m.Endpoints, " ")})
+	}
+	columns(w, []string{"server", "datacenter", "voter", "healthy", "lag", "endpoints"}, rows)
+}
+
+// clusterHealth asks every server for its state. A linearizable read proves
+// the quorum.
+func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
+	r := clusterReport{Engine: "etcd", Members: []serverReport{}, Warnings: []string{}}
+	records, _, err := store.List[*cluster.Server](ctx, s.store, cluster.PrefixSrvs)
+	if err != nil {
+		return r, err
+	}
+	r.Quorum = true
+	datacenter := map[string]string{}
+	for _, it := range records {
+		datacenter[last(it.Key)] = clean(it.Value.Datacenter)
+	}
+	callCtx, cancel := context.WithTimeout(ctx, s.call)
+	defer cancel()
+	members, err := s.cli.MemberList(callCtx)
+	if err != nil {
+		return r, fmt.Errorf("list servers: %w", err)
+	}
+	var applied []uint64
+	var newest uint64
+	for _, m := range members.Members {
+		name := clean(m.Name)
+		status := serverStatus(ctx, s, m.ClientURLs)
+		report := serverReport{Name: name, Datacenter: datacenter[name], Voter: !m.IsLearner, Healthy: status != nil, Endpoints: m.ClientURLs}
+		if status != nil && status.Leader == m.ID {
+			r.Leader = name
+		}
+		index := uint64(0)
+		if status != nil {
+			index = status.RaftAppliedIndex
+		}
+		applied, newest = append(applied, index), max(newest, index)
+		r.Members = append(r.Members, report)
+	}
+	for i, m := range r.Members {
+		if m.Healthy {
+			r.Members[i].Lag = newest - applied[i]
+		} else {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: start \"meshvpc server\" on it", m.Name))
+		}
+	}
+	r.Warnings = append(r.Warnings, voterWarnings(r.Members)...)
+	return r, nil
+}
+
+func serverStatus(ctx context.Context, s *session, urls []string) *clientv3.StatusResponse {
+	for _, u := range urls {
+		ctx, cancel := context.WithTimeout(ctx, min(s.call, defaultCall/2))
+		status, err := s.cli.Status(ctx, u)
+		cancel()
+		if err == nil {
+			return status
+		}
+	}
+	return nil
+}
+
+// voterWarnings says what the loss of one server would mean.
+func voterWarnings(members []serverReport) []string {
+	voters := 0
+	for _, m := range members {
+		if m.Voter {
+			voters++
+		}
+	}
+	if voters < 3 {
+		return []string{fmt.Sprintf("%d voter: its loss stops changes until it is back; traffic goes on", voters)}
+	}
+	return nil
+}
+
+// clusterEnv prints what etcdctl needs to speak to the store.
+func (p *program) clusterEnv(_ context.Context, c *cli.Context) error {
+	s, err := openSession(clientPath(c.String("config")), 0)
+	if err != nil {
+		return err
+	}
+	defer s.cli.Close()
+	env := map[string]string{"ETCDCTL_ENDPOINTS": strings.Join(s.cli.Endpoints(), ",")}
+	return p.print(c, env, func(w io.Writer) {
+		fmt.Fprintf(w, "export ETCDCTL_ENDPOINTS=%s\n", env["ETCDCTL_ENDPOINTS"])
+	})
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// joinHost writes an address as others dial it.
+func joinHost(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }

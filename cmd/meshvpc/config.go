@@ -1,0 +1,183 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// Ports of the store (clients, peers).
+const (
+	clientPort = 2379
+	peerPort   = 2380
+)
+
+// clientConfig is client.yaml: how a command finds the store.
+type clientConfig struct {
+	Endpoints []string `json:"endpoints"` // host:port
+}
+
+// agentConfig is agent.yaml.
+type agentConfig struct {
+	Node      string   `json:"node"`
+	ID        string   `json:"id"`
+	Endpoints []string `json:"endpoints"`
+	// Underlay is where tunnels end: device names, or addresses
+	// BIND[=ADVERTISE], at most one a family. Empty: found by itself.
+	Underlay []string `json:"underlay,omitempty"`
+	LogLevel string   `json:"log_level,omitempty"` // debug, info, warn, error
+}
+
+// serverConfig is server.yaml.
+type serverConfig struct {
+	Name        string   `json:"name"`
+	Datacenter  string   `json:"datacenter"`
+	Engine      string   `json:"engine"` // etcd
+	DataDir     string   `json:"data_dir"`
+	Listen      []string `json:"listen"`       // host:port, for clients
+	Advertise   []string `json:"advertise"`    // host:port, what clients dial
+	ListenPeers []string `json:"listen_peers"` // host:port, for other servers
+	LogLevel    string   `json:"log_level,omitempty"`
+	// Bootstrap is what the first start of the first server writes into the
+	// empty store.
+	Bootstrap *bootstrap `json:"bootstrap,omitempty"`
+}
+
+// bootstrap is what `cluster init` decided.
+type bootstrap struct {
+	Cluster      string           `json:"cluster"`
+	ClusterID    string           `json:"cluster_id"`
+	NodeID       string           `json:"node_id"`
+	UnderlayPort uint16           `json:"underlay_port"`
+	VNIs         cluster.VNIRange `json:"vni_range"`
+}
+
+// dirs are the host's directories, each settable by an environment variable.
+type dirs struct{ config, state, run string }
+
+func hostDirs() dirs {
+	return dirs{
+		config: envOr("MESHVPC_CONFIG_DIR", defaultDirs.config),
+		state:  envOr("MESHVPC_STATE_DIR", defaultDirs.state),
+		run:    envOr("MESHVPC_RUN_DIR", defaultDirs.run),
+	}
+}
+
+func (d dirs) agent() string  { return filepath.Join(d.config, "agent.yaml") }
+func (d dirs) server() string { return filepath.Join(d.config, "server.yaml") }
+func (d dirs) client() string { return filepath.Join(d.config, "client.yaml") }
+func (d dirs) socket() string { return filepath.Join(d.run, "agent.sock") }
+func (d dirs) cache() string  { return filepath.Join(d.state, "agent-cache.json") }
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// clientPath is the client file: the one named, else $MESHVPC_CONFIG, else the
+// host's.
+func clientPath(named string) string {
+	if named != "" {
+		return named
+	}
+	return envOr("MESHVPC_CONFIG", hostDirs().client())
+}
+
+// readConfig reads a YAML file into v; a field that v does not have is an
+// error that names it.
+func readConfig(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read config: %w", err)
+	}
+	if err := yaml.UnmarshalStrict(b, v); err != nil {
+		return &refusal{exitFailed, fmt.Errorf("read config %s: %w", path, err), "mend that file"}
+	}
+	return nil
+}
+
+// writeConfig replaces a file; it holds the old or the new text, whenever the
+// power fails.
+func writeConfig(path string, v any) error {
+	b, err := yaml.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write config %s: %w", path, err)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("write config: %w", err)
+	}
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*") // of mode 0600
+	if err != nil {
+		return fmt.Errorf("write config: %w", err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write config: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
+}
+
+// readAgent reads the host's agent.yaml, or the file named.
+func readAgent(path string) (agentConfig, error) {
+	var a agentConfig
+	if path == "" {
+		path = hostDirs().agent()
+	}
+	if err := readConfig(path, &a); err != nil {
+		return a, notJoined(err)
+	}
+	if err := cluster.CheckNodeName(a.Node); err != nil || a.ID == "" || len(a.Endpoints) == 0 {
+		return a, failed("mend that file, or join the host anew", "read config %s: node, id and endpoints are required", path)
+	}
+	return a, nil
+}
+
+// notJoined is a configuration file that is not there.
+func notJoined(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return &refusal{exitFailed, err,
+		`make this host a node: "meshvpc cluster init --datacenter DC" for the first, "meshvpc cluster join ADDR --datacenter DC" for the others`}
+}
+
+// hostPort reads "host", "host:port", "2001:db8::1" or "[2001:db8::1]:port".
+func hostPort(s string, port int) (string, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return net.JoinHostPort(a.String(), strconv.Itoa(port)), nil
+	}
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		host, p, err = net.SplitHostPort(net.JoinHostPort(s, strconv.Itoa(port)))
+	}
+	n, numeric := strconv.ParseUint(p, 10, 16)
+	if err != nil || host == "" || numeric != nil || n == 0 {
+		return "", usage("want an address or a name, with or without :port, like [2001:db8::1]:2379", "invalid store address %q", s)
+	}
+	return net.JoinHostPort(host, p), nil
+}
+
+// randomID is an id that no other node or cluster has.
+func randomID() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails, since Go 1.24
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/integration/demo"
+	"github.com/meshvpc/meshvpc/integration/lab"
+)
+
+// labWait is how long a lab may take to be ready.
+const labWait = 2 * time.Minute
+
+// labCommands is the noun lab.
+func (p *program) labCommands() []*cli.Command {
+	fault := p.noun("fault", "break a host or the underlay, and mend it", nil,
+		p.labFault("kill", "HOST", "SIGKILL its processes; what they made in the kernel stays", true, onServices((*lab.Lab).Kill)),
+		p.labFault("start", "HOST", "start them again", true, onServices((*lab.Lab).StartServices)),
+		p.labFault("freeze", "HOST", "SIGSTOP its processes", true, onServices((*lab.Lab).Freeze)),
+		p.labFault("thaw", "HOST", "SIGCONT them", true, onServices((*lab.Lab).Thaw)),
+		p.labFault("cut", "HOST|DC [HOST|DC]", "drop all packets between two sides, or between one and the rest", false,
+			func(ctx context.Context, l *lab.Lab, c *cli.Context) error {
+				return l.Cut(ctx, c.Args().Get(0), c.Args().Get(1))
+			}),
+		p.labFault("heal", "", "end all cuts", false,
+			func(ctx context.Context, l *lab.Lab, _ *cli.Context) error { return l.Heal(ctx) }),
+		p.labFault("readdress", "HOST", "move it to another underlay address", false,
+			func(ctx context.Context, l *lab.Lab, c *cli.Context) error {
+				_, err := l.Readdress(ctx, c.Args().First())
+				return err
+			}),
+		p.labFault("poweroff", "HOST|DC", "kill its processes and destroy its namespaces; its disk stays", false,
+			func(ctx context.Context, l *lab.Lab, c *cli.Context) error { return l.PowerOff(ctx, c.Args().First()) }),
+		p.labFault("boot", "HOST|DC", "start it with an empty kernel and its old disk", false,
+			func(ctx context.Context, l *lab.Lab, c *cli.Context) error { return l.Boot(ctx, c.Args().First()) }),
+	)
+	noun := p.noun("lab", "hosts as network namespaces on this machine, to try things out",
+		[]string{
+			"meshvpc lab demo",
+			"meshvpc lab up --hosts 3",
+			"meshvpc lab status",
+			"meshvpc lab exec jhoster1 -- meshvpc vpc create vpc1 --members all",
+			"meshvpc lab workload jhoster1 web --vpc vpc1 --ip 10.10.11.1/24",
+			"meshvpc lab exec jhoster1 --workload web -- ping -c 3 10.10.11.2",
+			"meshvpc lab fault kill jhoster1 --only agent",
+			"meshvpc lab fault cut hetzner skynet",
+			"meshvpc lab stranger -- ip address",
+			"meshvpc lab down",
+		},
+		p.labDemoCommand(),
+		p.verb("up", "", "make a lab, a cluster in it, and keep it running", []cli.Flag{
+			&cli.IntFlag{Name: "hosts", Value: 3, Usage: "how many"},
+			&cli.IntFlag{Name: "datacenters", Usage: "how many (default: the article's two, or three)"},
+			&cli.StringFlag{Name: "underlay", Value: string(lab.IPv6), Usage: "ipv6, ipv4 or dual"},
+			labFlag(lab.DefaultName), timeoutFlag(labWait, "how long to wait until it is ready"), outputFlag(),
+		}, p.labUp),
+		p.verb("down", "", "end a lab; nothing of it stays", []cli.Flag{labFlag(lab.DefaultName), outputFlag()}, p.labDown),
+		p.verb("status", "", "the hosts of a lab and what runs on them", []cli.Flag{labFlag(lab.DefaultName), outputFlag()}, p.labStatus),
+		p.verb("exec", "HOST -- CMD...", "run a command on a host, or in a workload of it", []cli.Flag{
+			labFlag(lab.DefaultName), &cli.StringFlag{Name: "workload", Usage: "`NAME` of a workload of the host"}}, p.labExec),
+		p.verb("workload", "HOST NAME", "make a namespace with a port in a VPC", []cli.Flag{labFlag(lab.DefaultName),
+			&cli.StringFlag{Name: "vpc", Usage: "`V` to be in (required)"},
+			&cli.StringSliceFlag{Name: "ip", Usage: "`ADDRESS/LENGTH`; may be repeated (required)"}, outputFlag()}, p.labWorkload),
+		fault,
+		p.verb("stranger", "-- CMD...", "run a command on the underlay, where no node is", []cli.Flag{labFlag(lab.DefaultName)}, p.labStranger),
+	)
+	fault.Action = func(*cli.Context) error { return missingCommand([]string{"lab", "fault"}, fault.Subcommands) }
+	return []*cli.Command{noun}
+}
+
+func labFlag(name string) cli.Flag {
+	return &cli.StringFlag{Name: "lab", Value: name, Usage: "`NAME` of the lab", EnvVars: []string{"MESHVPC_LAB"}}
+}
+
+// labFault is a verb of `lab fault`.
+func (p *program) labFault(name, args, text string, only bool, do func(context.Context, *lab.Lab, *cli.Context) error) *cli.Command {
+	flags := []cli.Flag{labFlag(lab.DefaultName)}
+	if only {
+		flags = append(flags, &cli.StringFlag{Name: "only", Usage: "agent or server"})
+	}
+	return p.verb(name, args, text, flags, func(ctx context.Context, c *cli.Context) error {
+		if o := c.String("only"); o != "" && o != "agent" && o != "server" {
+			return usage("want agent or server", "invalid --only %q", o)
+		}
+		l, err := openLab(c)
+		if err != nil {
+			return err
+		}
+		return do(ctx, l, c)
+	})
+}
+
+// onServices applies a method of the lab to the host and the service named.
+func onServices(do func(*lab.Lab, context.Context, string, string) error) func(context.Context, *lab.Lab, *cli.Context) error {
+	return func(ctx context.Context, l *lab.Lab, c *cli.Context) error {
+		return do(l, ctx, c.Args().First(), c.String("only"))
+	}
+}
+
+func openLab(c *cli.Context) (*lab.Lab, error) { return lab.Open(c.String("lab")) }
+
+func (p *program) labUp(ctx context.Context, c *cli.Context) error {
+	hosts, err := lab.Topology(c.Int("hosts"), c.Int("datacenters"), false)
+	if err != nil {
+		return &refusal{exitUsage, err, ""}
+	}
+	wait, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
+	defer cancel()
+	bar := p.progress()
+	defer bar.done()
+	bar.show("lab %s: making %d hosts and a cluster of them", c.String("lab"), len(hosts))
+	l, err := lab.Start(wait, lab.Config{Name: c.String("lab"), Hosts: hosts, Underlay: lab.Underlay(c.String("underlay")), Detached: true})
+	if err != nil {
+		return err
+	}
+	if err := raise(wait, l, hosts); err != nil {
+		down, stop := context.WithTimeout(context.WithoutCancel(ctx), labWait)
+		defer stop()
+		if undone := l.Down(down); undone != nil {
+			p.warn("%v", undone)
+		}
+		return err
+	}
+	bar.done()
+	return p.labStatus(ctx, c)
+}
+
+// raise makes a cluster of a lab's hosts and waits until every agent is live.
+func raise(ctx context.Context, l *lab.Lab, hosts []lab.HostConfig) error {
+	site := &demo.Site{Lab: l, Server: hosts[0].Name}
+	if err := site.Found(ctx); err != nil {
+		return err
+	}
+	var others []string
+	for _, h := range hosts[1:] {
+		others = append(others, h.Name)
+	}
+	if err := site.Join(ctx, others...); err != nil {
+		return err
+	}
+	return site.AwaitNodes(ctx, len(hosts))
+}
+
+func (p *program) labDown(ctx context.Context, c *cli.Context) error {
+	if err := lab.Down(ctx, c.String("lab")); err != nil {
+		return err
+	}
+	v := struct {
+		Lab  string `json:"lab"`
+		Down bool   `json:"down"`
+	}{c.String("lab"), true}
+	return p.print(c, v, func(w io.Writer) { fmt.Fprintf(w, "lab %s is gone\n", v.Lab) })
+}
+
+func (p *program) labStatus(ctx context.Context, c *cli.Context) error {
+	l, err := openLab(c)
+	if err != nil {
+		return err
+	}
+	s, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	return p.print(c, s, func(w io.Writer) {
+		fmt.Fprintf(w, "lab %s, underlay %s, MTU %d\n", s.Name, s.Underlay, s.MTU)
+		var rows [][]string
+		for _, h := range s.Hosts {
+			state := "off"
+			if h.On {
+				state = "on"
+			}
+			var services, workloads []string
+			for _, svc := range h.Services {
+				services = append(services, svc.Name+" "+svc.State)
+			}
+			for _, wl := range h.Workloads {
+				workloads = append(workloads, fmt.Sprintf("%s (%s %s)", wl.Name, wl.VPC, joinText(wl.Prefixes)))
+			}
+			rows = append(rows, []string{h.Name, h.Datacenter, joinText(h.Underlay), state, strings.Join(services, ", "), strings.Join(workloads, ", ")})
+		}
+		columns(w, []string{"host", "datacenter", "underlay", "power", "services", "workloads"}, rows)
+		for _, cut := range s.Cuts {
+			fmt.Fprintf(w, "cut: %s – %s\n", cut.A, orText(cut.B, "everybody else"))
+		}
+	})
+}
+
+func joinText[T fmt.Stringer](list []T) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = v.String()
+	}
+	return strings.Join(words, " ")
+}
+
+func (p *program) labExec(ctx context.Context, c *cli.Context) error {
+	args := c.Args().Slice()
+	return p.execIn(ctx, c, lab.Command{Host: args[0], Workload: c.String("workload"), Argv: args[1:]})
+}
+
+func (p *program) labStranger(ctx context.Context, c *cli.Context) error {
+	return p.execIn(ctx, c, lab.Command{Host: lab.Stranger, Argv: c.Args().Slice()})
+}
+
+// execIn runs a command with this process's stdio, hands signals on, and ends
+// with its exit code.
+func (p *program) execIn(ctx context.Context, c *cli.Context, cmd lab.Command) error {
+	l, err := openLab(c)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Signals = p.in, p.out, p.err, signals
+	code, err := l.Exec(context.WithoutCancel(ctx), cmd)
+	if err == nil && code != 0 {
+		return exitCode(code)
+	}
+	return err
+}
+
+func (p *program) labWorkload(ctx context.Context, c *cli.Context) error {
+	w := lab.Workload{Host: c.Args().Get(0), Name: c.Args().Get(1), VPC: c.String("vpc")}
+	if err := cluster.CheckVPCName(w.VPC); err != nil {
+		return &refusal{exitUsage, err, "name the VPC by --vpc"}
+	}
+	if len(c.StringSlice("ip")) == 0 {
+		return usage("give --ip ADDRESS/LENGTH", "workload %s has no address", w.Name)
+	}
+	for _, ip := range c.StringSlice("ip") {
+		prefix, err := netip.ParsePrefix(ip)
+		if err != nil {
+			return usage("want an address with its length, like 10.10.11.1/24", "invalid --ip %q", ip)
+		}
+		w.Prefixes = append(w.Prefixes, prefix)
+	}
+	l, err := openLab(c)
+	if err != nil {
+		return err
+	}
+	if err := l.AddWorkload(ctx, w); err != nil {
+		return err
+	}
+	return p.print(c, w, func(out io.Writer) {
+		fmt.Fprintf(out, "workload %s on %s is in VPC %s with %s\n", w.Name, w.Host, w.VPC, joinText(w.Prefixes))
+	})
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+func (p *program) nodeCommand() *cli.Command {
+	return p.noun("node", "the machines of the cluster",
+		[]string{
+			"meshvpc node list",
+			"meshvpc node show gold-hoster-01 -o yaml",
+			"meshvpc node set gold-hoster-01 --label rack=a1 --label disk=",
+			"meshvpc node remove gold-hoster-02",
+			"meshvpc node purge --yes",
+		},
+		p.verb("list", "", "list the nodes", storeFlags(), p.withStore(p.nodeList)),
+		p.verb("show", "N", "all about one node", storeFlags(), p.withStore(p.nodeShow)),
+		p.verb("set", "N", "change a node", storeFlags(
+			&cli.StringSliceFlag{Name: "label", Usage: "`KEY=VALUE` to set, KEY= to remove; may be repeated"}), p.withStore(p.nodeSet)),
+		p.verb("remove", "N", "take a node out of the cluster for good", waitFlags(time.Minute, yesFlag(),
+			&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until its tunnels are gone"}), p.withStore(p.nodeRemove)),
+		p.verb("purge", "", "remove from this host all that is meshvpc's, without the store", []cli.Flag{yesFlag(), outputFlag()}, p.nodePurge),
+	)
+}
+
+// nodeReport is an element of `node list -o json`.
+type nodeReport struct {
+	Node       string            `json:"node"`
+	Name       string            `json:"name"`
+	Datacenter string            `json:"datacenter"`
+	Underlay   string            `json:"underlay"`
+	State      cluster.NodeState `json:"state"`
+	Live       bool              `json:"live"`
+	Version    string            `json:"version"`
+	OS         string            `json:"os,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Problems   []string          `json:"problems,omitempty"`
+}
+
+func nodeOf(v *store.View, it store.Item[*cluster.Node]) nodeReport {
+	name := last(it.Key)
+	r := nodeReport{Node: name, Name: name, Datacenter: clean(it.Value.Datacenter), State: it.Value.State, Labels: it.Value.Labels,
+		Live: v.Has(cluster.KeyLive(name)), Underlay: "-"}
+	if s, ok := store.At[*cluster.NodeStatus](v, cluster.KeyNodeStatus(name)); ok && s.Value.NodeID == it.Value.ID {
+		r.Underlay, r.Version, r.OS = s.Value.Underlay.String(), clean(s.Value.Version), clean(s.Value.OS)
+		for _, problem := range s.Value.Problems {
+			r.Problems = append(r.Problems, clean(problem))
+		}
+	}
+	return r
+}
+
+// nodeKeys finds the status records of the nodes in v.
+func nodeKeys(v *store.View) []string {
+	var keys []string
+	for it := range store.Below[*cluster.Node](v, cluster.PrefixNodes) {
+		keys = append(keys, cluster.KeyNodeStatus(last(it.Key)))
+	}
+	if len(keys) > manyStatuses {
+		return []string{cluster.PrefixStat}
+	}
+	return keys
+}
+
+func (p *program) nodeList(ctx context.Context, c *cli.Context, s *session) error {
+	v, err := s.read(ctx, nodeKeys, cluster.PrefixNodes, cluster.PrefixLive)
+	if err != nil {
+		return err
+	}
+	p.warnUnreadable(v)
+	list := []nodeReport{}
+	for it := range store.Below[*cluster.Node](v, cluster.PrefixNodes) {
+		list = append(list, nodeOf(v, it))
+	}
+	return p.print(c, list, func(w io.Writer) {
+		var rows [][]string
+		for _, n := range list {
+			rows = append(rows, []string{n.Node, n.Datacenter, n.Underlay, string(n.State), yesNo(n.Live), n.Version})
+		}
+		columns(w, []string{"node", "datacenter", "underlay", "state", "live", "version"}, rows)
+	})
+}
+
+// nodeDetail is `node show -o json`.
+type nodeDetail struct {
+	nodeReport
+	ID     string       `json:"id"`
+	Joined cluster.Time `json:"joined"`
+	VPCs   []nodeVPC    `json:"vpcs"`
+}
+
+type nodeVPC struct {
+	VPC    string                  `json:"vpc"`
+	State  cluster.AssignmentState `json:"state"`
+	Ready  bool                    `json:"ready"`
+	Reason string                  `json:"reason,omitempty"`
+	VTEP   string                  `json:"vtep,omitempty"`
+}
+
+func (p *program) nodeShow(ctx context.Context, c *cli.Context, s *session) error {
+	name := c.Args().First()
+	v, err := s.read(ctx, nil, cluster.KeyNode(name), cluster.KeyLive(name), cluster.PrefixHost(name), cluster.PrefixStatus(name))
+	if err != nil {
+		return err
+	}
+	p.warnUnreadable(v)
+	it, ok := store.At[*cluster.Node](v, cluster.KeyNode(name))
+	if !ok {
+		return p.noNode(ctx, s, name)
+	}
+	d := nodeDetail{nodeReport: nodeOf(v, it), ID: clean(it.Value.ID), Joined: it.Value.Joined, VPCs: []nodeVPC{}}
+	for a := range store.Below[*cluster.HostVPC](v, cluster.PrefixHost(name)) {
+		part := nodeVPC{VPC: last(a.Key), State: a.Value.State}
+		if st, ok := store.At[*cluster.VPCStatus](v, cluster.KeyVPCStatus(name, part.VPC)); ok {
+			part.Ready, part.Reason = st.Value.Ready, clean(st.Value.Reason)
+			if st.Value.VTEP.IsValid() {
+				part.VTEP = st.Value.VTEP.String()
+			}
+		}
+		d.VPCs = append(d.VPCs, part)
+	}
+	return p.print(c, d, func(w io.Writer) {
+		fmt.Fprintf(w, "node:        %s\nid:          %s\ndatacenter:  %s\nstate:       %s\nlive:        %s\nunderlay:    %s\nos:          %s\nversion:     %s\njoined:      %s\n",
+			d.Node, d.ID, d.Datacenter, d.State, yesNo(d.Live), d.Underlay, orText(d.OS, "-"), orText(d.Version, "-"), d.Joined.Format(time.RFC3339))
+		for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
+			fmt.Fprintf(w, "label:       %s=%s\n", k, d.Labels[k])
+		}
+		for _, problem := range d.Problems {
+			fmt.Fprintf(w, "problem:     %s\n", problem)
+		}
+		if len(d.VPCs) == 0 {
+			return
+		}
+		var rows [][]string
+		for _, v := range d.VPCs {
+			rows = append(rows, []string{v.VPC, string(v.State), yesNo(v.Ready), v.VTEP, v.Reason})
+		}
+		fmt.Fprintln(w)
+		columns(w, []string{"vpc", "part", "ready", "vtep", "reason"}, rows)
+	})
+}
+
+// noNode says that there is no such node, and which there are.
+func (p *program) noNode(ctx context.Context, s *session, name string) error {
+	known, err := s.nodeNames(ctx)
+	if err != nil {
+		return err
+	}
+	return failed(nodesHint(known), "node %q does not exist", name)
+}
+
+func nodesHint(known []string) string {
+	if len(known) == 0 {
+		return "no node has joined yet: meshvpc cluster join"
+	}
+	return "the nodes are " + few(known)
+}
+
+// nodeNames lists the nodes that have not left, sorted.
+func (s *session) nodeNames(ctx context.Context) ([]string, error) {
+	items, _, err := store.List[*cluster.Node](ctx, s.store, cluster.PrefixNodes)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, it := range items {
+		if it.Value.State != cluster.NodeLeft {
+			names = append(names, last(it.Key))
+		}
+	}
+	return names, nil
+}
+
+func (p *program) nodeSet(ctx context.Context, c *cli.Context, s *session) error {
+	name, labels := c.Args().First(), c.StringSlice("label")
+	if len(labels) == 0 {
+		return usage("give --label KEY=VALUE", "nothing to set")
+	}
+	for _, l := range labels {
+		if _, _, ok := strings.Cut(l, "="); !ok {
+			return usage("want KEY=VALUE, or KEY= to remove it", "invalid label %q", l)
+		}
+	}
+	err := edit(ctx, s, cluster.KeyNode(name), func(n *cluster.Node) error {
+		if n.Labels == nil {
+			n.Labels = map[string]string{}
+		}
+		for _, l := range labels {
+			if k, v, _ := strings.Cut(l, "="); v == "" {
+				delete(n.Labels, k)
+			} else {
+				n.Labels[k] = v
+			}
+		}
+		return n.Validate()
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return p.noNode(ctx, s, name)
+	}
+	if err != nil {
+		return err
+	}
+	return p.nodeShow(ctx, c, s)
+}
+
+// nodeRemove commits the state left, and waits until the node is no member of
+// any VPC, so that every peer has been told to drop its tunnels.
+func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) error {
+	name := c.Args().First()
+	it, err := store.Get[*cluster.Node](ctx, s.store, cluster.KeyNode(name))
+	if errors.Is(err, store.ErrNotFound) {
+		return p.noNode(ctx, s, name)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := store.Get[*cluster.Server](ctx, s.store, cluster.KeyServer(name)); err == nil {
+		return failed("a server cannot be taken out yet", "remove node %s: it runs a server of the cluster", name)
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if it.Value.State != cluster.NodeLeft {
+		if err := p.confirm(c, "node", name); err != nil {
+			return err
+		}
+		if err := edit(ctx, s, it.Key, func(n *cluster.Node) error { n.State = cluster.NodeLeft; return nil }); err != nil {
+			return err
+		}
+	}
+	if c.Bool("no-wait") {
+		return p.printNodeRemoved(c, name, true)
+	}
+	wait, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
+	defer cancel()
+	left, err := s.awaitNodeGone(wait, name)
+	if ctx.Err() == nil && wait.Err() != nil {
+		return notSo("the controller takes it apart: see \"meshvpc status\"", "remove node %s: it is still a member of %s", name, orText(few(left), "its VPCs"))
+	}
+	if err != nil {
+		return err
+	}
+	return p.printNodeRemoved(c, name, false)
+}
+
+func (p *program) printNodeRemoved(c *cli.Context, name string, pending bool) error {
+	v := struct {
+		Node    string            `json:"node"`
+		State   cluster.NodeState `json:"state"`
+		Pending bool              `json:"pending"`
+	}{name, cluster.NodeLeft, pending}
+	return p.print(c, v, func(w io.Writer) {
+		fmt.Fprintf(w, "node %s is removed; its agent takes down what it has (if the host is off: \"meshvpc node purge\" there)\n", name)
+	})
+}
+
+// awaitNodeGone waits until no VPC has the node as a member, and returns those
+// that still had when ctx ended.
+func (s *session) awaitNodeGone(ctx context.Context, name string) (members []string, err error) {
+	err = s.follow(ctx, func(_ *store.Mirror, v *store.View) error {
+		if !v.Synced(cluster.PrefixVPCs) {
+			return nil
+		}
+		members = members[:0]
+		for it := range store.Below[*cluster.Member](v, cluster.PrefixVPCs) {
+			if k, err := cluster.ParseKey(it.Key); err == nil && k.Node == name {
+				members = append(members, k.VPC)
+			}
+		}
+		if len(members) == 0 {
+			return errLook
+		}
+		return nil
+	}, cluster.PrefixVPCs)
+	return members, err
+}
+
+// confirm asks for the name of what is to go, unless --yes was given.
+func (p *program) confirm(c *cli.Context, noun, name string) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	fmt.Fprintf(p.err, "type the name of the %s to confirm (%s): ", noun, name)
+	answer, err := bufio.NewReader(p.in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if err != nil {
+		fmt.Fprintln(p.err)
+	}
+	if strings.TrimSpace(answer) != name {
+		return usage("type the name, or give --yes", "%s %s stays: it was not confirmed", noun, name)
+	}
+	return nil
+}

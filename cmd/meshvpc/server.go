@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller"
+)
+
+func (p *program) serverCommand() *cli.Command {
+	c := p.verb("server", "", "run the store and the controller on this host", []cli.Flag{
+		&cli.StringFlag{Name: "config", Usage: "server `FILE` (default " + hostDirs().server() + ")"},
+		logLevelFlag(),
+	}, p.server)
+	c.Description = "meshvpc server\nmeshvpc server --log-level debug"
+	return c
+}
+
+func logLevelFlag() cli.Flag {
+	return &cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error (default info, or what the config file says)"}
+}
+
+func (p *program) server(ctx context.Context, c *cli.Context) error {
+	path := c.String("config")
+	if path == "" {
+		path = hostDirs().server()
+	}
+	var cfg serverConfig
+	if err := readConfig(path, &cfg); err != nil {
+		return notJoined(err)
+	}
+	log, err := newLogger(p.err, c.String("log-level"), cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, cfg, path, log)
+}
+
+// serve runs the engine and, once it serves, the controller, until ctx ends or
+// one of them fails. The controller ends first, so that it can step down.
+func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) error {
+	engine, err := newEngine(cfg, path, log)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error {
+		defer stopEngine()
+		err := engine.Run(engineCtx)
+		if err == nil && ctx.Err() == nil {
+			return errors.New("serve store: it ended")
+		}
+		return err
+	})
+	g.Go(func() error {
+		defer stopEngine()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-engine.Ready():
+		}
+		return control(ctx, cfg, engine.Endpoints(), log)
+	})
+	err = g.Wait()
+	log.Info("server stopped", zap.Error(err))
+	return err
+}
+
+func newEngine(cfg serverConfig, path string, log *zap.Logger) (*etcd.Engine, error) {
+	if err := cluster.CheckNodeName(cfg.Name); err != nil {
+		return nil, fmt.Errorf("read config %s: name: %w", path, err)
+	}
+	if cfg.Engine != "etcd" {
+		return nil, failed(`want "engine: etcd"`, "read config %s: unknown engine %q", path, cfg.Engine)
+	}
+	if cfg.DataDir == "" {
+		cfg.DataDir = filepath.Join(hostDirs().state, "store")
+	}
+	var parsed [3][]netip.AddrPort
+	for i, list := range []struct {
+		field  string
+		values []string
+	}{{"listen", cfg.Listen}, {"advertise", cfg.Advertise}, {"listen_peers", cfg.ListenPeers}} {
+		for _, v := range list.values {
+			a, err := netip.ParseAddrPort(v)
+			if err != nil {
+				return nil, failed("want address:port, like [2001:db8::1]:2379", "read config %s: %s: %w", path, list.field, err)
+			}
+			parsed[i] = append(parsed[i], a)
+		}
+	}
+	token := ""
+	if cfg.Bootstrap != nil {
+		token = cfg.Bootstrap.ClusterID
+	}
+	return etcd.New(etcd.Config{Name: cfg.Name, DataDir: cfg.DataDir, ListenClient: parsed[0], AdvertiseClient: parsed[1],
+		ListenPeer: parsed[2], ClusterToken: token, Logger: log})
+}
+
+// control writes the first records if the store is new, then runs the
+// controller.
+func control(ctx context.Context, cfg serverConfig, endpoints []string, log *zap.Logger) error {
+	cli, err := client.Dial(client.Config{Endpoints: endpoints, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer cli.Close()
+	kv := client.New(cli)
+	if err := retryUnavailable(ctx, func() error { return firstRecords(ctx, kv, cfg, time.Now()) }); err != nil {
+		return err
+	}
+	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log})
+	if err != nil {
+		return err
+	}
+	log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", endpoints))
+	return ctl.Run(ctx)
+}
+
+// retryUnavailable calls do again while the store does not answer, until ctx
+// ends, which is no error.
+func retryUnavailable(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, mvcc.ErrUnavailable) {
+			return err
+		}
+	}
+}
+
+// firstRecords writes what `cluster init` decided, each record only if it is
+// absent: config, this node, this server. A store with another cluster's
+// config is refused.
+func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Time) error {
+	b := cfg.Bootstrap
+	if b == nil {
+		return nil
+	}
+	s := store.New(kv, cluster.Identity{Role: cluster.Operator})
+	at := cluster.At(now)
+	err := createOnce(ctx, s, cluster.KeyConfig, &cluster.Config{Cluster: b.Cluster, ID: b.ClusterID, Era: 1,
+		UnderlayPort: b.UnderlayPort, VNIs: b.VNIs, Encryption: "none"},
+		func(c *cluster.Config) error {
+			if c.ID != b.ClusterID {
+				return failed("give server.yaml the data_dir of its own cluster", "start server: the store belongs to cluster %s, server.yaml to %s", clean(c.ID), b.ClusterID)
+			}
+			return nil
+		})
+	if err != nil {
+		return err
+	}
+	err = createOnce(ctx, s, cluster.KeyNode(cfg.Name), &cluster.Node{ID: b.NodeID, Datacenter: cfg.Datacenter,
+		State: cluster.NodeActive, Agent: true, Joined: at},
+		func(n *cluster.Node) error {
+			if n.ID != b.NodeID {
+				return failed("give one of the two another name", "start server: node name %s is taken by another host (id %s)", cfg.Name, clean(n.ID))
+			}
+			return nil
+		})
+	if err != nil || len(cfg.Advertise) == 0 {
+		return err
+	}
+	return createOnce(ctx, s, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
+		Address: cfg.Advertise[0], Voter: true, Why: "the first server", Joined: at},
+		func(*cluster.Server) error { return nil })
+}
+
+// createOnce writes a record unless there is one, which check may refuse.
+func createOnce[T cluster.Record](ctx context.Context, s *store.Store, key string, r T, check func(T) error) error {
+	it, err := store.Get[T](ctx, s, key)
+	if err == nil {
+		return check(it.Value)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	var c store.Change
+	store.Create(&c, key, r)
+	_, err = s.Commit(ctx, c)
+	if errors.Is(err, store.ErrConflict) {
+		if it, err = store.Get[T](ctx, s, key); err == nil {
+			return check(it.Value)
+		}
+	}
+	return err
+}
+
+// newLogger writes JSON lines to w from the first level given on.
+func newLogger(w io.Writer, levels ...string) (*zap.Logger, error) {
+	level := zapcore.InfoLevel
+	for _, l := range levels {
+		if l == "" {
+			continue
+		}
+		parsed, err := zapcore.ParseLevel(l)
+		if err != nil || parsed > zapcore.ErrorLevel {
+			return nil, usage("want debug, info, warn or error", "unknown log level %q", l)
+		}
+		level = parsed
+		break
+	}
+	enc := zap.NewProductionEncoderConfig()
+	enc.TimeKey, enc.EncodeTime = "time", zapcore.RFC3339NanoTimeEncoder
+	enc.EncodeDuration = zapcore.StringDurationEncoder
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(zapcore.AddSync(w)), level)
+	return zap.New(core), nil
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/watcher"
+)
+
+// statusStore is how long `status` waits for the store before it tells what
+// the agent of this host knows: with that, an answer within 2 s.
+const statusStore = 1500 * time.Millisecond
+
+func (p *program) statusCommand() *cli.Command {
+	c := p.verb("status", "", "what is wrong, and what mends it (exit 3 if anything is)", []cli.Flag{
+		&cli.BoolFlag{Name: "check", Usage: "one line, for a monitor"},
+		timeoutFlag(statusStore, "how long to wait for the store"), configFlag(), outputFlag(),
+	}, p.status)
+	c.Description = "meshvpc status\nmeshvpc status --check\nmeshvpc status -o json"
+	return c
+}
+
+// finding is a problem and the command that mends it.
+type finding struct {
+	What string `json:"what"`
+	Mend string `json:"mend"`
+}
+
+// statusReport is `status -o json`.
+type statusReport struct {
+	OK         bool         `json:"ok"`
+	Cluster    string       `json:"cluster"`
+	Problems   []finding    `json:"problems"`
+	Store      string       `json:"store"` // reachable, unreachable
+	StaleSince cluster.Time `json:"stale_since,omitzero"`
+	Nodes      int          `json:"nodes"`
+	Live       int          `json:"live"`
+	Controller string       `json:"controller"`
+	VPCs       []vpcState   `json:"vpcs"`
+	Encryption string       `json:"encryption"`
+	Trust      string       `json:"trust"`
+}
+
+type vpcState struct {
+	VPC     string `json:"vpc"`
+	Ready   bool   `json:"ready"`
+	Reason  string `json:"reason"`
+	Members int    `json:"members"`
+}
+
+func (p *program) status(ctx context.Context, c *cli.Context) error {
+	wait, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
+	defer cancel()
+	local := make(chan localView, 1)
+	go func() { local <- askLocal(wait) }()
+	view, err := p.readAll(wait, c)
+	agent := <-local
+	var r statusReport
+	switch {
+	case err == nil:
+		r = judge(view)
+		r.addLocal(agent)
+	case agent.err == nil:
+		r = judgeLocal(agent.state, err)
+	default:
+		return err
+	}
+	r.OK = len(r.Problems) == 0
+	if c.Bool("check") {
+		err = p.print(c, r, func(w io.Writer) { fmt.Fprintln(w, r.oneLine()) })
+	} else {
+		err = p.print(c, r, func(w io.Writer) { p.statusText(w, r) })
+	}
+	if err == nil && !r.OK {
+		return exitCode(exitNotSo)
+	}
+	return err
+}
+
+// readAll brings the whole state into a view.
+func (p *program) readAll(ctx context.Context, c *cli.Context) (*store.View, error) {
+	s, err := openSession(clientPath(c.String("config")), c.Duration("timeout"))
+	if err != nil {
+		return nil, err
+	}
+	defer s.cli.Close()
+	v, err := s.read(ctx, nil, cluster.KeyConfig, cluster.PrefixNodes, cluster.PrefixLive, cluster.PrefixVPCs, cluster.PrefixStat, cluster.PrefixSrvs, cluster.KeyLeader)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, mvcc.ErrUnavailable) {
+		err = &unreachable{s.endpoints, s.call, s.source, err}
+	}
+	return v, err
+}
+
+// localView is what this host's agent says, or why it says nothing.
+type localView struct {
+	state watcher.State
+	err   error
+}
+
+func askLocal(ctx context.Context) localView {
+	state, err := agentState(ctx)
+	return localView{state, err}
+}
+
+// judge finds what is wrong in the records, the gravest first.
+func judge(v *store.View) statusReport {
+	r := statusReport{Store: "reachable", Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none", Trust: "none"}
+	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok {
+		r.Cluster = clean(it.Value.Cluster)
+	} else {
+		r.add("the store holds no readable config", "meshvpc server, on the node where \"meshvpc cluster init\" ran")
+	}
+	if it, ok := store.At[*cluster.Leader](v, cluster.KeyLeader); ok {
+		r.Controller = clean(it.Value.Name)
+	} else {
+		r.add("no controller leads: changes wait, traffic goes on", "meshvpc server, on "+serversOf(v))
+	}
+	for it := range store.Below[*cluster.Node](v, cluster.PrefixNodes) {
+		if it.Value.State == cluster.NodeLeft {
+			continue
+		}
+		r.Nodes++
+		n := nodeOf(v, it)
+		if n.Live {
+			r.Live++
+		} else if it.Value.Agent {
+			r.add(fmt.Sprintf("node %s: its agent is not live", n.Node), "meshvpc agent, on "+n.Node+"; if it is gone for good: meshvpc node remove "+n.Node)
+		}
+		for _, problem := range n.Problems {
+			r.add(fmt.Sprintf("node %s: %s", n.Node, problem), "meshvpc node show "+n.Node)
+		}
+	}
+	for _, name := range vpcNames(v) {
+		r.judgeVPC(meshOf(v, name))
+	}
+	for _, problem := range v.Problems() {
+		r.add(fmt.Sprintf("record %s cannot be read: %s", printable(problem.Key), clean(problem.Err.Error())), "meshvpc get "+printable(problem.Key))
+	}
+	return r
+}
+
+func (r *statusReport) add(what, mend string) {
+	r.Problems = append(r.Problems, finding{what, mend})
+}
+
+func (r *statusReport) judgeVPC(m *mesh) {
+	report := m.report()
+	r.VPCs = append(r.VPCs, vpcState{m.name, report.Ready, report.Reason, len(m.members)})
+	if report.Ready {
+		return
+	}
+	if m.spec != nil && m.spec.State == cluster.VPCDeleting {
+		r.add(fmt.Sprintf("VPC %s is being deleted and awaits %s", m.name, orText(few(m.heldBy()), "the controller")),
+			"meshvpc vpc delete "+m.name+" --force, if those hosts are gone for good")
+		return
+	}
+	told := false
+	for _, b := range report.Members {
+		if !b.Ready && (m.live[b.Node] || m.members[b.Node] == nil) {
+			r.add(fmt.Sprintf("VPC %s on %s: %s", m.name, b.Node, b.Reason), "meshvpc vpc status "+m.name)
+			told = true
+		}
+	}
+	for _, b := range report.Members {
+		for _, l := range b.Links {
+			if b.Node < l.Peer && l.State == cluster.LinkDown {
+				r.add(fmt.Sprintf("VPC %s: link %s – %s is down%s", m.name, b.Node, l.Peer, suffix(": ", l.Reason)), "meshvpc vpc ping "+m.name)
+				told = true
+			}
+		}
+	}
+	if !told {
+		r.add(fmt.Sprintf("VPC %s: %s", m.name, report.Reason), "meshvpc vpc status "+m.name)
+	}
+}
+
+// addLocal adds what only this host's agent knows.
+func (r *statusReport) addLocal(agent localView) {
+	switch {
+	case errors.Is(agent.err, errNoAgent), agent.err != nil:
+		return // this host may be no node; a node without an agent is not live above
+	case !agent.state.StaleSince.IsZero():
+		r.add(fmt.Sprintf("this host's agent has had no contact with the store since %s: %s", stamp(agent.state.StaleSince), clean(agent.state.StaleError)),
+			"see that the endpoints of "+hostDirs().agent()+" are right")
+	}
+}
+
+// judgeLocal is the status of a host whose store does not answer.
+func judgeLocal(s watcher.State, why error) statusReport {
+	r := statusReport{Store: "unreachable", StaleSince: s.StaleSince, Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none", Trust: "none"}
+	if r.StaleSince.IsZero() {
+		r.add(oneLine(why.Error()), "see the endpoints of "+clientPath("")+": the agent of this host does reach its store")
+	} else {
+		r.add(fmt.Sprintf("%s; what follows is stale since %s", oneLine(why.Error()), stamp(s.StaleSince)), "meshvpc server, on the servers; traffic goes on meanwhile")
+	}
+	for _, problem := range s.Problems {
+		r.add("this host: "+clean(problem), "meshvpc plan")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.VPCs)) {
+		v := s.VPCs[name]
+		r.VPCs = append(r.VPCs, vpcState{name, v.Ready, clean(v.Reason), len(v.Members)})
+		if !v.Ready {
+			r.add(fmt.Sprintf("VPC %s on this host: %s", name, orText(clean(v.Reason), "not ready")), "meshvpc plan")
+		}
+		for _, l := range v.Links {
+			if l.State == cluster.LinkDown {
+				r.add(fmt.Sprintf("VPC %s: the link to %s is down%s", name, l.Peer, suffix(": ", clean(l.Reason))), "see that "+l.Peer+" is up")
+			}
+		}
+	}
+	return r
+}
+
+func stamp(t cluster.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+func serversOf(v *store.View) string {
+	var list []string
+	for it := range store.Below[*cluster.Server](v, cluster.PrefixSrvs) {
+		list = append(list, last(it.Key))
+	}
+	return orText(few(list), "the servers")
+}
+
+// oneLine is the status for a monitor.
+func (r statusReport) oneLine() string {
+	if r.OK {
+		return fmt.Sprintf("OK: %d of %d nodes live, %d VPCs ready", r.Live, r.Nodes, len(r.VPCs))
+	}
+	if n := len(r.Problems); n > 1 {
+		return fmt.Sprintf("DEGRADED: %d problems, the first: %s", n, r.Problems[0].What)
+	}
+	return "DEGRADED: " + r.Problems[0].What
+}
+
+func (p *program) statusText(w io.Writer, r statusReport) {
+	for _, f := range r.Problems {
+		fmt.Fprintf(w, "%s %s\n   mend: %s\n", p.paint(red, "problem:"), f.What, f.Mend)
+	}
+	if r.OK {
+		fmt.Fprintln(w, p.paint(green, "all is well"))
+	}
+	fmt.Fprintln(w)
+	if r.Store == "reachable" {
+		fmt.Fprintf(w, "cluster:     %s, controller %s\nnodes:       %d, %d live\n", orText(r.Cluster, "-"), orText(r.Controller, "none"), r.Nodes, r.Live)
+	}
+	fmt.Fprintf(w, "encryption:  %s\ntrust:       %s\n", r.Encryption, r.Trust)
+	if len(r.VPCs) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, v := range r.VPCs {
+		rows = append(rows, []string{v.VPC, yesNo(v.Ready), fmt.Sprint(v.Members), v.Reason})
+	}
+	fmt.Fprintln(w)
+	columns(w, []string{"vpc", "ready", "members", "reason"}, rows)
+}

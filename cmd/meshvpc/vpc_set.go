@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+func (p *program) vpcSetCommand() *cli.Command {
+	return p.verb("set", "V", "change a VPC and wait until it is so", waitFlags(meshWait,
+		&cli.StringFlag{Name: "members", Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
+		&cli.StringFlag{Name: "mtu", Usage: "`BYTES`"},
+		excludeFlag(),
+		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
+		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
+		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
+	), p.withStore(p.vpcSet))
+}
+
+func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error {
+	name := c.Args().First()
+	if !slices.ContainsFunc([]string{"members", "mtu", "exclude", "protect", "no-protect"}, c.IsSet) {
+		return usage("give --members, --mtu, --exclude, --protect or --no-protect", "nothing to set")
+	}
+	if c.Bool("protect") && c.Bool("no-protect") {
+		return usage("give one of them", "--protect and --no-protect exclude each other")
+	}
+	mtu, err := parseMTU(c.String("mtu"))
+	if err != nil {
+		return err
+	}
+	exclude, err := parseAddrs(c.StringSlice("exclude"))
+	if err != nil {
+		return err
+	}
+	v, err := s.read(ctx, nodeKeys, cluster.PrefixNodes, cluster.PrefixLive, cluster.KeyVPCSpec(name))
+	if err != nil {
+		return err
+	}
+	err = edit(ctx, s, cluster.KeyVPCSpec(name), func(spec *cluster.VPCSpec) error {
+		if spec.State == cluster.VPCDeleting {
+			return failed("make another", "set VPC %q: it is being deleted", name)
+		}
+		if c.IsSet("members") {
+			spec.Members = cluster.Selector(c.String("members"))
+		}
+		if c.IsSet("mtu") {
+			spec.MTU = mtu
+		}
+		if c.IsSet("exclude") {
+			spec.Exclude = exclude
+		}
+		spec.Protect = spec.Protect && !c.Bool("no-protect") || c.Bool("protect")
+		if err := checkSpec(spec); err != nil {
+			return err
+		}
+		m := meshOf(v, name)
+		m.spec = spec
+		if err := checkMembers(v, m, spec, false); err != nil {
+			return fmt.Errorf("set VPC %q: %w", name, err)
+		}
+		return nil
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return p.noVPC(ctx, s, name)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Bool("no-wait") || !c.IsSet("members") && !c.IsSet("mtu") {
+		m, err := p.readMesh(ctx, s, name)
+		if err != nil {
+			return err
+		}
+		return p.printPeers(c, m)
+	}
+	return p.awaitMesh(ctx, c, s, name)
+}
+
+func (p *program) vpcDeleteCommand() *cli.Command {
+	return p.verb("delete", "V", "take a VPC down on every host", waitFlags(meshWait, yesFlag(),
+		&cli.BoolFlag{Name: "force", Usage: "also while workloads use it, and without waiting for dead hosts"},
+		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is gone"},
+	), p.withStore(p.vpcDelete))
+}
+
+func (p *program) vpcDelete(ctx context.Context, c *cli.Context, s *session) error {
+	name, force := c.Args().First(), c.Bool("force")
+	m, err := p.readMesh(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if m.spec == nil {
+		return failed(fmt.Sprintf("make it again by \"meshvpc vpc create %s\", which takes over what there is, then delete it", name), "delete VPC %q: its spec is gone", name)
+	}
+	if m.spec.Protect {
+		return failed(fmt.Sprintf("allow it first: meshvpc vpc set %s --no-protect", name), "delete VPC %q: it is protected", name)
+	}
+	if m.spec.State != cluster.VPCDeleting {
+		if users := m.users(); len(users) > 0 && !force {
+			return failed("detach them first, or give --force", "delete VPC %q: it is in use by %s", name, few(users))
+		}
+		if err := p.confirm(c, "VPC", name); err != nil {
+			return err
+		}
+	}
+	err = edit(ctx, s, cluster.KeyVPCSpec(name), func(spec *cluster.VPCSpec) error {
+		if spec.Protect {
+			return failed(fmt.Sprintf("allow it first: meshvpc vpc set %s --no-protect", name), "delete VPC %q: it is protected", name)
+		}
+		spec.State, spec.Force = cluster.VPCDeleting, spec.Force || force
+		return nil
+	})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if !c.Bool("no-wait") {
+		if err := p.awaitGone(ctx, c.Duration("timeout"), s, name); err != nil {
+			return err
+		}
+	}
+	done := struct {
+		VPC     string `json:"vpc"`
+		Deleted bool   `json:"deleted"`
+	}{name, !c.Bool("no-wait")}
+	return p.print(c, done, func(w io.Writer) {
+		if done.Deleted {
+			fmt.Fprintf(w, "VPC %s is deleted\n", name)
+		} else {
+			fmt.Fprintf(w, "VPC %s is being deleted\n", name)
+		}
+	})
+}
+
+// awaitGone waits until no record of the VPC is left, and names the hosts that
+// are awaited when time is over.
+func (p *program) awaitGone(ctx context.Context, timeout time.Duration, s *session, name string) error {
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	bar := p.progress()
+	defer bar.done()
+	awaited := []string{"the controller"}
+	err := s.follow(wait, func(_ *store.Mirror, v *store.View) error {
+		for _, f := range []string{cluster.PrefixVPC(name), cluster.PrefixLive} {
+			if !v.Synced(f) {
+				return nil
+			}
+		}
+		m := meshOf(v, name)
+		if !m.exists() {
+			return errLook
+		}
+		if m.spec != nil && m.spec.State == cluster.VPCActive {
+			return failed("see it by \"meshvpc vpc show "+name+"\"", "delete VPC %q: somebody made it again", name)
+		}
+		if awaited = m.heldBy(); len(awaited) == 0 {
+			awaited = []string{"the controller"}
+		}
+		bar.show("VPC %s: awaiting %s", name, few(awaited))
+		return nil
+	}, cluster.PrefixVPC(name), cluster.PrefixLive)
+	if ctx.Err() == nil && wait.Err() != nil {
+		return notSo("it goes on by itself; \"meshvpc vpc delete "+name+" --force\" does not wait for dead hosts",
+			"delete VPC %q: after %s it awaits %s", name, timeout, few(awaited))
+	}
+	return err
+}
+
+// heldBy names the members that are left, dead ones marked.
+func (m *mesh) heldBy() []string {
+	var list []string
+	for _, n := range slices.Sorted(maps.Keys(m.members)) {
+		if !m.live[n] {
+			n += " (not live)"
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// users names the hosts whose workloads use the VPC, as they report it.
+func (m *mesh) users() []string {
+	var list []string
+	for _, n := range slices.Sorted(maps.Keys(m.statuses)) {
+		if ports := portsOf(m.statuses[n]); len(ports) > 0 {
+			list = append(list, fmt.Sprintf("%s (%s)", n, clean(strings.Join(ports, ", "))))
+		}
+	}
+	return list
+}
