@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
@@ -223,10 +224,13 @@ func addrOf(key string) (netip.Addr, bool) {
 	return a, err == nil
 }
 
-// notApplied reports whether err says for certain that a commit changed
-// nothing.
-func notApplied(err error) bool {
-	for _, known := range []error{store.ErrConflict, store.ErrFenced, store.ErrTooLarge, cluster.ErrInvalid} {
+// NotApplied reports whether an error of store.Commit says for certain that
+// nothing was written.
+func NotApplied(err error) bool {
+	for _, known := range []error{
+		store.ErrConflict, store.ErrFenced, store.ErrTooLarge, mvcc.ErrDuplicateKey, mvcc.ErrLeaseNotFound,
+		cluster.ErrInvalid, cluster.ErrNewer, cluster.ErrUnknownKey,
+	} {
 		if errors.Is(err, known) {
 			return true
 		}

@@ -71,7 +71,7 @@ func (c *Claim) Settle(revision int64, err error) {
 		if c.e.at != unsettled {
 			c.e.at = max(c.e.at, revision)
 		}
-	case !notApplied(err):
+	case !NotApplied(err):
 		c.e.at = unsettled
 	}
 	c.a.dropIfFree(c.e)

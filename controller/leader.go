@@ -55,19 +55,36 @@ func (l *leader) run(ctx context.Context, v *store.View) (again time.Duration, o
 	return l.pass(ctx, v)
 }
 
-// barrier asks the store how far it is: what was written before, by whomever,
-// is in a view of that revision.
+// barrier writes the leader's own record again: what was written before, by
+// whomever, is in a view that has reached this revision. The revision of a read
+// would not do, since a store may hold more than our keys.
 func (l *leader) barrier(ctx context.Context) bool {
-	_, header, err := l.Store.Read(ctx, cluster.KeyLeader)
-	if err != nil {
-		if ctx.Err() == nil {
-			l.log.Warn("cannot read the store, will retry", zap.Error(err))
-		}
-		return false
+	var (
+		c   store.Change
+		rev int64
+	)
+	it, err := store.Get[*cluster.Leader](ctx, l.Store, cluster.KeyLeader)
+	if err == nil {
+		store.Put(&c, it, it.Value)
+		rev, err = l.Store.Commit(ctx, c)
 	}
-	l.state.alloc.Barrier(header.Revision)
-	l.ask, l.await, l.since = false, header.Revision, time.Now()
-	return true
+	switch {
+	case err == nil:
+		l.state.alloc.Barrier(rev)
+		l.ask, l.await, l.since = false, rev, time.Now()
+		return true
+	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrNotFound):
+		l.retire()
+	case ctx.Err() == nil:
+		l.log.Warn("cannot tell how far the store is, will retry", zap.Error(err))
+	}
+	return false
+}
+
+func (l *leader) retire() {
+	l.log.Warn("another leader was elected")
+	l.retired = true
+	l.giveUp()
 }
 
 // pass decides and applies.
@@ -89,13 +106,11 @@ func (l *leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 			l.log.Info("changed records", zap.String("what", e.change.Why),
 				zap.Int("writes", e.change.Ops()), zap.Int64("revision", rev))
 		case errors.Is(err, store.ErrFenced):
-			l.log.Warn("another leader was elected")
-			l.retired = true
-			l.giveUp()
+			l.retire()
 		case errors.Is(err, store.ErrConflict):
 			l.log.Debug("somebody was faster, looking again", zap.String("what", e.change.Why))
 			failed[e.group] = true
-		case errors.Is(err, cluster.ErrInvalid), errors.Is(err, store.ErrTooLarge):
+		case allocator.NotApplied(err):
 			l.log.Error("cannot write records", zap.String("what", e.change.Why), zap.Error(err))
 			failed[e.group] = true
 		default:
@@ -106,10 +121,7 @@ func (l *leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 	if len(failed) > 0 {
 		l.ask = true
 	}
-	if l.retired {
-		return 0, false
-	}
-	if l.ask {
+	if l.ask || l.retired {
 		return l.fail()
 	}
 	l.wait = 0
@@ -121,6 +133,9 @@ func (l *leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 
 // fail postpones the next pass, the first time not at all.
 func (l *leader) fail() (time.Duration, bool) {
+	if l.retired {
+		return 0, false
+	}
 	d := l.wait
 	l.notYet = time.Now().Add(d)
 	l.wait = min(max(2*l.wait, backoffFirst), backoffMost)

@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,9 +26,27 @@ func (s *state) bring(w *world, v *vpc, p *plan) {
 	if net.Phase == cluster.PhaseActive {
 		s.members(w, v, net, p)
 	}
+	tidy(net)
 	if v.net.Value == nil || !reflect.DeepEqual(net, v.net.Value) {
 		store.Put(&p.head.change, v.net, net)
 	}
+}
+
+// refusedMost bounds the list of refused nodes in a record.
+const refusedMost = 1000
+
+// tidy makes net as the store will hold it.
+func tidy(net *cluster.VPCNet) {
+	if more := len(net.Refused) - refusedMost; more > 0 {
+		for _, name := range slices.Sorted(maps.Keys(net.Refused))[refusedMost:] {
+			delete(net.Refused, name)
+		}
+		net.Reason = strings.TrimPrefix(fmt.Sprintf("%s; %d more nodes are refused", net.Reason, more), "; ")
+	}
+	for name, why := range net.Refused {
+		net.Refused[name] = cluster.CleanText(why)
+	}
+	net.Reason = cluster.CleanText(net.Reason)
 }
 
 // newNet finds a VNI and an MTU for a VPC that has none in force.
