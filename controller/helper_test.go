@@ -194,7 +194,7 @@ func (r *rig) startHosts() *hosts {
 	r.hosts = h
 	ctx, cancel := context.WithCancel(r.t.Context())
 	mirror := store.NewMirror(store.MirrorConfig{Store: r.op})
-	mirror.Follow(cluster.PrefixHosts, cluster.PrefixVPCs)
+	mirror.Follow(cluster.PrefixHosts, cluster.PrefixVPCs, cluster.PrefixNodes)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = mirror.Run(ctx) })
 	wg.Go(func() {
@@ -242,12 +242,24 @@ func (h *hosts) answer(ctx context.Context, v *store.View) {
 		} else {
 			h.told[it.Key] = said
 		}
-		var c store.Change
-		store.Set(&c, cluster.KeyVPCStatus(k.Node, k.VPC), s, nil, 0)
-		agent := store.New(h.r.mem, cluster.Identity{Role: cluster.Agent, Name: k.Node})
-		if _, err := agent.Commit(ctx, c); err != nil && ctx.Err() == nil {
-			h.r.t.Errorf("report: %v", err)
+		h.report(ctx, k, s)
+	}
+	for key := range h.told { // its node record is a removed node's word, too
+		k, _ := cluster.ParseKey(key)
+		n, ok := store.At[*cluster.Node](v, cluster.KeyNode(k.Node))
+		if ok && n.Value.State == cluster.NodeLeft && !v.Has(key) && !h.down[k.Node] {
+			delete(h.told, key)
+			h.report(ctx, k, &cluster.VPCStatus{NodeID: "id-" + k.Node, State: cluster.HostLeft})
 		}
+	}
+}
+
+func (h *hosts) report(ctx context.Context, k cluster.Key, s *cluster.VPCStatus) {
+	var c store.Change
+	store.Set(&c, cluster.KeyVPCStatus(k.Node, k.VPC), s, nil, 0)
+	agent := store.New(h.r.mem, cluster.Identity{Role: cluster.Agent, Name: k.Node})
+	if _, err := agent.Commit(ctx, c); err != nil && ctx.Err() == nil {
+		h.r.t.Errorf("report: %v", err)
 	}
 }
 

@@ -1,6 +1,9 @@
 package controller
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/meshvpc/meshvpc/allocator"
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -28,6 +31,23 @@ func (w *world) leave(v *vpc, node string, force bool) unit {
 		return u
 	}
 	return unit{}
+}
+
+// tellForgotten tells those hosts to take the VPC down that report it, are not
+// to have it, and have no record that says either.
+func (w *world) tellForgotten(v *vpc, p *plan) {
+	spec := v.spec.Value
+	for _, node := range slices.Sorted(maps.Keys(v.status)) {
+		n := w.nodes[node]
+		_, member := v.members[node]
+		_, assigned := v.assigns[node]
+		switch {
+		case member, assigned, !v.uses(node), n == nil, n.State == cluster.NodeLeft, w.blocks(v, node):
+		case spec.State == cluster.VPCActive && spec.Members.Selects(node, n):
+		default:
+			p.add(w.tell(v, node))
+		}
+	}
 }
 
 // tell tells a host to take the VPC down.

@@ -44,14 +44,7 @@ func (s *state) members(w *world, v *vpc, net *cluster.VPCNet, p *plan) {
 			p.add(w.leave(v, name, false))
 		}
 	}
-	for node := range v.status { // a host that has it, and no word about it
-		n := w.nodes[node]
-		_, member := v.members[node]
-		_, assigned := v.assigns[node]
-		if n != nil && n.State != cluster.NodeLeft && !member && !assigned && v.uses(node) && !v.spec.Value.Members.Selects(node, n) {
-			p.add(w.tell(v, node))
-		}
-	}
+	w.tellForgotten(v, p)
 	candidates := m.keepMembers()
 	for _, name := range candidates {
 		if why := m.admit(name); why != "" {

@@ -264,11 +264,7 @@ func (w *world) dismantle(v *vpc, p *plan) {
 			p.add(w.leave(v, node, v.spec.Value.Force))
 		}
 	}
-	for node := range v.status {
-		if _, ok := v.assigns[node]; !ok && v.uses(node) && w.nodes[node] != nil && w.nodes[node].State != cluster.NodeLeft {
-			p.add(w.tell(v, node))
-		}
-	}
+	w.tellForgotten(v, p)
 	if len(p.units) > 0 || !p.head.empty() {
 		return
 	}
