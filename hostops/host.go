@@ -49,6 +49,9 @@ type Report struct {
 	Problems []Problem
 	// Ready tells for each desired VPC whether all of it is in place.
 	Ready map[string]bool
+	// Ports are, for each desired VPC, its bridge's ports that are not ours:
+	// who uses it.
+	Ports map[string][]string
 }
 
 // rounds bounds how often one pass plans. The first plan does the work, the
@@ -68,6 +71,7 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 			r.Ready = ready(desired, nil, r.Problems)
 			return r
 		}
+		r.Ports = ports(desired, state)
 		ops, problems := Plan(desired, state)
 		if len(ops) == 0 || n == rounds-1 {
 			if len(ops) == 0 {
@@ -95,6 +99,17 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 	}
 	h.remember(desired, r.Ready)
 	return r
+}
+
+// ports lists who uses each desired VPC.
+func ports(desired Desired, actual State) map[string][]string {
+	used := map[string][]string{}
+	for _, v := range desired.VPCs {
+		if d := actual.Devices[v.Name]; d.Owner == v.VNI && len(d.Ports) > 0 {
+			used[v.Name] = d.Ports
+		}
+	}
+	return used
 }
 
 // Plan returns what Reconcile would do now, and does none of it.

@@ -385,7 +385,7 @@ func (a *Agent) status(name string, links []cluster.Link) *cluster.VPCStatus {
 	v := a.memory.VPCs[name]
 	s := &cluster.VPCStatus{
 		NodeID: a.cfg.NodeID, State: cluster.HostMember, Ready: a.host0.Ready[name],
-		VNI: v.VNI, MTU: v.MTU, Repairs: a.repairs[name], Links: links,
+		VNI: v.VNI, MTU: v.MTU, Repairs: a.repairs[name], Links: links, Ports: a.host0.Ports[name],
 	}
 	if mine := v.Members[a.cfg.Node]; mine != nil {
 		s.VTEP = mine.VTEP

@@ -66,7 +66,7 @@ func (r *report) wrote(s *cluster.VPCStatus, t time.Time) {
 
 // basics is the report without its links and times.
 func basics(s *cluster.VPCStatus) string {
-	return fmt.Sprint(s.NodeID, s.State, s.Ready, s.Reason, s.VNI, s.MTU, s.VTEP, s.Repairs)
+	return fmt.Sprint(s.NodeID, s.State, s.Ready, s.Reason, s.VNI, s.MTU, s.VTEP, s.Repairs, s.Ports)
 }
 
 func unknown(l cluster.Link) bool { return l.State == cluster.LinkUnknown }
