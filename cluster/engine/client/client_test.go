@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -85,25 +86,50 @@ func TestNobodyThere(t *testing.T) {
 	}
 }
 
-// TestForward is what no healthy server does to a watch.
+// script is a stream that answers what was written down, then that the
+// connection is lost.
+type script []*etcdserverpb.WatchResponse
+
+func (s *script) Recv() (*etcdserverpb.WatchResponse, error) {
+	if len(*s) == 0 {
+		return nil, status.Error(codes.Unavailable, "connection lost")
+	}
+	r := (*s)[0]
+	*s = (*s)[1:]
+	return r, nil
+}
+
+// TestForward is what no healthy server does to a watch, and what one does
+// with a large answer.
 func TestForward(t *testing.T) {
+	put := func(key string) []*mvccpb.Event {
+		return []*mvccpb.Event{{Kv: &mvccpb.KeyValue{Key: []byte(key), ModRevision: 7}}}
+	}
+	head := &etcdserverpb.ResponseHeader{ClusterId: 3, Revision: 9}
 	for name, tt := range map[string]struct {
-		source []clientv3.WatchResponse
+		source script
+		open   error
+		events []int // of each answer before the last
 		want   error
 	}{
-		"closed without a word": {nil, mvcc.ErrUnavailable},
-		"compacted":             {[]clientv3.WatchResponse{{CompactRevision: 7, Canceled: true}}, mvcc.ErrCompacted},
+		"cannot be opened": {open: status.Error(codes.Unavailable, "connection refused"), want: mvcc.ErrUnavailable},
+		"connection lost":  {want: mvcc.ErrUnavailable},
+		"compacted":        {source: script{{Header: head, CompactRevision: 7, Canceled: true}}, want: mvcc.ErrCompacted},
+		"cancelled":        {source: script{{Header: head, Canceled: true, CancelReason: "x"}}, want: mvcc.ErrUnavailable},
+		"fragments": {source: script{{Header: head, Events: put("a"), Fragment: true}, {Header: head, Events: put("b")}, {Header: head}},
+			events: []int{2, 0}, want: mvcc.ErrUnavailable},
+		"lost between fragments": {source: script{{Header: head, Events: put("a"), Fragment: true}}, want: mvcc.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			source := make(chan clientv3.WatchResponse, len(tt.source))
-			for _, r := range tt.source {
-				source <- r
-			}
-			close(source)
-			out := make(chan mvcc.WatchResponse, 2)
-			forward(t.Context(), source, out)
+			out := make(chan mvcc.WatchResponse, 5)
+			forward(t.Context(), &tt.source, tt.open, out)
 			close(out)
-			if r := <-out; !errors.Is(r.Err, tt.want) {
+			for _, n := range tt.events {
+				if r := <-out; len(r.Events) != n || r.Err != nil || r.Revision != 9 || r.ClusterID != 3 {
+					t.Errorf("got %+v, want %d events", r, n)
+				}
+			}
+			if r := <-out; !errors.Is(r.Err, tt.want) || len(r.Events) != 0 {
 				t.Errorf("got %+v, want %v", r, tt.want)
 			}
 			if r, ok := <-out; ok {

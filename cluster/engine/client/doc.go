@@ -4,6 +4,6 @@
 //
 // Errors that mean something to a caller are those of mvcc; all that says "no
 // answer" is mvcc.ErrUnavailable, an ended context too, and leaves open whether
-// a transaction was applied. Watches go on by themselves across a lost
-// connection; all else that ends one is told by a last answer with Err.
+// a transaction was applied. A watch ends with its connection, as with all else
+// that ends one, and a last answer with Err says so.
 package client

@@ -216,7 +216,8 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
-// TestWatchAcrossRestart holds the client to going on by itself where it was.
+// TestWatchAcrossRestart holds the client to telling that a connection was
+// lost, and to going on from where it was when it is asked to.
 func TestWatchAcrossRestart(t *testing.T) {
 	cfg := config(t.TempDir(), enginetest.FreePorts(t, 2))
 	cfg.NoSync = true
@@ -225,7 +226,8 @@ func TestWatchAcrossRestart(t *testing.T) {
 	mustPut(t, kv, "a", "1")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	watch := kv.Watch(ctx, mvcc.WatchRequest{Key: "a", From: 1})
+	from := int64(1)
+	watch := kv.Watch(ctx, mvcc.WatchRequest{Key: "a", From: from})
 	want := func(value string) {
 		t.Helper()
 		r := <-watch
@@ -234,6 +236,7 @@ func TestWatchAcrossRestart(t *testing.T) {
 		if len(r.Events) != 1 || string(r.Events[0].KV.Value) != value {
 			t.Fatalf("got %+v, want %q", r, value)
 		}
+		from = r.Events[0].KV.ModRevision + 1
 	}
 	want("1")
 	for _, value := range []string{"2", "3"} {
@@ -241,7 +244,11 @@ func TestWatchAcrossRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, stop = start(t, cfg)
+		if r := <-watch; !errors.Is(r.Err, mvcc.ErrUnavailable) {
+			t.Fatalf("got %+v, want ErrUnavailable", r)
+		}
 		mustPut(t, kv, "a", value)
+		watch = kv.Watch(ctx, mvcc.WatchRequest{Key: "a", From: from})
 		want(value)
 	}
 	if err := stop(); err != nil {
