@@ -13,9 +13,18 @@
 //     No state is shown that never was, and the newest is shown at last.
 //   - Compaction, lost connections, lost quorum and leader changes cost a
 //     delay or a new list, never an event.
-//   - A store that went back in time (a restore) is noticed by its cluster id,
-//     by its revision or by an anchor key whose content differs, and is listed
-//     anew.
+//   - A store that went back in time (a restore) is listed anew. Before a feed
+//     goes on after a lost connection, and from time to time besides, it reads
+//     the store's history where it had come to: the cluster's id, the number of
+//     keys and the newest event must be the same. That has a gap: after a list,
+//     the newest event may be a deletion that nobody was told of, and a restore
+//     that undid just that, while as many other keys vanished, is not seen. So
+//     a restore raises the revision and marks the past as compacted.
 //   - A record that cannot be decoded (garbage, or newer than this build)
 //     leaves its last good value in place, and View.Problems says so.
+//
+// Leading: Campaign elects one controller by a key on a lease. Its Leadership
+// gives up by its own clock before another can win; what makes two leaders
+// safe nevertheless is the fence in every Commit. Lease keeps an agent's
+// liveness record alive.
 package store

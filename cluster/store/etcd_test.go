@@ -1,0 +1,257 @@
+package store
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
+	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+)
+
+// server is a real etcd that is stopped, started and put back to old data.
+type server struct {
+	t    *testing.T
+	cfg  etcd.Config
+	stop func()
+	cli  *clientv3.Client
+	kv   mvcc.KV
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	ports := enginetest.FreePorts(t, 2)
+	s := &server{t: t, cfg: etcd.Config{
+		Name: "test", DataDir: filepath.Join(t.TempDir(), "data"), ListenClient: ports[:1], ListenPeer: ports[1:], NoSync: true,
+		Timings: etcd.Timings{Tick: 10 * time.Millisecond, Election: 100 * time.Millisecond},
+	}}
+	s.start()
+	t.Cleanup(func() { s.stop() })
+	cli, err := client.Dial(client.Config{Endpoints: []string{"http://" + ports[0].String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cli.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.cli, s.kv = cli, client.New(cli)
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	e, err := etcd.New(s.cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	s.stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			s.t.Errorf("stop etcd: %v", err)
+		}
+		s.stop = func() {}
+	}
+	select {
+	case <-e.Ready():
+	case err := <-ended:
+		cancel()
+		s.stop = func() {}
+		s.t.Fatalf("start etcd: %v", err)
+	}
+}
+
+func (s *server) write(n int, keys ...string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	for _, key := range keys {
+		for {
+			if _, err := s.kv.Txn(ctx, mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(key, []byte(live(n)))}}); err == nil {
+				break
+			} else if ctx.Err() != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// content is what the store holds below prefixLive.
+func (s *server) content() string {
+	s.t.Helper()
+	keys, _, err := New(s.kv, operator).Read(s.t.Context(), prefixLive)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	v := &View{}
+	for _, kv := range keys {
+		v.put(kv)
+	}
+	return v.content(prefixLive)
+}
+
+// await pulls until the View is what the store holds. Meanwhile every View
+// must be one of was, if there are any.
+func (s *server) await(m *Mirror, was ...string) {
+	s.t.Helper()
+	want := s.content()
+	late := time.After(20 * time.Second)
+	for {
+		got := m.Pull().content(prefixLive)
+		if got == want {
+			return
+		}
+		known := len(was) == 0
+		for _, w := range was {
+			known = known || got == w
+		}
+		if !known {
+			s.t.Fatalf("the view never was:\n%s", got)
+		}
+		select {
+		case <-m.Changed():
+		case <-late:
+			s.t.Fatalf("view is\n%swant\n%s", got, want)
+		}
+	}
+}
+
+// TestMirrorOfEtcd is what TestMirrorRecovers does in a bubble, against a real
+// server and through a real client.
+func TestMirrorOfEtcd(t *testing.T) {
+	s := newServer(t)
+	m := NewMirror(MirrorConfig{Store: New(s.kv, operator), VerifyEvery: 2 * time.Second, MaxBackoff: 200 * time.Millisecond})
+	m.Follow(prefixLive)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- m.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	lists := func(what string, want int) {
+		t.Helper()
+		if got := m.Pull().Lists(prefixLive); got != want {
+			t.Errorf("%s: listed %d times, want %d", what, got, want)
+		}
+	}
+
+	s.write(1, liveA, liveB)
+	s.await(m)
+	s.write(2, liveA)
+	s.await(m)
+	lists("events", 1)
+
+	s.stop()
+	s.start()
+	s.write(3, liveB)
+	s.await(m)
+	lists("restart on the same data", 1)
+
+	s.stop()
+	old := filepath.Join(t.TempDir(), "old")
+	if err := os.CopyFS(old, os.DirFS(s.cfg.DataDir)); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.write(4, liveA)
+	s.write(5, liveA, prefixLive+"c")
+	s.await(m)
+	before := s.content()
+	lists("second restart", 1)
+
+	// Put back, and written to until its revision has passed ours.
+	s.stop()
+	s.cfg.DataDir = old
+	s.start()
+	revision := m.Pull().Revision(prefixLive)
+	was := []string{before, s.content()}
+	for n := 10; ; n++ {
+		s.write(n, cluster.KeyServer("s"), liveB)
+		was = append(was, s.content())
+		r, err := s.kv.Range(t.Context(), mvcc.RangeRequest{Key: liveA})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Revision > revision+3 {
+			break
+		}
+	}
+	s.await(m, was...)
+	lists("restored", 2)
+	s.write(20, liveA)
+	s.await(m)
+
+	// Compacted while the connection was lost.
+	s.stop()
+	s.start()
+	s.write(30, liveA, liveB)
+	r, err := s.kv.Range(t.Context(), mvcc.RangeRequest{Key: liveA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.cli.Compact(t.Context(), r.Revision); err != nil {
+		t.Fatal(err)
+	}
+	s.write(31, liveB)
+	s.await(m)
+	if _, err := m.Pull().Stale(); err != nil {
+		select {
+		case <-m.Changed():
+		case <-time.After(10 * time.Second):
+		}
+		if _, err := m.Pull().Stale(); err != nil {
+			t.Errorf("still stale: %v", err)
+		}
+	}
+}
+
+// Two candidates on a real server: one leads, the other follows it.
+func TestCampaignOnEtcd(t *testing.T) {
+	s := newServer(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	a, err := Campaign(ctx, New(s.kv, controller), "a", 2*time.Second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	won := make(chan *Leadership)
+	go func() {
+		b, err := Campaign(ctx, New(s.kv, controller), "b", 2*time.Second, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		won <- b
+	}()
+	mustCommit(t, a.Store, assign(cluster.AssignedMember))
+	select {
+	case <-won:
+		t.Fatal("two leaders")
+	case <-a.Done():
+		t.Fatal("a lost its office")
+	case <-time.After(3 * time.Second): // longer than the lease
+	}
+	resign(t, a)
+	b := <-won
+	if b == nil {
+		return
+	}
+	if _, err := a.Store.Commit(ctx, assign(cluster.AssignedLeaving)); err != ErrFenced {
+		t.Errorf("the former leader's write gave %v, want ErrFenced", err)
+	}
+	mustCommit(t, b.Store, assign(cluster.AssignedLeaving))
+	resign(t, b)
+}
