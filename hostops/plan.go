@@ -3,6 +3,7 @@ package hostops
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -18,13 +19,16 @@ import (
 // source is allowed before it is a peer and denied after; a tunnel is guarded
 // before it exists and isolated before it is up.
 //
+// What is ours and of no desired VPC is removed, or left as desired.Hold says.
 // A VPC with a problem keeps what it has: only what the problem blocks is left
 // out, and other VPCs go on.
 func Plan(desired Desired, actual State) ([]Op, []Problem) {
 	p := planner{
-		actual: actual,
-		names:  map[string]bool{},
-		vnis:   map[cluster.VNI]bool{},
+		desired: desired,
+		actual:  actual,
+		names:   map[string]bool{},
+		vnis:    map[cluster.VNI]bool{},
+		gone:    map[string]bool{},
 	}
 	vpcs := p.valid(desired)
 	p.filter(vpcs)
@@ -37,9 +41,11 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 
 // planner gathers one plan.
 type planner struct {
+	desired  Desired
 	actual   State
 	names    map[string]bool      // devices and namespaces that are wanted
 	vnis     map[cluster.VNI]bool // VNIs that are wanted
+	gone     map[string]bool      // devices that the adds remove
 	reowned  []cluster.VNI        // former owners of wanted devices
 	adds     []Op
 	removes  []Op
@@ -83,8 +89,7 @@ func (p *planner) valid(desired Desired) []VPC {
 	return out
 }
 
-// filter makes sure that the filter judges the right port, or that there is
-// none when no tunnel is wanted.
+// filter makes sure that the filter judges the right port.
 func (p *planner) filter(vpcs []VPC) {
 	var port uint16
 	for _, v := range vpcs {
@@ -99,9 +104,6 @@ func (p *planner) filter(vpcs []VPC) {
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
 		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields}
-	case port == 0 && f.Exists && len(p.vnis) == 0:
-		p.remove(DeleteFilter{Target{"", "filter"}})
-		*f = Filter{}
 	}
 }
 
@@ -178,7 +180,7 @@ func (p *planner) namespace(v VPC) {
 		p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", port)
 		return
 	}
-	if there && ns.Owner != v.VNI {
+	if there && (ns.Owner != v.VNI || (ns.Port != nil && ns.Port.Peer != port)) {
 		p.add(DeleteNamespace{on})
 		there = false
 	}
@@ -192,7 +194,7 @@ func (p *planner) namespace(v VPC) {
 	d, hasPort := p.actual.Devices[port]
 	mac := VTEPMAC(v.VTEP.Addr())
 	inner := ns.Port
-	if inner == nil || inner.Peer != port || inner.MAC != mac {
+	if inner == nil || inner.MAC != mac {
 		if hasPort {
 			p.add(DeleteDevice{onPort})
 		}
@@ -298,6 +300,7 @@ func (p *planner) tunnel(v VPC, t Tunnel) {
 	case !there && !carried:
 		return
 	case !there:
+		p.makeRoom(v, t)
 		p.add(CreateTunnel{on, v.VNI, v.VNI, t.Local, t.Device, t.Port})
 		d = Device{Kind: KindTunnel, Owner: v.VNI, Learning: true}
 	case carried && (d.Local != t.Local || d.Underlay != t.Device):
@@ -322,6 +325,17 @@ func (p *planner) tunnel(v VPC, t Tunnel) {
 		p.add(SetUp{on})
 	}
 	p.peers(on, t.Peers, d.Flood)
+}
+
+// makeRoom removes a tunnel of ours, under another name, that holds what t needs.
+func (p *planner) makeRoom(v VPC, t Tunnel) {
+	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
+		d := p.actual.Devices[name]
+		if d.Kind == KindTunnel && d.VNI == v.VNI && d.Port == t.Port && d.Local.Is6() == t.Local.Is6() && !p.names[name] {
+			p.add(DeleteDevice{Target{v.Name, name}})
+			p.gone[name] = true
+		}
+	}
 }
 
 // carried reports whether the underlay can carry the tunnel, and notes why not.
@@ -389,13 +403,16 @@ func (p *planner) deny(vpc string, gone func(Source) bool) {
 	}
 }
 
-// rest removes what is ours and not wanted.
+// rest removes what is ours and not wanted. What the desired state holds stays,
+// the filter for it too.
 func (p *planner) rest() {
 	groups := map[cluster.VNI]bool{}
 	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
 		d := p.actual.Devices[name]
 		switch {
+		case p.gone[name]:
 		case p.names[name] && (d.Kind == KindBridge || p.vnis[d.Owner]):
+		case p.held(d.Owner):
 		case p.vnis[d.Owner] || slices.Contains(p.reowned, d.Owner):
 			p.remove(DeleteDevice{Target{"", name}})
 		case !groups[d.Owner]:
@@ -404,20 +421,50 @@ func (p *planner) rest() {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.actual.Namespaces)) {
-		if p.actual.Namespaces[name].Owner != 0 && !p.names[name] {
+		if n := p.actual.Namespaces[name]; n.Owner != 0 && !p.names[name] && !p.held(n.Owner) {
 			p.remove(DeleteNamespace{Target{"", name}})
 		}
 	}
 	f := p.actual.Filter
+	if f.Exists && !p.needsFilter() {
+		p.remove(DeleteFilter{Target{"", "filter"}})
+		return
+	}
 	for _, v := range slices.Sorted(maps.Keys(f.VNIs)) {
-		if !p.vnis[v] {
+		if !p.vnis[v] && !p.held(v) {
 			p.remove(Unguard{Target{"", "filter"}, v})
 		}
 	}
-	p.deny("", func(s Source) bool { return !p.vnis[s.VNI] })
+	p.deny("", func(s Source) bool { return !p.vnis[s.VNI] && !p.held(s.VNI) })
 	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
-		if !p.vnis[v] {
+		if !p.vnis[v] && !p.held(v) {
 			p.remove(Unshield{Target{"", "filter"}, v})
 		}
 	}
+}
+
+// held reports whether what is marked for owner stays though it is not wanted.
+func (p *planner) held(owner cluster.VNI) bool {
+	return !p.vnis[owner] && !slices.Contains(p.reowned, owner) && !p.desired.Removes(owner)
+}
+
+// needsFilter reports whether any VPC is wanted or held.
+func (p *planner) needsFilter() bool {
+	if len(p.vnis) > 0 {
+		return true
+	}
+	f := p.actual.Filter
+	for _, owners := range []iter.Seq[cluster.VNI]{maps.Keys(f.VNIs), maps.Keys(f.Shields)} {
+		for v := range owners {
+			if p.held(v) {
+				return true
+			}
+		}
+	}
+	for _, d := range p.actual.Devices {
+		if p.held(d.Owner) {
+			return true
+		}
+	}
+	return false
 }

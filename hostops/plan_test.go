@@ -1,0 +1,364 @@
+package hostops_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/hostops/fake"
+	"github.com/meshvpc/meshvpc/hostops/hosttest"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// TestPlanText holds plans to the texts in testdata. Each case begins with a
+// host that has converged on two VPCs.
+func TestPlanText(t *testing.T) {
+	two := func() []hostops.VPC { return []hostops.VPC{hosttest.MakeVPC(0), hosttest.MakeVPC(1)} }
+	for name, tt := range map[string]struct {
+		fresh  bool
+		tamper func(h *fake.Host) error
+		want   []hostops.VPC
+	}{
+		"fresh":             {fresh: true, want: two()[:1]},
+		"same":              {want: two()},
+		"teardown":          {},
+		"one less":          {want: two()[1:]},
+		"join":              {want: append(two()[1:], withPeer(two()[0], 7))},
+		"repoint":           {want: append(two()[1:], onU1(two()[0]))},
+		"other port":        {want: []hostops.VPC{onPort(two()[0], 8472)}},
+		"other number":      {want: append(two()[1:], numbered(two()[0], 20000))},
+		"wiped filter":      {want: two(), tamper: (*fake.Host).WipeFilter},
+		"deleted namespace": {want: two(), tamper: func(h *fake.Host) error { return h.DeleteNamespace("vpc-neta") }},
+		"deleted tunnel":    {want: two(), tamper: func(h *fake.Host) error { return h.DeleteDevice("mv6-10001") }},
+		"deleted bridge":    {want: two(), tamper: func(h *fake.Host) error { return h.DeleteDevice("neta") }},
+		"tunnel taken out":  {want: two(), tamper: func(h *fake.Host) error { return h.SetMaster("mv4-10000", "") }},
+		"foreign bridge": {fresh: true, want: two(), tamper: func(h *fake.Host) error {
+			return h.AddDevice("neta", hostops.Other{Kind: hostops.KindBridge, MTU: 1500})
+		}},
+		"foreign VNI": {fresh: true, want: two()[:1], tamper: func(h *fake.Host) error {
+			return h.AddDevice("vx", hostops.Other{Kind: hostops.KindTunnel, VNI: 10000, Port: 4789, V6: true})
+		}},
+		"same number twice": {fresh: true, want: []hostops.VPC{two()[0], numbered(two()[1], 10000)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, d := newHost(t)
+			if !tt.fresh {
+				applyAll(t, d, two())
+			}
+			if tt.tamper != nil {
+				if err := tt.tamper(h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ops, problems := plan(t, d, tt.want)
+			golden(t, filepath.Join("testdata", strings.ReplaceAll(name, " ", "_")+".txt"), text(ops, problems))
+		})
+	}
+}
+
+func withPeer(v hostops.VPC, n int) hostops.VPC {
+	for i, t := range v.Tunnels {
+		v.Tunnels[i].Peers = append(t.Peers, hostops.Peer{Node: fmt.Sprint("n", n), Underlay: hosttest.Peer(n, t.Local.Is6())})
+	}
+	return v
+}
+
+func onU1(v hostops.VPC) hostops.VPC {
+	v.Tunnels[0].Local, v.Tunnels[0].Device = netip.MustParseAddr("198.51.100.1"), "u1"
+	return v
+}
+
+func onPort(v hostops.VPC, port uint16) hostops.VPC {
+	for i := range v.Tunnels {
+		v.Tunnels[i].Port = port
+	}
+	return v
+}
+
+func numbered(v hostops.VPC, vni cluster.VNI) hostops.VPC {
+	v.VNI = vni
+	return v
+}
+
+func newHost(t testing.TB) (*fake.Host, *fake.Driver) {
+	t.Helper()
+	h := fake.NewNetwork().NewHost(hosttest.Underlays()...)
+	d, err := h.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, d
+}
+
+func plan(t rapid.TB, d hostops.Driver, vpcs []hostops.VPC) ([]hostops.Op, []hostops.Problem) {
+	t.Helper()
+	s, err := d.Observe(context.Background(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hostops.Plan(hostops.Desired{VPCs: vpcs}, s)
+}
+
+// applyAll applies one plan.
+func applyAll(t rapid.TB, d hostops.Driver, vpcs []hostops.VPC) {
+	t.Helper()
+	ops, _ := plan(t, d, vpcs)
+	for _, op := range ops {
+		if err := d.Apply(context.Background(), op); err != nil {
+			t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
+		}
+	}
+}
+
+func text(ops []hostops.Op, problems []hostops.Problem) string {
+	var b strings.Builder
+	for _, op := range ops {
+		fmt.Fprintln(&b, op)
+	}
+	for _, p := range problems {
+		fmt.Fprintf(&b, "problem of %q: %s\n", p.VPC, p.Reason)
+	}
+	return b.String()
+}
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("plan (-want +got):\n%s", diff)
+	}
+}
+
+// TestPlanConverges: from whatever a host carries one plan leads to what is
+// desired, the next is empty, nothing foreign is touched, no tunnel is ever up
+// without isolation, and a tunnel is never there unguarded.
+func TestPlanConverges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := fake.NewNetwork().NewHost(hosttest.Underlays()...)
+		d, err := h.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "rounds") {
+			if rapid.Bool().Draw(t, "converge") {
+				applyAll(t, d, drawVPCs(t))
+			}
+			for range rapid.IntRange(0, 30).Draw(t, "mess") {
+				mess(t, h, d)
+			}
+		}
+		loops := h.Loops()
+		foreign := h.State()
+		want := drawVPCs(t)
+		ops, _ := plan(t, d, want)
+		for _, op := range ops {
+			if err := d.Apply(context.Background(), op); err != nil {
+				t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
+			}
+			if c, ok := op.(hostops.CreateTunnel); ok {
+				if _, guarded := h.State().Filter.VNIs[c.VNI]; !guarded {
+					t.Fatalf("%s: it is not guarded yet", op)
+				}
+			}
+		}
+		after, problems := plan(t, d, want)
+		if len(after) > 0 {
+			t.Fatalf("second plan:\n%sfirst plan:\n%s", text(after, problems), text(ops, nil))
+		}
+		if n := h.Loops(); n != loops {
+			t.Fatalf("a tunnel was up without isolation in plan:\n%s", text(ops, nil))
+		}
+		now := h.State()
+		if diff := cmp.Diff(others(foreign), others(now)); diff != "" {
+			t.Fatalf("foreign things changed (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// others are the things that are not ours.
+func others(s hostops.State) []string {
+	var out []string
+	for name := range s.Others {
+		out = append(out, name)
+	}
+	for name, n := range s.Namespaces {
+		if n.Owner == 0 {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func drawVPCs(t *rapid.T) []hostops.VPC {
+	var out []hostops.VPC
+	for i := range 3 {
+		if !rapid.Bool().Draw(t, "wanted") {
+			continue
+		}
+		v := hosttest.MakeVPC(i)
+		v.VNI = cluster.VNI(10000 + (i+rapid.IntRange(0, 2).Draw(t, "vni"))%4)
+		v.MTU = rapid.SampledFrom([]int{1280, 1400, 1430}).Draw(t, "mtu")
+		v.Tunnels = v.Tunnels[:rapid.IntRange(0, 2).Draw(t, "tunnels")]
+		for j, tun := range v.Tunnels {
+			v.Tunnels[j].Peers = tun.Peers[:rapid.IntRange(0, 2).Draw(t, "peers")]
+		}
+		if rapid.IntRange(0, 4).Draw(t, "repoint") == 0 && len(v.Tunnels) > 0 {
+			v = onU1(v)
+		}
+		out = append(out, v)
+	}
+	if rapid.IntRange(0, 9).Draw(t, "port") == 0 {
+		for i := range out {
+			out[i] = onPort(out[i], 8472)
+		}
+	}
+	return out
+}
+
+// mess does one thing to a host that an administrator, another program or an
+// agent that died halfway could have done. It may fail.
+func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
+	vni := cluster.VNI(10000 + rapid.IntRange(0, 3).Draw(t, "vni"))
+	vpc := rapid.SampledFrom([]string{"neta", "netb", "netc", "netd"}).Draw(t, "vpc")
+	v6 := rapid.Bool().Draw(t, "v6")
+	local, device := hosttest.Underlays()[0].Prefix.Addr(), "u0"
+	if v6 {
+		local = hosttest.Underlays()[1].Prefix.Addr()
+	}
+	name := rapid.SampledFrom([]string{vpc, hostops.TunnelOf(vni, local), hostops.PortOf(vni), fmt.Sprintf("mp-%d", vni)}).Draw(t, "name")
+	ns := hostops.NamespaceOf(vpc)
+	on := func(object string) hostops.Target { return hostops.Target{VPC: vpc, Object: object} }
+	peer := hosttest.Peer(rapid.IntRange(0, 3).Draw(t, "peer"), v6)
+	address := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100, 0, byte(rapid.IntRange(1, 3).Draw(t, "address"))}), 16)
+	mtu := rapid.SampledFrom([]int{1280, 1400, 1430, 1500}).Draw(t, "mtu")
+	port := rapid.SampledFrom([]uint16{4789, 8472}).Draw(t, "port")
+	ops := []hostops.Op{
+		hostops.CreateBridge{Target: on(vpc), Owner: vni},
+		hostops.CreateTunnel{Target: on(hostops.TunnelOf(vni, local)), Owner: vni, VNI: vni, Local: local, Underlay: device, Port: port},
+		hostops.CreateTunnel{Target: on(fmt.Sprintf("mp-%d", vni)), Owner: vni, VNI: vni, Local: local, Underlay: device, Port: port},
+		hostops.SetMTU{Target: on(name), MTU: mtu},
+		hostops.SetAlias{Target: on(name), Alias: "x"},
+		hostops.SetMaster{Target: on(name), Bridge: vpc},
+		hostops.SetIsolated{Target: on(name)},
+		hostops.SetUp{Target: on(name)},
+		hostops.SetDown{Target: on(name)},
+		hostops.DeleteDevice{Target: on(name)},
+		hostops.AddPeer{Target: on(hostops.TunnelOf(vni, local)), Peer: peer},
+		hostops.RemovePeer{Target: on(hostops.TunnelOf(vni, local)), Peer: peer},
+		hostops.CreateNamespace{Target: on(ns), Owner: vni},
+		hostops.SetNamespace{Target: on(ns)},
+		hostops.DeleteNamespace{Target: on(ns)},
+		hostops.CreatePort{Target: on(hostops.PortOf(vni)), Namespace: ns, Owner: vni, MAC: hostops.VTEPMAC(address.Addr())},
+		hostops.SetPort{Target: on(ns), MTU: mtu},
+		hostops.AddAddress{Target: on(ns), Address: address},
+		hostops.RemoveAddress{Target: on(ns), Address: address},
+		hostops.CreateFilter{Port: port},
+		hostops.DeleteFilter{},
+		hostops.Allow{VNI: vni, Sources: []netip.Addr{peer}},
+		hostops.Deny{VNI: vni, Sources: []netip.Addr{peer}},
+		hostops.Guard{VNI: vni},
+		hostops.Unguard{VNI: vni},
+		hostops.Shield{VNI: vni, Network: address.Masked()},
+		hostops.Unshield{VNI: vni},
+	}
+	n := rapid.IntRange(0, len(ops)+7).Draw(t, "what")
+	var err error
+	switch n - len(ops) {
+	case 0:
+		err = h.AddDevice(vpc, hostops.Other{Kind: hostops.KindBridge, MTU: mtu})
+	case 1:
+		err = h.AddDevice("vx"+vpc, hostops.Other{Kind: hostops.KindTunnel, VNI: vni, Port: port, V6: v6})
+	case 2:
+		err = h.AddNamespace(ns)
+	case 3:
+		err = h.AddDevice("tenant", hostops.Other{MTU: mtu})
+	case 4:
+		if slices.Contains(h.Devices(), "tenant") {
+			err = h.SetMaster("tenant", vpc)
+		}
+	case 5:
+		err = h.WipeFilter()
+	case 6:
+		err = h.SetIsolated(name, false)
+	case 7:
+		err = h.SetMaster(name, "")
+	default:
+		err = d.Apply(context.Background(), ops[n])
+	}
+	if err != nil {
+		t.Logf("mess: %v", err)
+	}
+}
+
+// TestPlanHolds: with Hold, only what is named goes.
+func TestPlanHolds(t *testing.T) {
+	h, d := newHost(t)
+	three := []hostops.VPC{hosttest.MakeVPC(0), hosttest.MakeVPC(1), hosttest.MakeVPC(2)}
+	applyAll(t, d, three)
+	before := h.State()
+	for name, tt := range map[string]struct {
+		desired hostops.Desired
+		want    string
+	}{
+		"hold all":    {hostops.Desired{Hold: true}, ""},
+		"hold others": {hostops.Desired{VPCs: three[:1], Hold: true}, ""},
+		"remove one": {hostops.Desired{VPCs: three[:1], Hold: true, Remove: []cluster.VNI{10001}}, `delete devices of VNI 10001
+delete namespace vpc-netb
+stop guarding VNI 10001
+stop allowing VNI 10001 from 203.0.113.10, 203.0.113.11, 2001:db8:2::10, 2001:db8:2::11
+stop shielding VNI 10001
+`},
+		"remove all": {hostops.Desired{Hold: true, Remove: []cluster.VNI{10000, 10001, 10002}}, `delete devices of VNI 10000
+delete devices of VNI 10001
+delete devices of VNI 10002
+delete namespace vpc-neta
+delete namespace vpc-netb
+delete namespace vpc-netc
+delete filter
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ops, problems := hostops.Plan(tt.desired, before.Clone())
+			if diff := cmp.Diff(tt.want, text(ops, problems)); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCleanAlias(t *testing.T) {
+	for name, tt := range map[string]struct{ in, want string }{
+		"plain":     {"vpc-blue", "vpc-blue"},
+		"control":   {"a\x1b[2Jb\nc\x7f", "a?[2Jb?c?"},
+		"not ASCII": {"ü\u202e", "??"},
+		"no UTF-8":  {"a\xff", "a?"},
+		"overlong":  {strings.Repeat("x", 300), strings.Repeat("x", 250)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := hostops.CleanAlias(tt.in); got != tt.want {
+				t.Errorf("CleanAlias(%q) = %q, want %q", tt.in, got, tt.want)
+			}
+		})
+	}
+}
