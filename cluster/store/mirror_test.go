@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,18 +27,18 @@ type mirrored struct {
 // counting counts the calls that a Mirror makes.
 type counting struct {
 	mvcc.KV
-	lists, watches int
+	lists, watches atomic.Int64
 }
 
 func (c *counting) Range(ctx context.Context, r mvcc.RangeRequest) (mvcc.RangeResponse, error) {
 	if r.End != "" && !r.CountOnly {
-		c.lists++
+		c.lists.Add(1)
 	}
 	return c.KV.Range(ctx, r)
 }
 
 func (c *counting) Watch(ctx context.Context, w mvcc.WatchRequest) <-chan mvcc.WatchResponse {
-	c.watches++
+	c.watches.Add(1)
 	return c.KV.Watch(ctx, w)
 }
 
@@ -264,7 +265,7 @@ func TestMirrorRecovers(t *testing.T) {
 				tt.fault(t, db, old)
 				time.Sleep(tt.after)
 				wantMirrored(t, m, db, prefixLive)
-				if got := m.kv.lists - 1; got != tt.lists || m.view.Lists(prefixLive) != tt.lists+1 {
+				if got := int(m.kv.lists.Load()) - 1; got != tt.lists || m.view.Lists(prefixLive) != tt.lists+1 {
 					t.Errorf("listed anew %d times, view counts %d; want %d", got, m.view.Lists(prefixLive)-1, tt.lists)
 				}
 				if since, err := m.view.Stale(); err != nil || !since.IsZero() {
@@ -273,7 +274,7 @@ func TestMirrorRecovers(t *testing.T) {
 				putRaw(t, db, liveA, live(99)) // the watch is alive
 				wantMirrored(t, m, db, prefixLive)
 				time.Sleep(5 * time.Minute) // and nothing more is found
-				if got := m.kv.lists - 1; got != tt.lists {
+				if got := int(m.kv.lists.Load()) - 1; got != tt.lists {
 					t.Errorf("listed anew %d times in the end, want %d", got, tt.lists)
 				}
 			})
@@ -338,19 +339,19 @@ func TestMirrorBackoff(t *testing.T) {
 		for range 20 {
 			time.Sleep(time.Hour)
 			db.DropWatches()
-			before := m.kv.watches
+			before := m.kv.watches.Load()
 			time.Sleep(126 * time.Millisecond)
 			synctest.Wait()
-			if m.kv.watches == before {
+			if m.kv.watches.Load() == before {
 				t.Fatal("no new watch within the first wait")
 			}
 		}
-		before := m.kv.watches
+		before := m.kv.watches.Load()
 		for range 1000 { // 10 s of a watch that fails at once
 			db.DropWatches()
 			time.Sleep(10 * time.Millisecond)
 		}
-		if got := m.kv.watches - before; got < 3 || got > 9 {
+		if got := m.kv.watches.Load() - before; got < 3 || got > 9 {
 			t.Errorf("%d attempts in 10 s, want few", got)
 		}
 	})
@@ -458,8 +459,8 @@ func TestMirrorLongBacklog(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		wantMirrored(t, m, db, prefixLive)
-		if m.kv.lists != 1 {
-			t.Errorf("%d lists, want 1", m.kv.lists)
+		if m.kv.lists.Load() != 1 {
+			t.Errorf("%d lists, want 1", m.kv.lists.Load())
 		}
 	})
 }
