@@ -11,7 +11,7 @@ import (
 
 // advertised lists the addresses that a node tells peers to send to.
 func advertised(u cluster.Underlay) []netip.Addr {
-	var as []netip.Addr
+	as := make([]netip.Addr, 0, 2)
 	if u.IPv4 != nil {
 		as = append(as, u.IPv4.Advertise)
 	}
@@ -26,33 +26,57 @@ func advertised(u cluster.Underlay) []netip.Addr {
 // A node that has not reported, or whose new address is another's, keeps what
 // peers know it by.
 func (w *world) findOwners() {
-	w.owners = map[netip.Addr]string{}
-	reporters := map[netip.Addr][]string{}
+	w.owners = make(map[netip.Addr]string, len(w.names))
+	contested := map[netip.Addr][]string{}
 	for _, name := range w.names {
-		if r, ok := w.reports[name]; ok && w.nodes[name].State != cluster.NodeLeft {
-			for _, a := range advertised(r.Value.Underlay) {
-				reporters[a] = append(reporters[a], name)
+		if w.nodes[name].State == cluster.NodeLeft {
+			continue
+		}
+		for _, a := range advertised(w.underlay(name)) {
+			switch first, ok := w.owners[a]; {
+			case !ok:
+				w.owners[a] = name
+			case contested[a] == nil:
+				contested[a] = []string{first, name}
+			default:
+				contested[a] = append(contested[a], name)
 			}
 		}
 	}
-	known := w.knownAddresses()
-	for a, names := range reporters {
-		first := slices.MinFunc(names, func(x, y string) int {
-			return cmp.Compare(w.reports[x].Mod, w.reports[y].Mod)
-		})
-		if len(names) > 1 {
-			for _, n := range names {
-				if known[n][a] {
-					first = n
-					break
+	if len(contested) > 0 {
+		w.settleOwners(contested)
+	}
+	for _, v := range w.vpcs {
+		for node, m := range v.members {
+			if n := w.nodes[node]; n == nil || n.State == cluster.NodeLeft {
+				continue
+			}
+			for _, a := range [2]netip.Addr{m.Value.UnderlayIPv4, m.Value.UnderlayIPv6} {
+				if _, ok := w.owners[a]; !ok && a.IsValid() {
+					w.owners[a] = node // nobody reports it
 				}
 			}
 		}
-		w.owners[a] = first
+	}
+}
+
+// settleOwners decides about addresses that several nodes report.
+func (w *world) settleOwners(contested map[netip.Addr][]string) {
+	known := w.knownAddresses()
+	for a, names := range contested {
+		w.owners[a] = slices.MinFunc(names, func(x, y string) int {
+			return cmp.Compare(w.reports[x].Mod, w.reports[y].Mod)
+		})
+		if i := slices.IndexFunc(names, func(n string) bool { return known[n][a] }); i >= 0 {
+			w.owners[a] = names[i]
+		}
 	}
 	for _, name := range w.names {
+		if !w.cannotMove(name) {
+			continue
+		}
 		for a := range known[name] {
-			if _, reported := reporters[a]; !reported || w.cannotMove(name) && !known[w.owners[a]][a] {
+			if !known[w.owners[a]][a] {
 				w.owners[a] = name
 			}
 		}

@@ -1,0 +1,101 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// filled is a store with one VPC of so many members, made by step itself.
+func filled(b *testing.B, members int) *mvcc.Memory {
+	kv := mvcc.NewMemory(mvcc.Config{})
+	put := func(key string, r cluster.Record) {
+		b.Helper()
+		v, err := cluster.Encode(r, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := kv.Txn(b.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(key, v)}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	put(cluster.KeyConfig, &cluster.Config{ID: "c", Era: 1, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange})
+	put(cluster.KeyVPCSpec("blue"), spec("all", "10.100.0.0/16"))
+	for i := range members {
+		name := fmt.Sprintf("h%04d", i)
+		put(cluster.KeyNode(name), node(name))
+		put(cluster.KeyNodeStatus(name), report(name, fmt.Sprintf("192.168.%d.%d", i/250, i%250+1), 1500))
+	}
+	s := store.New(kv, cluster.Identity{Role: cluster.Controller})
+	for _, e := range firstOf(newState().step(viewOf(b, kv), time.Now())) {
+		if _, err := s.Commit(b.Context(), e.change); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return kv
+}
+
+func firstOf(es []effect, _ time.Time) []effect { return es }
+
+// BenchmarkPass measures a pass that finds nothing to do.
+func BenchmarkPass(b *testing.B) {
+	for _, members := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint(members), func(b *testing.B) {
+			view := viewOf(b, filled(b, members))
+			s := newState()
+			for b.Loop() {
+				if es, _ := s.step(view, time.Unix(0, 0)); len(es) != 0 {
+					b.Fatalf("%d effects, first %s", len(es), es[0].change.Why)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkJoin measures from the put of a node's report to its member record
+// at a watcher, with so many members there.
+func BenchmarkJoin(b *testing.B) {
+	for _, members := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint(members), func(b *testing.B) {
+			kv := filled(b, members)
+			c, err := New(Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: "a"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = c.Run(ctx) })
+			defer wg.Wait()
+			defer cancel()
+			r := mvcc.Prefix(cluster.PrefixMembers("blue"))
+			watch := kv.Watch(ctx, mvcc.WatchRequest{Key: r.Key, End: r.End})
+			put := func(key string, rec cluster.Record) {
+				v, err := cluster.Encode(rec, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := kv.Txn(ctx, mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(key, v)}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			i := 0
+			join := func() {
+				name := fmt.Sprintf("j%d", i)
+				put(cluster.KeyNode(name), node(name))
+				put(cluster.KeyNodeStatus(name), report(name, fmt.Sprintf("10.%d.%d.%d", 1+i/62500, i/250%250, i%250+1), 1500))
+				<-watch
+				i++
+			}
+			join() // elected, and warm
+			for b.Loop() {
+				join()
+			}
+		})
+	}
+}
