@@ -130,6 +130,7 @@ func (s *server) await(m *Mirror, was ...string) {
 // TestMirrorOfEtcd is what TestMirrorRecovers does in a bubble, against a real
 // server and through a real client.
 func TestMirrorOfEtcd(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	m := NewMirror(MirrorConfig{Store: New(s.kv, operator), VerifyEvery: 2 * time.Second, MaxBackoff: 200 * time.Millisecond})
 	m.Follow(prefixLive)
@@ -221,6 +222,7 @@ func TestMirrorOfEtcd(t *testing.T) {
 
 // Two candidates on a real server: one leads, the other follows it.
 func TestCampaignOnEtcd(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
