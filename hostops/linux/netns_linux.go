@@ -152,6 +152,12 @@ func settings() map[string]string {
 		"ipv6/conf/default/forwarding":     "0",
 		"ipv6/conf/all/accept_redirects":   "0",
 		"ipv4/icmp_echo_ignore_broadcasts": "1",
+		// A new member's first probe may come before its peer is ready: ask
+		// again soon, not after a second, and for two seconds.
+		"ipv4/neigh/default/retrans_time_ms": "100",
+		"ipv4/neigh/default/mcast_solicit":   "20",
+		"ipv6/neigh/default/retrans_time_ms": "100",
+		"ipv6/neigh/default/mcast_solicit":   "20",
 	}
 	if _, err := os.Stat("/proc/sys/net/ipv6/conf/" + inner); err == nil {
 		s["ipv6/conf/"+inner+"/accept_ra"] = "0"
