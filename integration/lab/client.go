@@ -95,16 +95,8 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 
 // Host returns the state of one host.
 func (l *Lab) Host(ctx context.Context, name string) (Host, error) {
-	s, err := l.Status(ctx)
-	if err != nil {
-		return Host{}, err
-	}
-	for _, h := range s.Hosts {
-		if h.Name == name {
-			return h, nil
-		}
-	}
-	return Host{}, fmt.Errorf("host %s: %w", name, ErrNotFound)
+	var h Host
+	return h, l.call(ctx, opHost, "", target{Name: name}, &h)
 }
 
 // AddHost makes one host more, with an empty disk and no services.
@@ -340,6 +332,7 @@ const stageWord = "lab-stage"
 // The operations. Those with a host go to that host's init.
 const (
 	opStatus      = "status"
+	opHost        = "host"
 	opAddHost     = "add-host"
 	opRemoveHost  = "remove-host"
 	opSetServices = "set-services"

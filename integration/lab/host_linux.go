@@ -124,7 +124,7 @@ func (h *host) setUnderlay(e ends) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find underlay device: %w", err)
 	}
-	old, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	old, err := addressesOf(l, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list underlay addresses: %w", err)
 	}
@@ -158,7 +158,7 @@ func (h *host) status(struct{}) (any, error) {
 	defer h.mu.Unlock()
 	st := Host{Workloads: h.workloads}
 	for _, s := range h.services {
-		st.Services = append(st.Services, s.state())
+		st.Services = append(st.Services, s.state(h.children.isStopped(s.proc)))
 	}
 	return st, nil
 }

@@ -13,19 +13,22 @@ import (
 // were left to us: a stage is the init of its PID namespace. Package os cannot
 // be used beside it, as both would wait for the same children.
 type reaper struct {
-	mu    sync.Mutex
-	procs map[int]*process
+	mu      sync.Mutex
+	changed sync.Cond // some process ended, stopped or went on
+	procs   map[int]*process
 }
 
 // process is a child. status may be read when done is closed.
 type process struct {
-	pid    int
-	done   chan struct{}
-	status syscall.WaitStatus
+	pid     int
+	done    chan struct{}
+	status  syscall.WaitStatus
+	stopped bool // guarded by reaper.mu
 }
 
 func newReaper() *reaper {
 	r := &reaper{procs: map[int]*process{}}
+	r.changed.L = &r.mu
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	go func() { // for the life of the process
@@ -41,18 +44,24 @@ func (r *reaper) collect() {
 	defer r.mu.Unlock()
 	for {
 		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG|syscall.WUNTRACED|syscall.WCONTINUED, nil)
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
 		if pid <= 0 || err != nil {
 			return
 		}
-		if p := r.procs[pid]; p != nil {
+		p := r.procs[pid]
+		if p == nil {
+			continue
+		}
+		p.stopped = status.Stopped()
+		if status.Exited() || status.Signaled() {
 			p.status = status
 			delete(r.procs, pid)
 			close(p.done)
 		}
+		r.changed.Broadcast()
 	}
 }
 
@@ -97,6 +106,22 @@ func (r *reaper) kill(p *process, group bool) error {
 	}
 	<-p.done
 	return nil
+}
+
+// settle waits until the process, with all of its threads, is stopped or is
+// not, or has ended.
+func (r *reaper) settle(p *process, stopped bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.procs[p.pid] == p && p.stopped != stopped {
+		r.changed.Wait()
+	}
+}
+
+func (r *reaper) isStopped(p *process) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return p.stopped
 }
 
 func (p *process) ended() bool {

@@ -97,7 +97,7 @@ func ready(index int) error {
 		if err != nil {
 			return fmt.Errorf("wait for device %d: %w", index, err)
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		addrs, err := addressesOf(l, netlink.FAMILY_V6)
 		if err != nil {
 			return fmt.Errorf("wait for addresses of device %s: %w", l.Attrs().Name, err)
 		}
@@ -176,6 +176,17 @@ func addAddress(device int, p netip.Prefix) error {
 		return fmt.Errorf("add address %s: %w", p, err)
 	}
 	return nil
+}
+
+// addressesOf lists a device's addresses; a list that changed under the reading
+// is read again.
+func addressesOf(l netlink.Link, family int) ([]netlink.Addr, error) {
+	for {
+		addrs, err := netlink.AddrList(l, family)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return addrs, err
+		}
+	}
 }
 
 func removeAddress(device int, p netip.Prefix) error {

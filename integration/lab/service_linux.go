@@ -12,14 +12,14 @@ import (
 // service is a process of the host that goes on.
 type service struct {
 	Service
-	proc   *process
-	frozen bool
+	proc *process
 }
 
-func (s *service) state() ServiceState {
+// state tells what a service does; stopped is whether its process is.
+func (s *service) state(stopped bool) ServiceState {
 	st := ServiceState{Service: s.Service}
 	switch {
-	case !s.proc.ended() && s.frozen:
+	case !s.proc.ended() && stopped:
 		st.State, st.PID = "frozen", s.proc.pid
 	case !s.proc.ended():
 		st.State, st.PID = "running", s.proc.pid
@@ -76,11 +76,11 @@ func (h *host) killServices(list []Service) (any, error) {
 }
 
 func (h *host) freezeServices(list []Service) (any, error) {
-	return h.signalServices(list, syscall.SIGSTOP, func(s *service) { s.frozen = true })
+	return h.signalServices(list, syscall.SIGSTOP, func(s *service) { h.children.settle(s.proc, true) })
 }
 
 func (h *host) thawServices(list []Service) (any, error) {
-	return h.signalServices(list, syscall.SIGCONT, func(s *service) { s.frozen = false })
+	return h.signalServices(list, syscall.SIGCONT, func(s *service) { h.children.settle(s.proc, false) })
 }
 
 // signalServices signals those that run, each with all of its process group.

@@ -73,6 +73,7 @@ func superviseLab() error {
 	s := &supervisor{cfg: cfg, children: newReaper()}
 	s.handlers = map[string]handler{
 		opStatus:      handle(s.status),
+		opHost:        handle(s.host),
 		opAddHost:     handle(s.addHost),
 		opRemoveHost:  handle(s.removeHost),
 		opSetServices: handle(s.setServices),
@@ -320,6 +321,14 @@ func (s *supervisor) status(struct{}) (any, error) {
 		st.Hosts = append(st.Hosts, h)
 	}
 	return st, nil
+}
+
+func (s *supervisor) host(t target) (any, error) {
+	n, err := s.find(t.Name)
+	if err != nil {
+		return nil, err
+	}
+	return s.describe(n)
 }
 
 // describe asks a host that is on what it does.
