@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -35,7 +36,12 @@ func (a *Agent) probe(ctx context.Context) time.Time {
 func (a *Agent) answered(ctx context.Context, r answer) (changed bool) {
 	for {
 		if ctx.Err() == nil {
-			changed = a.links.answer(a.cfg.Now(), r.probe, r.rtt, r.err != nil) || changed
+			if a.links.answer(a.cfg.Now(), r.probe, r.rtt, r.err != nil) {
+				changed = true
+				l := a.links.all[r.probe.id].report()
+				a.log.Info("link is "+string(l.State), zap.String("vpc", r.probe.id.vpc), zap.String("peer", l.Peer),
+					zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int64("probes", r.probe.seq))
+			}
 		}
 		select {
 		case r = <-a.answers:
