@@ -189,6 +189,3 @@ func (r vpcRecords) keeping(old map[string]*cluster.Member) map[string]*cluster.
 	}
 	return out
 }
-
-// forget drops a VPC that has been taken down and is assigned no more.
-func (m *memory) forget(name string) { delete(m.VPCs, name) }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
@@ -96,11 +97,11 @@ func (s *session) follow(ctx context.Context, look func(m *store.Mirror, v *stor
 	ctx, cancel := context.WithCancel(ctx)
 	m := store.NewMirror(store.MirrorConfig{Store: s.store})
 	m.Follow(prefixes...)
-	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
+	var running errgroup.Group
+	running.Go(func() error { return m.Run(ctx) })
 	defer func() {
 		cancel()
-		<-ended
+		_ = running.Wait() // it ends with ctx, and that is no error
 	}()
 	for {
 		select {

@@ -2,7 +2,6 @@ package linux
 
 import (
 	"encoding/binary"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -399,14 +398,6 @@ func read(c *conn) (devices, error) {
 		}
 	}
 	return ds, nil
-}
-
-// same compares two readings.
-func (ds devices) same(o devices) bool {
-	return maps.EqualFunc(ds, o, func(a, b *device) bool {
-		return a.link == b.link && a.pinned == b.pinned && maps.Equal(a.flood, b.flood) &&
-			len(a.addrs) == len(b.addrs) && !slices.ContainsFunc(a.addrs, func(p netip.Prefix) bool { return !slices.Contains(b.addrs, p) })
-	})
 }
 
 // byName finds a device.
