@@ -144,7 +144,11 @@ func (p *program) getWatch(ctx context.Context, c *cli.Context, s *session, requ
 				return err
 			}
 		}
-		*revision = max(*revision, answer.Revision)
+		if n := len(answer.Events); n > 0 { // the store may have more of them than it sent
+			*revision = answer.Events[n-1].KV.ModRevision
+		} else {
+			*revision = max(*revision, answer.Revision)
+		}
 	}
 	return mvcc.ErrUnavailable
 }
