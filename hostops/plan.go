@@ -231,22 +231,12 @@ func (p *planner) tunnels(v VPC) {
 		return
 	}
 	onFilter := Target{v.Name, "filter"}
-	sources := map[Source]struct{}{}
-	var missing []netip.Addr
+	var sources []netip.Addr
 	for _, t := range v.Tunnels {
-		for _, peer := range t.Peers {
-			s := Source{v.VNI, peer.Underlay}
-			if _, seen := sources[s]; seen {
-				continue
-			}
-			sources[s] = struct{}{}
-			if _, ok := p.actual.Filter.Sources[s]; !ok {
-				missing = append(missing, peer.Underlay)
-			}
-		}
+		sources = appendAddrs(sources, t.Peers)
 	}
+	missing, extra := difference(sources, p.actual.Filter.Sources[v.VNI])
 	if len(missing) > 0 {
-		slices.SortFunc(missing, netip.Addr.Compare)
 		p.add(Allow{onFilter, v.VNI, missing})
 	}
 	if _, ok := p.actual.Filter.VNIs[v.VNI]; !ok && len(v.Tunnels) > 0 {
@@ -255,10 +245,9 @@ func (p *planner) tunnels(v VPC) {
 	for _, t := range v.Tunnels {
 		p.tunnel(v, t)
 	}
-	p.deny(v.Name, func(s Source) bool {
-		_, keep := sources[s]
-		return s.VNI == v.VNI && !keep
-	})
+	if len(extra) > 0 {
+		p.remove(Deny{onFilter, v.VNI, extra})
+	}
 }
 
 // foreignTunnel reports whether something that is not ours holds what a tunnel
@@ -366,41 +355,52 @@ func Overhead(local netip.Addr) int {
 }
 
 // peers plans a flood list.
-func (p *planner) peers(on Target, want []Peer, have map[netip.Addr]struct{}) {
-	keep := make(map[netip.Addr]struct{}, len(want))
-	for _, peer := range want {
-		if _, twice := keep[peer.Underlay]; twice {
-			continue
-		}
-		keep[peer.Underlay] = struct{}{}
-		if _, ok := have[peer.Underlay]; !ok {
-			p.add(AddPeer{on, peer.Underlay})
-		}
+func (p *planner) peers(on Target, want []Peer, have AddrSet) {
+	missing, extra := difference(appendAddrs(nil, want), have)
+	for _, a := range missing {
+		p.add(AddPeer{on, a})
 	}
-	var gone []netip.Addr
-	for a := range have {
-		if _, ok := keep[a]; !ok {
-			gone = append(gone, a)
-		}
-	}
-	slices.SortFunc(gone, netip.Addr.Compare)
-	for _, a := range gone {
+	for _, a := range extra {
 		p.remove(RemovePeer{on, a})
 	}
 }
 
-// deny removes the sources for which gone is true, a VNI at a time.
-func (p *planner) deny(vpc string, gone func(Source) bool) {
-	old := map[cluster.VNI][]netip.Addr{}
-	for s := range p.actual.Filter.Sources {
-		if gone(s) {
-			old[s.VNI] = append(old[s.VNI], s.Addr)
+func appendAddrs(as []netip.Addr, peers []Peer) []netip.Addr {
+	as = slices.Grow(as, len(peers))
+	for _, peer := range peers {
+		as = append(as, peer.Underlay)
+	}
+	return as
+}
+
+// difference lists, sorted, what have lacks of want and has beyond it. Most
+// often that is nothing, and want is sorted: then it makes no set of it.
+func difference(want []netip.Addr, have AddrSet) (missing, extra []netip.Addr) {
+	found, sorted := 0, true
+	for i, a := range want {
+		if _, ok := have[a]; ok {
+			found++
+		} else {
+			missing = append(missing, a)
+		}
+		sorted = sorted && (i == 0 || want[i-1].Less(a))
+	}
+	slices.SortFunc(missing, netip.Addr.Compare)
+	missing = slices.Compact(missing)
+	if sorted && found == len(have) {
+		return missing, nil
+	}
+	keep := make(AddrSet, len(want))
+	for _, a := range want {
+		keep[a] = struct{}{}
+	}
+	for a := range have {
+		if _, ok := keep[a]; !ok {
+			extra = append(extra, a)
 		}
 	}
-	for _, v := range slices.Sorted(maps.Keys(old)) {
-		slices.SortFunc(old[v], netip.Addr.Compare)
-		p.remove(Deny{Target{vpc, "filter"}, v, old[v]})
-	}
+	slices.SortFunc(extra, netip.Addr.Compare)
+	return missing, extra
 }
 
 // rest removes what is ours and not wanted. What the desired state holds stays,
@@ -435,7 +435,11 @@ func (p *planner) rest() {
 			p.remove(Unguard{Target{"", "filter"}, v})
 		}
 	}
-	p.deny("", func(s Source) bool { return !p.vnis[s.VNI] && !p.held(s.VNI) })
+	for _, v := range slices.Sorted(maps.Keys(f.Sources)) {
+		if !p.vnis[v] && !p.held(v) {
+			p.remove(Deny{Target{"", "filter"}, v, slices.SortedFunc(maps.Keys(f.Sources[v]), netip.Addr.Compare)})
+		}
+	}
 	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
 		if !p.vnis[v] && !p.held(v) {
 			p.remove(Unshield{Target{"", "filter"}, v})
@@ -454,7 +458,7 @@ func (p *planner) needsFilter() bool {
 		return true
 	}
 	f := p.actual.Filter
-	for _, owners := range []iter.Seq[cluster.VNI]{maps.Keys(f.VNIs), maps.Keys(f.Shields)} {
+	for _, owners := range []iter.Seq[cluster.VNI]{maps.Keys(f.VNIs), maps.Keys(f.Sources), maps.Keys(f.Shields)} {
 		for v := range owners {
 			if p.held(v) {
 				return true

@@ -126,7 +126,7 @@ type Device struct {
 	Port     uint16
 	Learning bool
 	Isolated bool
-	Flood    map[netip.Addr]struct{}
+	Flood    AddrSet
 
 	// Port of the namespace: the MAC that the bridge holds to be behind it
 	// whatever other ports say.
@@ -167,10 +167,39 @@ type NamespacePort struct {
 	Addresses []netip.Prefix
 }
 
-// Source is a filter entry: frames of VNI may come from Addr.
-type Source struct {
-	VNI  cluster.VNI
-	Addr netip.Addr
+// AddrSet is a set of addresses.
+type AddrSet map[netip.Addr]struct{}
+
+// CloneSources copies Filter.Sources.
+func CloneSources(s map[cluster.VNI]AddrSet) map[cluster.VNI]AddrSet {
+	c := maps.Clone(s)
+	for v, as := range c {
+		c[v] = maps.Clone(as)
+	}
+	return c
+}
+
+// Allow adds sources of a VNI.
+func (f *Filter) Allow(v cluster.VNI, as ...netip.Addr) {
+	if f.Sources == nil {
+		f.Sources = map[cluster.VNI]AddrSet{}
+	}
+	if f.Sources[v] == nil {
+		f.Sources[v] = AddrSet{}
+	}
+	for _, a := range as {
+		f.Sources[v][a] = struct{}{}
+	}
+}
+
+// Deny removes sources of a VNI.
+func (f *Filter) Deny(v cluster.VNI, as ...netip.Addr) {
+	for _, a := range as {
+		delete(f.Sources[v], a)
+	}
+	if len(f.Sources[v]) == 0 {
+		delete(f.Sources, v)
+	}
 }
 
 // Filter is the packet filter of a host.
@@ -184,8 +213,8 @@ type Filter struct {
 	Port uint16
 	// VNIs are judged; frames of others pass.
 	VNIs map[cluster.VNI]struct{}
-	// Sources are let through.
-	Sources map[Source]struct{}
+	// Sources are let through, by VNI.
+	Sources map[cluster.VNI]AddrSet
 	// Shields keep a VPC's tenants from speaking as a VTEP of its peer network.
 	Shields map[cluster.VNI]netip.Prefix
 	// NoShields: this kernel cannot filter between a bridge's ports.
@@ -230,7 +259,7 @@ func (s State) Clone() State {
 		}
 	}
 	c.Filter.VNIs = maps.Clone(s.Filter.VNIs)
-	c.Filter.Sources = maps.Clone(s.Filter.Sources)
+	c.Filter.Sources = CloneSources(s.Filter.Sources)
 	c.Filter.Shields = maps.Clone(s.Filter.Shields)
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -144,7 +145,7 @@ func (n *Network) reaches(from, to *Host, namespace string, dst netip.Addr, size
 		if !forwards(s, size) || !forwards(r, size) || s.Port != r.Port || n.cuts[[2]netip.Addr{s.Local, r.Local}] {
 			continue
 		}
-		if _, listed := s.Flood[r.Local]; listed && to.passes(hostops.Source{VNI: s.VNI, Addr: s.Local}) &&
+		if _, listed := s.Flood[r.Local]; listed && to.passes(s.VNI, s.Local) &&
 			from.hasLocal(s.Underlay, s.Local) == nil && to.hasLocal(r.Underlay, r.Local) == nil {
 			return true
 		}
@@ -168,11 +169,11 @@ func (h *Host) attached(n hostops.Namespace, size int) bool {
 }
 
 // passes asks the filter.
-func (h *Host) passes(s hostops.Source) bool {
+func (h *Host) passes(v cluster.VNI, source netip.Addr) bool {
 	f := h.state.Filter
-	if _, guarded := f.VNIs[s.VNI]; f.Port == 0 || !guarded {
+	if _, guarded := f.VNIs[v]; f.Port == 0 || !guarded {
 		return true
 	}
-	_, ok := f.Sources[s]
+	_, ok := f.Sources[v][source]
 	return ok
 }

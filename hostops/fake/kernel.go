@@ -281,7 +281,7 @@ func (h *Host) createTunnel(op hostops.CreateTunnel) error {
 	}
 	return h.create(op.Object, hostops.Device{
 		Kind: hostops.KindTunnel, Owner: op.Owner, VNI: op.VNI, Local: op.Local, Underlay: op.Underlay, Port: op.Port,
-		Learning: true, MTU: h.state.Others[op.Underlay].MTU - hostops.Overhead(op.Local), Flood: map[netip.Addr]struct{}{},
+		Learning: true, MTU: h.state.Others[op.Underlay].MTU - hostops.Overhead(op.Local), Flood: hostops.AddrSet{},
 	})
 }
 
@@ -358,7 +358,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	switch op := op.(type) {
 	case hostops.CreateFilter:
 		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields,
-			VNIs: map[cluster.VNI]struct{}{}, Sources: map[hostops.Source]struct{}{}}
+			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
 	case hostops.DeleteFilter:
 		*f = hostops.Filter{}
@@ -379,13 +379,9 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	}
 	switch op := op.(type) {
 	case hostops.Allow:
-		for _, a := range op.Sources {
-			f.Sources[hostops.Source{VNI: op.VNI, Addr: a}] = struct{}{}
-		}
+		f.Allow(op.VNI, op.Sources...)
 	case hostops.Deny:
-		for _, a := range op.Sources {
-			delete(f.Sources, hostops.Source{VNI: op.VNI, Addr: a})
-		}
+		f.Deny(op.VNI, op.Sources...)
 	case hostops.Guard:
 		f.VNIs[op.VNI] = struct{}{}
 	case hostops.Unguard:

@@ -220,9 +220,9 @@ func overlapping(t *testing.T, b *bench) {
 			t.Errorf("device %s is there: %v, want %v", name, there, !gone)
 		}
 	}
-	for src := range before.Filter.Sources {
-		if _, there := s.Filter.Sources[src]; there == (src.VNI == 10001) {
-			t.Errorf("filter entry %v is there: %v", src, there)
+	for v := range before.Filter.Sources {
+		if _, there := s.Filter.Sources[v]; there == (v == 10001) {
+			t.Errorf("filter entries of VNI %d are there: %v", v, there)
 		}
 	}
 	b.converge(vpcs...)

@@ -163,7 +163,7 @@ func (d *Driver) filterEvents() {
 
 func sameFilter(a, b hostops.Filter) bool {
 	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
-		maps.Equal(a.Sources, b.Sources) && maps.Equal(a.Shields, b.Shields)
+		maps.EqualFunc(a.Sources, b.Sources, maps.Equal[hostops.AddrSet, hostops.AddrSet]) && maps.Equal(a.Shields, b.Shields)
 }
 
 // Observe implements hostops.Driver.
@@ -199,7 +199,7 @@ func (d *Driver) state() hostops.State {
 		Filter:     d.filter.state,
 	}
 	s.Filter.VNIs = maps.Clone(s.Filter.VNIs)
-	s.Filter.Sources = maps.Clone(s.Filter.Sources)
+	s.Filter.Sources = hostops.CloneSources(s.Filter.Sources)
 	s.Filter.Shields = maps.Clone(s.Filter.Shields)
 	for _, v := range d.devices {
 		owner, ours := v.ours()

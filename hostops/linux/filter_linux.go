@@ -167,8 +167,7 @@ func (f *filter) create(port uint16) error {
 	}
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
-		VNIs: map[cluster.VNI]struct{}{}, Sources: map[hostops.Source]struct{}{},
-		Shields: f.state.Shields, NoShields: f.state.NoShields,
+		VNIs: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields,
 	}
 	return nil
 }
@@ -185,13 +184,22 @@ func commentOf(r *nftables.Rule) string {
 	return s
 }
 
-// rules are those of the chain, in order. The third and fourth drop what comes
-// to the port and is too short to hold a VNI: a first fragment, whose rest
-// would not be judged.
+// rules are those of the chain, in order. The first spares frames within our
+// bridges, which come by here where bridge-nf-call-iptables is set: a tenant's
+// own VXLAN is not ours. The last drops what comes to the port and is too short
+// to hold a VNI: a first fragment, whose rest would not be judged.
 func rules(port uint16) []rule {
 	text := func(what string) string { return fmt.Sprintf("meshvpc %s %d", what, port) }
 	const nfReg = unix.NFT_REG32_00
+	group := binary.NativeEndian.AppendUint32(nil, hostops.GroupBase)
+	groupMask := binary.NativeEndian.AppendUint32(nil, 0xff000000)
 	return []rule{
+		{text("inner"), []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: groupMask, Xor: make([]byte, 4)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: group},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		}},
 		{text("source4"), slices.Concat(
 			[]expr.Any{
 				&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
@@ -265,7 +273,7 @@ func (f *filter) remove() error {
 func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
 	var elems [2][]nftables.SetElement
 	for _, a := range as {
-		_, there := f.state.Sources[hostops.Source{VNI: v, Addr: a}]
+		_, there := f.state.Sources[v][a]
 		if there == allow {
 			continue // deleting what is not there would fail the transaction
 		}
@@ -292,13 +300,10 @@ func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	for _, a := range as {
-		s := hostops.Source{VNI: v, Addr: a}
-		if allow {
-			f.state.Sources[s] = struct{}{}
-		} else {
-			delete(f.state.Sources, s)
-		}
+	if allow {
+		f.state.Allow(v, as...)
+	} else {
+		f.state.Deny(v, as...)
 	}
 	return nil
 }
@@ -331,7 +336,7 @@ func (f *filter) read() error {
 	f.touched() // what comes later is read later
 	s := hostops.Filter{
 		NoShields: f.state.NoShields,
-		VNIs:      map[cluster.VNI]struct{}{}, Sources: map[hostops.Source]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{},
+		VNIs:      map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{},
 	}
 	if err := f.readTable(&s); err != nil {
 		return fmt.Errorf("read nftables table inet %s: %w", hostops.FilterName, err)
@@ -404,7 +409,7 @@ func (f *filter) readTable(s *hostops.Filter) error {
 		for _, e := range elems {
 			if n := len(e.Key) - 4; n == 4 || n == 16 {
 				a, _ := netip.AddrFromSlice(e.Key[:n])
-				s.Sources[hostops.Source{VNI: cluster.VNI(binary.BigEndian.Uint32(e.Key[n:]) >> 8), Addr: a}] = struct{}{}
+				s.Allow(cluster.VNI(binary.BigEndian.Uint32(e.Key[n:])>>8), a)
 			}
 		}
 	}

@@ -49,7 +49,7 @@ type link struct {
 type device struct {
 	link
 	addrs  []netip.Prefix
-	flood  map[netip.Addr]struct{}
+	flood  hostops.AddrSet
 	pinned cluster.MAC
 }
 
@@ -231,7 +231,7 @@ func (ds devices) linkEvent(there bool, b []byte) (changed, lost bool) {
 	if old == nil {
 		d := &device{link: l}
 		if _, ours := l.ours(); ours && l.kind == "vxlan" {
-			d.flood = map[netip.Addr]struct{}{}
+			d.flood = hostops.AddrSet{}
 		}
 		ds[index] = d
 		return true, false
@@ -385,7 +385,7 @@ func read(c *conn) (devices, error) {
 			continue
 		}
 		if d.kind == "vxlan" {
-			d.flood = map[netip.Addr]struct{}{}
+			d.flood = hostops.AddrSet{}
 		}
 		h := nl.NewIfInfomsg(unix.AF_BRIDGE)
 		h.Index = d.index
