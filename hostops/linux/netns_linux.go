@@ -152,12 +152,6 @@ func settings() map[string]string {
 		"ipv6/conf/default/forwarding":     "0",
 		"ipv6/conf/all/accept_redirects":   "0",
 		"ipv4/icmp_echo_ignore_broadcasts": "1",
-		// A new member's first probe may come before its peer is ready: ask
-		// again soon, not after a second, and for two seconds.
-		"ipv4/neigh/default/retrans_time_ms": "100",
-		"ipv4/neigh/default/mcast_solicit":   "20",
-		"ipv6/neigh/default/retrans_time_ms": "100",
-		"ipv6/neigh/default/mcast_solicit":   "20",
 	}
 	if _, err := os.Stat("/proc/sys/net/ipv6/conf/" + inner); err == nil {
 		s["ipv6/conf/"+inner+"/accept_ra"] = "0"
@@ -325,11 +319,31 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 	return err
 }
 
+// askSoon shortens neighbour discovery on the inner end: the first question for
+// a peer may come before the peer is ready, and the next should not wait for a
+// second. It goes on asking for two seconds, as before. Devices take these from
+// the first namespace's defaults, not from their own's, so they are set here.
+func askSoon() error {
+	for _, family := range []string{"ipv4", "ipv6"} {
+		dir := filepath.Join("/proc/sys/net", family, "neigh", inner)
+		for name, value := range map[string]string{"retrans_time_ms": "100", "mcast_solicit": "20"} {
+			err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // setPort sets the inner end.
 func (d *Driver) setPort(op hostops.SetPort) error {
 	sp := d.spaces[op.Object]
 	if sp == nil || sp.index == 0 {
 		return os.ErrNotExist
+	}
+	if err := within(int(sp.file.Fd()), askSoon); err != nil {
+		return wrap("set "+inner, err)
 	}
 	m := linkMsg(sp.index)
 	m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
