@@ -136,6 +136,8 @@ func unknownFlag(path []string, word string, c *cli.Command) error {
 		}
 		if near := nearest(name, all); near != "" {
 			do = fmt.Sprintf("did you mean %q?", near)
+		} else if strings.Contains(c.ArgsUsage, "-- CMD") {
+			do = `put "--" before the command to run`
 		}
 	}
 	return usage(do, "%sunknown flag %q", pathPrefix(path), name)

@@ -127,6 +127,8 @@ type meshReport struct {
 	Reason  string         `json:"reason"`
 	MTU     int            `json:"mtu"`
 	Members []memberReport `json:"members"`
+
+	pending bool // the controller waits for something, members come later
 }
 
 // report says whether the VPC is as it was asked for: every node that the
@@ -135,7 +137,7 @@ type meshReport struct {
 func (m *mesh) report() meshReport {
 	r := meshReport{VPC: m.name, Members: []memberReport{}}
 	if m.net != nil {
-		r.MTU = m.net.MTU
+		r.MTU, r.pending = m.net.MTU, m.net.Phase == cluster.PhasePending && m.net.Reason != ""
 	}
 	links := m.linkIndex()
 	for _, name := range m.concerned() {
@@ -283,7 +285,7 @@ func (r meshReport) awaited() string {
 			parts = append(parts, b.Node+" ("+b.Reason+")")
 		}
 	}
-	if len(parts) == 0 {
+	if len(parts) == 0 || r.pending {
 		return r.Reason
 	}
 	return few(parts)

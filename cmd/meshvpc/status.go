@@ -165,6 +165,10 @@ func (r *statusReport) judgeVPC(m *mesh) {
 		return
 	}
 	told := false
+	if report.pending {
+		r.add(fmt.Sprintf("VPC %s: %s", m.name, report.Reason), "meshvpc vpc set "+m.name+", or delete it and create it anew")
+		return
+	}
 	for _, b := range report.Members {
 		if !b.Ready && (m.live[b.Node] || m.members[b.Node] == nil) {
 			r.add(fmt.Sprintf("VPC %s on %s: %s", m.name, b.Node, b.Reason), "meshvpc vpc status "+m.name)

@@ -141,7 +141,7 @@ func checkSpec(spec *cluster.VPCSpec) error {
 func (p *program) canCreate(ctx context.Context, c *cli.Context, s *session, name string, spec *cluster.VPCSpec) error {
 	prefixes := []string{cluster.PrefixNodes, cluster.PrefixLive, cluster.KeyVPCSpec(name), cluster.KeyVPCNet(name)}
 	if spec.VNI != 0 {
-		prefixes = append(prefixes, cluster.KeyAllocVNI(spec.VNI))
+		prefixes = append(prefixes, cluster.KeyAllocVNI(spec.VNI), cluster.KeyConfig)
 	}
 	v, err := s.read(ctx, nodeKeys, prefixes...)
 	if err != nil {
@@ -153,6 +153,9 @@ func (p *program) canCreate(ctx context.Context, c *cli.Context, s *session, nam
 			return failed("wait until \"meshvpc vpc list\" no longer shows it", "it is being deleted")
 		}
 		return failed(fmt.Sprintf("see it by \"meshvpc vpc show %s\", change it by \"meshvpc vpc set %s\"", name, name), "it exists")
+	}
+	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok && spec.VNI != 0 && !it.Value.VNIs.Contains(spec.VNI) {
+		return failed("choose one of them, or leave --vni out", "VNI %d is not of the cluster's range %d-%d", spec.VNI, it.Value.VNIs.First, it.Value.VNIs.Last)
 	}
 	if it, ok := store.At[*cluster.Allocation](v, cluster.KeyAllocVNI(spec.VNI)); ok && it.Value.Holder != name {
 		why := "is held by VPC " + clean(it.Value.Holder)

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/zap"
+	"sigs.k8s.io/yaml"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meshvpc": main}) }
+
+// TestScripts runs the command against a real store and a real controller; the
+// hosts are agents that report what a host would. Scripts run one after the
+// other on one store, which is emptied in between.
+func TestScripts(t *testing.T) {
+	kv, endpoint := startStore(t)
+	testscript.RunT(inTurn{t}, testscript.Params{
+		Dir:           "testdata/script",
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(env *testscript.Env) error {
+			if _, err := kv.Txn(env.T().(inTurn).Context(), mvcc.TxnRequest{Then: []mvcc.Op{{Kind: mvcc.OpDelete, Key: cluster.Root, End: mvcc.PrefixEnd(cluster.Root)}}}); err != nil {
+				return err
+			}
+			for name, dir := range map[string]string{"MESHVPC_CONFIG_DIR": "etc", "MESHVPC_STATE_DIR": "var", "MESHVPC_RUN_DIR": "run"} {
+				env.Setenv(name, filepath.Join(env.WorkDir, dir))
+			}
+			env.Setenv("ENDPOINT", endpoint)
+			env.Setenv("NOBODY", freeAddress(t))
+			env.Setenv("FREE", freeAddress(t))
+			env.Setenv("FREE2", freeAddress(t))
+			w := newWorld(kv)
+			env.Values[worldKey{}] = w
+			env.Defer(w.stop)
+			return writeConfig(filepath.Join(env.WorkDir, "etc", "client.yaml"), clientConfig{Endpoints: []string{endpoint}})
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
+			"put": cmdPut, "remember": cmdRemember, "unchanged": cmdUnchanged, "mode": cmdMode, "within": cmdWithin, "await": cmdAwait,
+		},
+	})
+}
+
+// inTurn runs scripts one after the other.
+type inTurn struct{ *testing.T }
+
+func (t inTurn) Parallel() {}
+func (t inTurn) Run(name string, f func(testscript.T)) {
+	t.T.Run(name, func(t *testing.T) { f(inTurn{t}) })
+}
+func (t inTurn) Verbose() bool { return testing.Verbose() }
+
+// startStore runs an engine for all scripts.
+func startStore(t *testing.T) (mvcc.KV, string) {
+	t.Helper()
+	address := netip.MustParseAddrPort(freeAddress(t))
+	engine, err := etcd.New(etcd.Config{Name: "test", DataDir: t.TempDir(), ListenClient: []netip.AddrPort{address},
+		ListenPeer: []netip.AddrPort{netip.MustParseAddrPort(freeAddress(t))}, NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- engine.Run(ctx) }()
+	select {
+	case <-engine.Ready():
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	cli, err := client.Dial(client.Config{Endpoints: engine.Endpoints()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(cli.Close(), <-ended); err != nil {
+			t.Error(err)
+		}
+	})
+	return client.New(cli), address.String()
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// world is what a script's cluster is made of.
+type world struct {
+	kv       mvcc.KV
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	agents   map[string]*fakeAgent
+	nodes    int
+	memory   map[string]string
+	operator *store.Store
+}
+
+type worldKey struct{}
+
+func newWorld(kv mvcc.KV) *world {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &world{kv: kv, ctx: ctx, cancel: cancel, agents: map[string]*fakeAgent{},
+		operator: store.New(kv, cluster.Identity{Role: cluster.Operator})}
+}
+
+func (w *world) stop() {
+	w.cancel()
+	w.wg.Wait()
+}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+// cluster: the first records, and a controller unless "-nocontroller".
+func cmdCluster(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	ts.Check(firstRecords(w.ctx, w.kv, serverConfig{Name: "jhoster1", Datacenter: "skynet", Advertise: []string{ts.Getenv("ENDPOINT")},
+		Bootstrap: &bootstrap{Cluster: "test", ClusterID: "c1", NodeID: "id-jhoster1", UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange}}, time.Now()))
+	if len(args) > 0 {
+		return
+	}
+	ctl, err := controller.New(controller.Config{Store: store.New(w.kv, cluster.Identity{Role: cluster.Controller}), Name: "jhoster1", Log: zap.NewNop()})
+	ts.Check(err)
+	w.wg.Go(func() { _ = ctl.Run(w.ctx) })
+}
+
+// nodes NAME:DC...: nodes that have joined.
+func cmdNodes(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	var c store.Change
+	for _, a := range args {
+		name, dc, _ := strings.Cut(a, ":")
+		store.Create(&c, cluster.KeyNode(name), &cluster.Node{ID: "id-" + name, Datacenter: dc, State: cluster.NodeActive, Agent: true, Joined: cluster.At(time.Unix(1800000000, 0))})
+	}
+	_, err := w.operator.Commit(w.ctx, c)
+	ts.Check(err)
+}
+
+// agents [mtu=N] NAME...: their agents run.
+func cmdAgents(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	mtu := 1500
+	for _, name := range args {
+		if n, err := fmt.Sscanf(name, "mtu=%d", &mtu); n == 1 && err == nil {
+			continue
+		}
+		w.nodes++
+		a := &fakeAgent{name: name, id: "id-" + name, store: store.New(w.kv, cluster.Identity{Role: cluster.Agent, Name: name}), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+		ctx, cancel := context.WithCancel(w.ctx)
+		a.cancel = cancel
+		ts.Check(a.start(ctx, netip.MustParseAddr(fmt.Sprintf("2001:db8:%d::2", w.nodes)), mtu))
+		w.agents[name] = a
+		w.wg.Go(func() { a.run(ctx) })
+	}
+}
+
+// dead NAME...: their agents are gone, and their leases.
+func cmdDead(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	for _, name := range args {
+		w.agents[name].cancel()
+		<-w.agents[name].stopped
+		var c store.Change
+		c.Remove(cluster.KeyLive(name), 0)
+		_, err := w.agents[name].store.Commit(w.ctx, c)
+		ts.Check(err)
+	}
+}
+
+// ports NAME PORT...: workloads on every bridge of a host.
+func cmdPorts(ts *testscript.TestScript, _ bool, args []string) {
+	a := worldOf(ts).agents[args[0]]
+	a.mu.Lock()
+	a.ports = args[1:]
+	a.mu.Unlock()
+	a.wake <- struct{}{}
+}
+
+// put KEY VALUE: a raw record.
+func cmdPut(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	_, err := w.kv.Txn(w.ctx, mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(cluster.Root+args[0], []byte(strings.ReplaceAll(args[1], `\e`, "\x1b")))}})
+	ts.Check(err)
+}
+
+// records is what operators and the controller wrote.
+func (w *world) records() (map[string]string, error) {
+	all := map[string]string{}
+	for _, p := range []string{cluster.KeyConfig, cluster.PrefixNodes, cluster.PrefixVPCs, cluster.PrefixAlloc, cluster.PrefixHosts, cluster.PrefixSrvs} {
+		keys, _, err := w.operator.Read(w.ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, kv := range keys {
+			all[kv.Key] = string(kv.Value)
+		}
+	}
+	return all, nil
+}
+
+// remember and unchanged: no record of operators or the controller changed in
+// between.
+func cmdRemember(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	all, err := w.records()
+	ts.Check(err)
+	w.memory = all
+}
+
+func cmdUnchanged(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	all, err := w.records()
+	ts.Check(err)
+	if d := cmp.Diff(w.memory, all); d != "" {
+		ts.Fatalf("records changed (-before, +after):\n%s", d)
+	}
+}
+
+// mode FILE OCTAL: the file's permissions.
+func cmdMode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] {
+		ts.Fatalf("mode of %s is %s, want %s", args[0], got, args[1])
+	}
+}
+
+// within DURATION COMMAND...: the command, which may fail, ends in time.
+func cmdWithin(ts *testscript.TestScript, neg bool, args []string) {
+	bound, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	start := time.Now()
+	err = ts.Exec(args[1], args[2:]...)
+	if took := time.Since(start); took > bound {
+		ts.Fatalf("it took %s, want at most %s", took, bound)
+	}
+	if neg == (err == nil) {
+		ts.Fatalf("it ended with %v", err)
+	}
+}
+
+// await KEY [TEXT]: the record exists, and holds TEXT.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
+	defer cancel()
+	s := &session{store: w.operator}
+	key := cluster.Root + args[0]
+	err := s.follow(ctx, func(_ *store.Mirror, v *store.View) error {
+		it, _ := store.At[cluster.Record](v, key)
+		if v.Synced(key) && v.Has(key) && !neg && (len(args) == 1 || strings.Contains(string(it.Raw()), args[1])) || v.Synced(key) && !v.Has(key) && neg {
+			return errLook
+		}
+		return nil
+	}, key)
+	if err != nil {
+		ts.Fatalf("await %v: %v", args, err)
+	}
+}
+
+// fakeAgent reports what a host would: it has no network, and every link is up.
+type fakeAgent struct {
+	name, id string
+	store    *store.Store
+	cancel   context.CancelFunc
+	wake     chan struct{}
+	stopped  chan struct{}
+
+	mu    sync.Mutex
+	ports []string
+}
+
+func (a *fakeAgent) start(ctx context.Context, underlay netip.Addr, mtu int) error {
+	var c store.Change
+	store.Set(&c, cluster.KeyLive(a.name), &cluster.Live{NodeID: a.id, BootID: "boot", Incarnation: "one"}, nil, 0)
+	store.Set(&c, cluster.KeyNodeStatus(a.name), &cluster.NodeStatus{NodeID: a.id, OS: "test", Version: "0.1.0",
+		Underlay: cluster.Underlay{IPv6: &cluster.UnderlayAddress{Bind: underlay, Advertise: underlay, Device: "eth0", MTU: mtu}}}, nil, 0)
+	_, err := a.store.Commit(ctx, c)
+	return err
+}
+
+func (a *fakeAgent) run(ctx context.Context) {
+	defer close(a.stopped)
+	m := store.NewMirror(store.MirrorConfig{Store: a.store})
+	m.Follow(cluster.PrefixHost(a.name), cluster.PrefixVPCs)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = m.Run(ctx) })
+	defer wg.Wait()
+	written := map[string]string{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.Changed():
+		case <-a.wake:
+		}
+		for key, r := range a.reports(m.Pull()) {
+			b, err := yaml.Marshal(r)
+			if err != nil || written[key] == string(b) {
+				continue
+			}
+			var c store.Change
+			store.Set(&c, key, r, nil, 0)
+			if _, err := a.store.Commit(ctx, c); err == nil {
+				written[key] = string(b)
+			}
+		}
+	}
+}
+
+// reports are the status records that the records in v call for.
+func (a *fakeAgent) reports(v *store.View) map[string]cluster.Record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := map[string]cluster.Record{}
+	for it := range store.Below[*cluster.HostVPC](v, cluster.PrefixHost(a.name)) {
+		vpc := last(it.Key)
+		key := cluster.KeyVPCStatus(a.name, vpc)
+		if it.Value.State == cluster.AssignedLeaving {
+			out[key] = &cluster.VPCStatus{NodeID: a.id, State: cluster.HostLeft}
+			continue
+		}
+		n, ok := store.At[*cluster.VPCNet](v, cluster.KeyVPCNet(vpc))
+		mine, member := store.At[*cluster.Member](v, cluster.KeyMember(vpc, a.name))
+		if !ok || !member || n.Value.Phase != cluster.PhaseActive {
+			continue
+		}
+		status := &cluster.VPCStatus{NodeID: a.id, State: cluster.HostMember, Ready: true, VNI: n.Value.VNI, MTU: n.Value.MTU, VTEP: mine.Value.VTEP, Ports: a.ports}
+		pings := &cluster.PingResult{}
+		for peer := range store.Below[*cluster.Member](v, cluster.PrefixMembers(vpc)) {
+			if to := last(peer.Key); to != a.name {
+				status.Links = append(status.Links, cluster.Link{Peer: to, State: cluster.LinkUp, RTT: 0.5})
+				pings.Peers = append(pings.Peers, cluster.PeerPing{To: to, Sent: 3, Received: 3, RTT: 0.25})
+			}
+		}
+		out[key] = status
+		if p, ok := store.At[*cluster.PingRequest](v, cluster.KeyVPCPing(vpc)); ok {
+			pings.ID = p.Value.ID
+			out[cluster.KeyPingResult(a.name, vpc)] = pings
+		}
+	}
+	return out
+}

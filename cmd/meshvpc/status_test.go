@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/watcher"
+)
+
+// Without a store, status answers within 2 s from what the agent knows.
+func TestStatusWithoutStore(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("MESHVPC_RUN_DIR", dir)
+	t.Setenv("MESHVPC_CONFIG", filepath.Join(dir, "client.yaml"))
+	if err := writeConfig(filepath.Join(dir, "client.yaml"), clientConfig{Endpoints: []string{freeAddress(t)}}); err != nil {
+		t.Fatal(err)
+	}
+	state := watcher.State{Node: "a", StaleSince: cluster.At(time.Now().Add(-time.Hour)), StaleError: "gone\x1b[2J",
+		Problems: []string{"disk full"}, VPCs: map[string]watcher.VPCDetail{"vpc1": {VPCStatus: cluster.VPCStatus{Ready: true,
+			Links: []cluster.Link{{Peer: "b", State: cluster.LinkDown, Reason: "no answer"}}}}}}
+	serveSocket(t, filepath.Join(dir, "agent.sock"), state)
+	var out, errs bytes.Buffer
+	start := time.Now()
+	code := newProgram(strings.NewReader(""), &out, &errs).run(t.Context(), []string{"meshvpc", "status"})
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if code != exitNotSo {
+		t.Errorf("exit %d, stderr %s", code, errs.String())
+	}
+	for _, want := range []string{"what follows is stale since", "this host: disk full", "VPC vpc1: the link to b is down: no answer"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "\x1b") {
+		t.Errorf("control characters in %q", out.String())
+	}
+}
+
+func serveSocket(t *testing.T, path string, body any) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := json.NewEncoder(w).Encode(body); err != nil {
+			t.Error(err)
+		}
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	t.Cleanup(func() {
+		srv.Close()
+		<-ended
+	})
+}
+
+// Plan prints what the agent says, and nothing if there is nothing.
+func TestPlanFromAgent(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("MESHVPC_RUN_DIR", dir)
+	serveSocket(t, filepath.Join(dir, "agent.sock"), watcher.Plan{Operations: []watcher.PlannedOp{{VPC: "vpc1", Operation: "set MTU of vpc1: 1430"}}, Problems: []string{"no\x07"}})
+	var out, errs bytes.Buffer
+	if code := newProgram(strings.NewReader(""), &out, &errs).run(t.Context(), []string{"meshvpc", "plan"}); code != exitDone {
+		t.Fatalf("exit %d: %s", code, errs.String())
+	}
+	if want := "problem: no?\nvpc1: set MTU of vpc1: 1430\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
