@@ -250,6 +250,12 @@ func (d *Driver) isolate(v *device) error {
 // deleteGroup removes all devices of a VPC by one message: one by one each
 // waits for a grace period of the kernel.
 func (d *Driver) deleteGroup(owner cluster.VNI) error {
+	// Read again: of a device that is down the kernel tells no new group.
+	ds, err := read(d.conn)
+	if err != nil {
+		return err
+	}
+	d.devices = ds
 	for _, v := range d.devices {
 		if v.group == hostops.GroupOf(owner) {
 			if _, ours := v.ours(); !ours {

@@ -75,6 +75,9 @@ func New(cfg Config) (*Driver, error) {
 	}
 	if err := within(d.ns, d.open); err != nil {
 		d.Close()
+		if errors.Is(err, unix.EPERM) {
+			return nil, fmt.Errorf("%w: CAP_NET_ADMIN is missing, run the agent as root", err)
+		}
 		return nil, err
 	}
 	follow(&d.wg, &d.mu, d.events, func() {

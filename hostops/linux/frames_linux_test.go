@@ -60,10 +60,31 @@ func (h *host) tenant(bridge, name string) *tenant {
 		}
 		return netlink.LinkSetUp(l)
 	}))
+	h.carries(name)
 	must(h.t, unix.SetsockoptTimeval(x.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 3}))
 	must(h.t, unix.SetsockoptInt(x.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20))
 	h.t.Cleanup(func() { unix.Close(x.fd) })
 	return x
+}
+
+// carries waits until the kernel has noticed that the device has a carrier, and
+// the bridge forwards to it.
+func (h *host) carries(device string) {
+	h.t.Helper()
+	updates, done := make(chan netlink.LinkUpdate, 1000), make(chan struct{})
+	defer close(done)
+	must(h.t, netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{Namespace: &h.ns, ListExisting: true}))
+	deadline := time.After(5 * time.Second)
+	for {
+		select {
+		case u := <-updates:
+			if a := u.Attrs(); a.Name == device && a.OperState == netlink.OperUp {
+				return
+			}
+		case <-deadline:
+			h.t.Fatalf("device %s has no carrier", device)
+		}
+	}
 }
 
 var everybody = cluster.MAC{255, 255, 255, 255, 255, 255}
