@@ -25,6 +25,9 @@ const (
 	agentGC     = 50
 )
 
+// trimAfter is when the agent gives back what its start has mapped.
+const trimAfter = 5 * time.Second
+
 // endpointsEvery is how often the agent asks the servers which servers there
 // are.
 const endpointsEvery = 45 * time.Second
@@ -119,6 +122,12 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		return err
 	}
 	log.Info("agent starts", zap.String("node", cfg.Node), zap.Strings("endpoints", cfg.Endpoints), zap.String("version", version()))
+	trim := time.AfterFunc(trimAfter, func() {
+		if err := releaseText(); err != nil {
+			log.Debug("program text stays mapped", zap.Error(err))
+		}
+	})
+	defer trim.Stop()
 	return agent.Run(ctx)
 }
 
