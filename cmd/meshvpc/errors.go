@@ -16,6 +16,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/integration/lab"
 )
 
 // Exit codes.
@@ -96,6 +97,12 @@ func remedy(ctx context.Context, err error) (code int, do string) {
 		return exitFailed, "rename or remove what stands in the way; meshvpc never takes over what it did not make"
 	case errors.Is(err, hostops.ErrUnsupported):
 		return exitFailed, "run this on a host that can"
+	case errors.Is(err, lab.ErrNotFound):
+		return exitFailed, `"meshvpc lab status" shows what there is, "meshvpc lab up" makes a lab`
+	case errors.Is(err, lab.ErrExists):
+		return exitFailed, `choose another name, or end it by "meshvpc lab down"`
+	case errors.Is(err, lab.ErrPoweredOff):
+		return exitFailed, `start it by "meshvpc lab fault boot"`
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EPERM):
 		return exitFailed, "run it as root"
 	case errors.Is(err, syscall.ENOSPC):
