@@ -95,7 +95,7 @@ func saveCache(path string, b []byte) error {
 }
 
 // cacher writes the cache file beside the passes: the newest state wins, at
-// most one write a second, and one more at the end.
+// most ten writes a second, and one more at the end.
 type cacher struct {
 	path string
 	save func(path string, b []byte) error
@@ -137,7 +137,7 @@ func (c *cacher) run(ctx context.Context) {
 			return
 		case <-c.kick:
 		}
-		pause := time.Second
+		pause := 100 * time.Millisecond
 		if !c.write() {
 			pause = 10 * time.Second
 			wake(c.kick)

@@ -1,0 +1,359 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshvpc/meshvpc/integration/demo"
+	"github.com/meshvpc/meshvpc/integration/lab"
+)
+
+var binary string // meshvpc, built for this run
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "meshvpc-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "meshvpc")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/meshvpc").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build meshvpc: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// mustLab fails the test, or skips it where hosts cannot be made at all.
+func mustLab(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, lab.ErrRefused) && os.Getenv("MESHVPC_REQUIRE_NETNS") == "" {
+		t.Skipf("hosts cannot be made here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mesh is three hosts in vpc1 with a workload each.
+type mesh struct {
+	*demo.Site
+	t         *testing.T
+	hosts     []string
+	workloads []lab.Workload
+}
+
+func newMesh(t *testing.T, underlay lab.Underlay) *mesh {
+	t.Helper()
+	ctx := within(t)
+	hosts, err := lab.Topology(3, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	l, err := lab.Start(ctx, lab.Config{Name: name[:min(len(name), 40)], Hosts: hosts, Underlay: underlay, Binary: binary})
+	mustLab(t, err)
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	m := &mesh{t: t, Site: &demo.Site{Lab: l, Server: hosts[0].Name}}
+	for _, h := range hosts {
+		m.hosts = append(m.hosts, h.Name)
+	}
+	m.must(m.Found(ctx))
+	m.must(m.Join(ctx, m.hosts[1:]...))
+	m.must(m.AwaitNodes(ctx, 3))
+	m.create(ctx, "vpc1")
+	for i := range m.hosts {
+		m.workloads = append(m.workloads, m.workload(ctx, i, "jail", "vpc1"))
+	}
+	return m
+}
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (m *mesh) must(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *mesh) create(ctx context.Context, vpc string) {
+	m.t.Helper()
+	_, err := m.Meshvpc(ctx, m.Server, "vpc", "create", vpc, "--peer-network", "10.100.0.0/24")
+	m.must(err)
+}
+
+// workload puts 10.10.11.(i+1) of a VPC on host i.
+func (m *mesh) workload(ctx context.Context, i int, name, vpc string) lab.Workload {
+	m.t.Helper()
+	w := lab.Workload{Host: m.hosts[i], Name: fmt.Sprintf("%s%d", name, i+1), VPC: vpc,
+		Prefixes: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 10, 11, byte(i + 1)}), 24)}}
+	m.must(m.Lab.AddWorkload(ctx, w))
+	return w
+}
+
+// awaitPings waits until every pair answers.
+func (m *mesh) awaitPings(ctx context.Context) {
+	m.t.Helper()
+	m.must(m.Until(ctx, func() error {
+		_, lost, err := m.Pairs(ctx, m.workloads, 1)
+		if err == nil && lost > 0 {
+			err = fmt.Errorf("%d pings were lost", lost)
+		}
+		return err
+	}))
+}
+
+// through pings from the second workload to the others while f runs, and
+// wants no loss.
+func (m *mesh) through(ctx context.Context, f func()) {
+	m.t.Helper()
+	var runs []*lab.PingRun
+	for _, to := range []int{0, 2} {
+		r, err := m.Lab.StartPing(ctx, lab.Ping{Host: m.workloads[1].Host, Workload: m.workloads[1].Name,
+			To: m.workloads[to].Prefixes[0].Addr(), Interval: 10 * time.Millisecond})
+		m.must(err)
+		runs = append(runs, r)
+	}
+	f()
+	for _, r := range runs {
+		got, err := r.Stop(ctx)
+		m.must(err)
+		if got.Lost > 0 || got.Received == 0 {
+			m.t.Errorf("%d of %d pings were lost, longest gap %v", got.Lost, got.Sent, got.Gap)
+		}
+	}
+}
+
+func TestDemo(t *testing.T) {
+	r, err := demo.Run(within(t), demo.Config{Binary: binary, Name: "testdemo"})
+	mustLab(t, err)
+	for _, s := range r.Steps {
+		if !s.OK {
+			t.Errorf("%s: %s", s.Name, s.Error)
+		}
+	}
+	if !r.OK() || r.Sent == 0 {
+		t.Errorf("demo: %d of %d pings lost in %d steps", r.Lost, r.Sent, len(r.Steps))
+	}
+}
+
+// TestRepair tampers with a host in every way there is, one after the other.
+func TestRepair(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv6)
+	host := m.hosts[1]
+	peers, err := m.Lab.Flood(ctx, host, "mv6-10000")
+	m.must(err)
+	if len(peers) != 2 {
+		t.Fatalf("flood list of %s = %v; want two peers", host, peers)
+	}
+	for _, tamper := range [][]string{
+		{"", "link-del", "mv6-10000"},
+		{"", "link-del", "mn-10000"},
+		{"", "link-down", "mv6-10000"},
+		{"", "link-mtu", "mv6-10000", "1300"},
+		{"", "link-nomaster", "mv6-10000"},
+		{"", "link-unisolate", "mv6-10000"},
+		{"", "fdb-del", "mv6-10000", "00:00:00:00:00:00", peers[0]},
+		{"", "fdb-add", "mv6-10000", "00:00:00:00:00:00", "2001:db8:ffff::1"},
+		{"vpc-vpc1", "addr-del", "vtep0", "10.100.0.1/24"},
+		{"", "netns-del", "vpc-vpc1"},
+		{"", "nft-flush"},
+	} {
+		words := strings.Join(tamper[1:], " ")
+		m.must(m.Lab.Tamper(ctx, host, tamper[0], tamper[1:]...))
+		err := m.Until(ctx, func() error {
+			plan, err := m.Meshvpc(ctx, host, "plan")
+			if err == nil && strings.TrimSpace(plan) != "nothing to do" {
+				err = fmt.Errorf("still to do: %s", plan)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatalf("after %s: %v", words, err)
+		}
+		m.awaitPings(ctx)
+		var ping struct{ Lost int }
+		if err := m.Until(ctx, func() error { return m.JSON(ctx, &ping, m.Server, "vpc", "ping", "vpc1") }); err != nil || ping.Lost != 0 {
+			t.Errorf("vpc ping after %s: %d lost, %v", words, ping.Lost, err)
+		}
+	}
+}
+
+// TestRecordsDeletedByMistake deletes all intent and all assignments by a real
+// etcdctl: hosts hold, and traffic goes on.
+func TestRecordsDeletedByMistake(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv6)
+	out, err := exec.CommandContext(ctx, "go", "tool", "-n", "etcdctl").Output()
+	m.must(err)
+	server, err := m.Lab.Host(ctx, m.Server)
+	m.must(err)
+	endpoint := "http://" + netip.AddrPortFrom(server.Underlay[0].Addr(), 2379).String()
+	etcdctl := func(args ...string) {
+		t.Helper()
+		code, err := m.Lab.Exec(ctx, lab.Command{Host: m.Server, Stdout: os.Stderr, Stderr: os.Stderr,
+			Argv: append([]string{strings.TrimSpace(string(out)), "--endpoints", endpoint}, args...)})
+		if err != nil || code != 0 {
+			t.Fatalf("etcdctl %v: exit %d, %v", args, code, err)
+		}
+	}
+	m.through(ctx, func() {
+		etcdctl("del", "--prefix", "/meshvpc/v1/vpcs/")
+		etcdctl("del", "--prefix", "/meshvpc/v1/hosts/")
+		m.must(m.Until(ctx, func() error {
+			out, err := m.Meshvpc(ctx, m.hosts[1], "get", "/meshvpc/v1/status/"+m.hosts[1]+"/vpcs/vpc1")
+			if err != nil || !strings.Contains(out, "holding") {
+				return fmt.Errorf("the host does not say that it holds: %s %v", out, err)
+			}
+			return nil
+		}))
+		for _, h := range m.hosts {
+			peers, err := m.Lab.Flood(ctx, h, "mv6-10000")
+			if err != nil || len(peers) != 2 {
+				t.Errorf("%s floods to %v, %v; want two peers", h, peers, err)
+			}
+		}
+	})
+	m.through(ctx, func() { m.create(ctx, "vpc1") })
+}
+
+// TestRebootWithoutControlPlane restores a host's tunnels from its cache.
+func TestRebootWithoutControlPlane(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv4)
+	m.must(m.Lab.Kill(ctx, m.Server, "server"))
+	m.must(m.Lab.PowerOff(ctx, m.hosts[2]))
+	m.must(m.Lab.Boot(ctx, m.hosts[2]))
+	m.must(m.Until(ctx, func() error { return m.Lab.AddWorkload(ctx, m.workloads[2]) }))
+	m.awaitPings(ctx)
+}
+
+// TestRemovedWhileOff removes a node whose power is off: it cleans itself up
+// when it comes back.
+func TestRemovedWhileOff(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv6)
+	host := m.hosts[2]
+	m.must(m.Lab.Kill(ctx, host, "agent"))
+	if _, err := m.Meshvpc(ctx, m.Server, "node", "remove", host, "--yes", "--timeout", "2s"); err != nil {
+		t.Logf("node remove says: %v", err) // it may say that it waits for the host
+	}
+	m.must(m.Until(ctx, func() error {
+		peers, err := m.Lab.Flood(ctx, m.hosts[1], "mv6-10000")
+		if err == nil && len(peers) != 1 {
+			err = fmt.Errorf("flood list %v; want one peer", peers)
+		}
+		return err
+	}))
+	m.must(m.Lab.StartServices(ctx, host, "agent"))
+	m.must(m.Until(ctx, func() error {
+		devices, err := m.Lab.Devices(ctx, host)
+		for _, d := range devices {
+			if d == "vpc1" || strings.HasPrefix(d, "mv6-") || strings.HasPrefix(d, "mn-") {
+				return fmt.Errorf("%s still has %s", host, d)
+			}
+		}
+		return err
+	}))
+}
+
+// TestReaddress gives a host another underlay address: the mesh follows.
+func TestReaddress(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.Dual)
+	before, err := m.Lab.Host(ctx, m.hosts[2])
+	m.must(err)
+	after, err := m.Lab.Readdress(ctx, m.hosts[2])
+	m.must(err)
+	if before.Underlay[0] == after.Underlay[0] {
+		t.Fatalf("the address did not change: %v", after.Underlay)
+	}
+	m.awaitPings(ctx)
+	m.must(m.Until(ctx, func() error {
+		peers, err := m.Lab.Flood(ctx, m.hosts[1], "mv6-10000")
+		if err == nil && !strings.Contains(strings.Join(peers, " "), after.Underlay[0].Addr().String()) {
+			err = fmt.Errorf("flood list %v lacks %s", peers, after.Underlay[0])
+		}
+		return err
+	}))
+}
+
+// TestIsolation: two VPCs with the same peer network and the same tenants on
+// the same hosts, and a stranger on the underlay.
+func TestIsolation(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv6)
+	m.create(ctx, "red")
+	red := m.workload(ctx, 0, "red", "red") // the address of jail1, on the same host
+
+	heard, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: red.Host, Workload: red.Name, Match: lab.Match{Contains: []byte("for all of vpc1")}})
+	m.must(err)
+	var ears []*lab.SniffRun
+	for _, w := range []lab.Workload{m.workloads[0], m.workloads[2]} {
+		s, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: w.Host, Workload: w.Name, Match: lab.Match{Contains: []byte("for all of vpc1")}})
+		m.must(err)
+		ears = append(ears, s)
+	}
+	from := m.workloads[1]
+	m.must(m.Lab.SendFrames(ctx, lab.Frames{Host: from.Host, Workload: from.Name, Frame: frame("for all of vpc1"), Count: 10, Interval: 5 * time.Millisecond}))
+	m.awaitPings(ctx) // what was sent before has arrived
+	for i, s := range ears {
+		if got, err := s.Stop(ctx); err != nil || got.Count != 10 {
+			t.Errorf("ear %d heard %d broadcasts, %v; want each of 10 once", i, got.Count, err)
+		}
+	}
+	if got, err := heard.Stop(ctx); err != nil || got.Count != 0 {
+		t.Errorf("another VPC heard %d broadcasts, %v; want none", got.Count, err)
+	}
+	m.strangers(ctx)
+	host, err := m.Lab.Host(ctx, from.Host)
+	m.must(err)
+	if r, err := m.Lab.Ping(ctx, lab.Ping{Host: from.Host, Workload: from.Name, To: host.Underlay[0].Addr(), Count: 2, Timeout: 200 * time.Millisecond}); err != nil || r.Received != 0 {
+		t.Errorf("a workload reached its host: %d answers, %v; want none", r.Received, err)
+	}
+}
+
+// strangers sends frames of vpc1's VNI from an address that is no peer's.
+func (m *mesh) strangers(ctx context.Context) {
+	m.t.Helper()
+	w := m.workloads[1]
+	host, err := m.Lab.Host(ctx, w.Host)
+	m.must(err)
+	ear, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: w.Host, Workload: w.Name, Match: lab.Match{Contains: []byte("forged")}})
+	m.must(err)
+	vxlan := append([]byte{8, 0, 0, 0, 10000 >> 16, 10000 >> 8 & 0xff, 10000 & 0xff, 0}, frame("forged")...)
+	m.must(m.Lab.SendUDP(ctx, lab.Datagrams{Host: lab.Stranger, To: netip.AddrPortFrom(host.Underlay[0].Addr(), 4789), Payload: vxlan, Count: 20, Interval: 5 * time.Millisecond}))
+	m.awaitPings(ctx)
+	if got, err := ear.Stop(ctx); err != nil || got.Count != 0 {
+		m.t.Errorf("%d forged frames of a stranger arrived, %v; want none", got.Count, err)
+	}
+}
+
+// frame is an Ethernet broadcast of a type that nobody answers.
+func frame(text string) []byte {
+	f := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0, 0, 0x99, 0x88, 0xb5}, text...)
+	return append(f, make([]byte, max(0, 60-len(f)))...)
+}
