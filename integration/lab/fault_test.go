@@ -178,9 +178,16 @@ func TestServices(t *testing.T) {
 	if diff := cmp.Diff(first, second); diff != "" {
 		t.Errorf("starting what runs changed it:\n%s", diff)
 	}
+	sleeping := func() bool { // each shell past its vfork(2), in which it cannot be stopped
+		return run(t, l, jhoster, "", "sh", "-c", "grep -l sleep /proc/[0-9]*/comm | wc -l") == "2"
+	}
+	eventually(t, "both services sleep", sleeping)
 	do(l.Freeze(ctx, jhoster, "agent"))
 	wantStates(t, l, jhoster, map[string]string{"server": "running", "agent": "frozen"})
-	if got := run(t, l, jhoster, "", "sh", "-c", fmt.Sprintf("grep State: /proc/%d/status", first["agent"])); got != "State:\tT (stopped)" {
+	frozen := func() string {
+		return run(t, l, jhoster, "", "sh", "-c", fmt.Sprintf("grep State: /proc/%d/status", first["agent"]))
+	}
+	if got := frozen(); got != "State:\tT (stopped)" {
 		t.Errorf("frozen agent is %q", got)
 	}
 	do(l.Thaw(ctx, jhoster, ""))
@@ -189,6 +196,7 @@ func TestServices(t *testing.T) {
 	wantStates(t, l, jhoster, map[string]string{"server": "running", "agent": "signal killed"})
 	do(l.StartServices(ctx, jhoster, "agent"))
 	wantStates(t, l, jhoster, map[string]string{"server": "running", "agent": "running"})
+	eventually(t, "both services sleep again", sleeping)
 	do(l.Kill(ctx, jhoster, ""))
 	if got := run(t, l, jhoster, "", "sh", "-c", "grep -l sleep /proc/[0-9]*/comm || true"); got != "" {
 		t.Errorf("children of killed services live: %s", got)

@@ -158,7 +158,7 @@ func (h *host) status(struct{}) (any, error) {
 	defer h.mu.Unlock()
 	st := Host{Workloads: h.workloads}
 	for _, s := range h.services {
-		st.Services = append(st.Services, s.state(h.children.isStopped(s.proc)))
+		st.Services = append(st.Services, s.state())
 	}
 	return st, nil
 }

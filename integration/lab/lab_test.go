@@ -56,6 +56,11 @@ func start(t *testing.T, cfg lab.Config) *lab.Lab {
 		t.Fatal(err)
 	}
 	t.Logf("up after %v", time.Since(began).Round(time.Millisecond))
+	t.Cleanup(func() { // whatever the test came to
+		if err := lab.Down(context.Background(), cfg.Name); err != nil && !errors.Is(err, lab.ErrNotFound) {
+			t.Error(err)
+		}
+	})
 	return l
 }
 

@@ -253,10 +253,7 @@ func TestUnprivileged(t *testing.T) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, binary, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), path, "-test.v", "-test.timeout=60s")
-	if testing.Short() {
-		cmd.Args = append(cmd.Args, "-test.short")
-	}
+	cmd := exec.CommandContext(t.Context(), path, "-test.v", "-test.short", "-test.timeout=120s")
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // reaper starts processes and collects every one that ends, also those that
@@ -51,9 +52,10 @@ func (r *reaper) collect() {
 		if pid <= 0 || err != nil {
 			return
 		}
+		r.changed.Broadcast()
 		p := r.procs[pid]
 		if p == nil {
-			continue
+			continue // left to us by its parent
 		}
 		p.stopped = status.Stopped()
 		if status.Exited() || status.Signaled() {
@@ -61,7 +63,6 @@ func (r *reaper) collect() {
 			delete(r.procs, pid)
 			close(p.done)
 		}
-		r.changed.Broadcast()
 	}
 }
 
@@ -108,20 +109,46 @@ func (r *reaper) kill(p *process, group bool) error {
 	return nil
 }
 
+// settleTime is how long signalled processes are waited for. One that is in the
+// kernel without a way to be disturbed may take any time: a process that is
+// stopped while its child of vfork(2) is stopped before its exec never reports
+// it, though nothing of it runs.
+const settleTime = 2 * time.Second
+
 // settle waits until the process, with all of its threads, is stopped or is
 // not, or has ended.
 func (r *reaper) settle(p *process, stopped bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for r.procs[p.pid] == p && p.stopped != stopped {
-		r.changed.Wait()
-	}
+	r.await(func() bool { return r.procs[p.pid] != p || p.stopped == stopped })
 }
 
-func (r *reaper) isStopped(p *process) bool {
+// gone waits until nothing of the process's group is left.
+func (r *reaper) gone(p *process) error {
+	if !r.await(func() bool { return errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH) }) {
+		return fmt.Errorf("kill process group %d: some of it is there still", p.pid)
+	}
+	return nil
+}
+
+// await looks at a condition under the lock whenever a child has changed, for
+// settleTime, and returns whether it came true.
+func (r *reaper) await(cond func() bool) bool {
+	late := false
+	timer := time.AfterFunc(settleTime, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		late = true
+		r.changed.Broadcast()
+	})
+	defer timer.Stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return p.stopped
+	for !cond() {
+		if late {
+			return false
+		}
+		r.changed.Wait()
+	}
+	return true
 }
 
 func (p *process) ended() bool {

@@ -12,14 +12,14 @@ import (
 // service is a process of the host that goes on.
 type service struct {
 	Service
-	proc *process
+	proc   *process
+	frozen bool // by us
 }
 
-// state tells what a service does; stopped is whether its process is.
-func (s *service) state(stopped bool) ServiceState {
+func (s *service) state() ServiceState {
 	st := ServiceState{Service: s.Service}
 	switch {
-	case !s.proc.ended() && stopped:
+	case !s.proc.ended() && s.frozen:
 		st.State, st.PID = "frozen", s.proc.pid
 	case !s.proc.ended():
 		st.State, st.PID = "running", s.proc.pid
@@ -72,19 +72,27 @@ func (h *host) startService(def Service) (*process, error) {
 }
 
 func (h *host) killServices(list []Service) (any, error) {
-	return h.signalServices(list, syscall.SIGKILL, func(s *service) { <-s.proc.done })
+	return h.signalServices(list, syscall.SIGKILL, func(s *service) error { return h.children.gone(s.proc) })
 }
 
 func (h *host) freezeServices(list []Service) (any, error) {
-	return h.signalServices(list, syscall.SIGSTOP, func(s *service) { h.children.settle(s.proc, true) })
+	return h.signalServices(list, syscall.SIGSTOP, func(s *service) error {
+		s.frozen = true
+		h.children.settle(s.proc, true)
+		return nil
+	})
 }
 
 func (h *host) thawServices(list []Service) (any, error) {
-	return h.signalServices(list, syscall.SIGCONT, func(s *service) { h.children.settle(s.proc, false) })
+	return h.signalServices(list, syscall.SIGCONT, func(s *service) error {
+		s.frozen = false
+		h.children.settle(s.proc, false)
+		return nil
+	})
 }
 
 // signalServices signals those that run, each with all of its process group.
-func (h *host) signalServices(list []Service, sig syscall.Signal, then func(*service)) (any, error) {
+func (h *host) signalServices(list []Service, sig syscall.Signal, then func(*service) error) (any, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var errs []error
@@ -97,7 +105,7 @@ func (h *host) signalServices(list []Service, sig syscall.Signal, then func(*ser
 			errs = append(errs, err)
 			continue
 		}
-		then(s)
+		errs = append(errs, then(s))
 	}
 	return nil, errors.Join(errs...)
 }
