@@ -310,7 +310,8 @@ func (a *Agent) report(view *store.View) {
 		Problems: a.problems(view),
 	}
 	if a.node == nil || !sameNode(s, a.node) {
-		a.writer.put(cluster.KeyNodeStatus(a.cfg.Node), s, 0)
+		own := *s // encoding cleans texts in place, beside the passes
+		a.writer.put(cluster.KeyNodeStatus(a.cfg.Node), &own, 0)
 		a.node = s
 	}
 	if id, ok := a.lease.ID(); ok && id != a.live {
@@ -372,7 +373,8 @@ func (a *Agent) reportVPCs() (next time.Time) {
 		write, again := r.due(s, now)
 		if write {
 			s.At = cluster.At(now)
-			a.writer.put(cluster.KeyVPCStatus(a.cfg.Node, name), s, 0)
+			own := *s // as in report
+			a.writer.put(cluster.KeyVPCStatus(a.cfg.Node, name), &own, 0)
 			r.wrote(s, now)
 		}
 		next = earliest(next, again)
