@@ -54,6 +54,12 @@ func PrefixHost(node string) string { return PrefixHosts + node + "/" }
 // KeyHostVPC is a host's assignment to a VPC.
 func KeyHostVPC(node, vpc string) string { return PrefixHost(node) + "vpcs/" + vpc }
 
+// PrefixHostLinks is a host's links of one VPC that have a tunnel of their own.
+func PrefixHostLinks(node, vpc string) string { return PrefixHost(node) + "links/" + vpc + "/" }
+
+// KeyHostLink is one end of a link that has a tunnel of its own.
+func KeyHostLink(node, vpc, peer string) string { return PrefixHostLinks(node, vpc) + peer }
+
 // PrefixStatus is all that a node reports.
 func PrefixStatus(node string) string { return PrefixStat + node + "/" }
 
@@ -91,6 +97,7 @@ const (
 	KindVPCPing    Kind = "vpc ping"
 	KindMember     Kind = "member"
 	KindHostVPC    Kind = "host vpc"
+	KindHostLink   Kind = "host link"
 	KindNodeStatus Kind = "node status"
 	KindVPCStatus  Kind = "vpc status"
 	KindPingResult Kind = "ping result"
@@ -101,7 +108,8 @@ const (
 )
 
 // Key is a parsed key. Node, VPC and Name are set where the kind has them;
-// Name is the last element of allocations and servers.
+// Name is the last element of allocations, servers and host links, whose peer it
+// is.
 type Key struct {
 	Kind Kind
 	Node string
@@ -122,6 +130,7 @@ var patterns = []struct {
 	{KindVPCPing, "vpcs/{vpc}/ping"},
 	{KindMember, "vpcs/{vpc}/members/{node}"},
 	{KindHostVPC, "hosts/{node}/vpcs/{vpc}"},
+	{KindHostLink, "hosts/{node}/links/{vpc}/{name}"},
 	{KindNodeStatus, "status/{node}/node"},
 	{KindVPCStatus, "status/{node}/vpcs/{vpc}"},
 	{KindPingResult, "status/{node}/ping/{vpc}"},
@@ -146,7 +155,7 @@ func ParseKey(key string) (Key, error) {
 	return Key{}, fmt.Errorf("%w %q", ErrUnknownKey, CleanText(key))
 }
 
-const maxKey = 256 // bytes; the longest of ours has 130
+const maxKey = 256 // bytes; the longest of ours has 166
 
 // named reports whether the names in a key of that kind are valid.
 func (k Key) named(kind Kind) bool {

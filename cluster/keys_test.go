@@ -12,21 +12,22 @@ import (
 // keysOf builds every kind of key.
 func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 	return map[string]Key{
-		KeyConfig:                {Kind: KindConfig},
-		KeyLeader:                {Kind: KindLeader, Name: "controller"},
-		KeyNode(node):            {Kind: KindNode, Node: node},
-		KeyLive(node):            {Kind: KindLive, Node: node},
-		KeyVPCSpec(vpc):          {Kind: KindVPCSpec, VPC: vpc},
-		KeyVPCNet(vpc):           {Kind: KindVPCNet, VPC: vpc},
-		KeyVPCPing(vpc):          {Kind: KindVPCPing, VPC: vpc},
-		KeyMember(vpc, node):     {Kind: KindMember, VPC: vpc, Node: node},
-		KeyHostVPC(node, vpc):    {Kind: KindHostVPC, VPC: vpc, Node: node},
-		KeyNodeStatus(node):      {Kind: KindNodeStatus, Node: node},
-		KeyVPCStatus(node, vpc):  {Kind: KindVPCStatus, VPC: vpc, Node: node},
-		KeyPingResult(node, vpc): {Kind: KindPingResult, VPC: vpc, Node: node},
-		KeyAllocVNI(v):           {Kind: KindAllocVNI, Name: strings.TrimPrefix(KeyAllocVNI(v), PrefixVNIs)},
-		KeyAllocVTEP(vpc, a):     {Kind: KindAllocVTEP, VPC: vpc, Name: a.String()},
-		KeyServer(node):          {Kind: KindServer, Name: node},
+		KeyConfig:                    {Kind: KindConfig},
+		KeyLeader:                    {Kind: KindLeader, Name: "controller"},
+		KeyNode(node):                {Kind: KindNode, Node: node},
+		KeyLive(node):                {Kind: KindLive, Node: node},
+		KeyVPCSpec(vpc):              {Kind: KindVPCSpec, VPC: vpc},
+		KeyVPCNet(vpc):               {Kind: KindVPCNet, VPC: vpc},
+		KeyVPCPing(vpc):              {Kind: KindVPCPing, VPC: vpc},
+		KeyMember(vpc, node):         {Kind: KindMember, VPC: vpc, Node: node},
+		KeyHostVPC(node, vpc):        {Kind: KindHostVPC, VPC: vpc, Node: node},
+		KeyHostLink(node, vpc, node): {Kind: KindHostLink, VPC: vpc, Node: node, Name: node},
+		KeyNodeStatus(node):          {Kind: KindNodeStatus, Node: node},
+		KeyVPCStatus(node, vpc):      {Kind: KindVPCStatus, VPC: vpc, Node: node},
+		KeyPingResult(node, vpc):     {Kind: KindPingResult, VPC: vpc, Node: node},
+		KeyAllocVNI(v):               {Kind: KindAllocVNI, Name: strings.TrimPrefix(KeyAllocVNI(v), PrefixVNIs)},
+		KeyAllocVTEP(vpc, a):         {Kind: KindAllocVTEP, VPC: vpc, Name: a.String()},
+		KeyServer(node):              {Kind: KindServer, Name: node},
 	}
 }
 
@@ -147,7 +148,7 @@ func TestMayWrite(t *testing.T) {
 			put, del = []Identity{operator}, []Identity{operator, controller}
 		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"):
 			put, del = []Identity{me}, []Identity{me, controller}
-		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr):
+		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr):
 			put, del = []Identity{controller}, []Identity{controller}
 		default:
 			t.Errorf("who writes %s?", key)

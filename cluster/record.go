@@ -150,6 +150,8 @@ func newRecord(k Kind) Record {
 		return new(Member)
 	case KindHostVPC:
 		return new(HostVPC)
+	case KindHostLink:
+		return new(HostLink)
 	case KindNodeStatus:
 		return new(NodeStatus)
 	case KindVPCStatus:

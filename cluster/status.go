@@ -22,6 +22,8 @@ type Link struct {
 	State  LinkState `json:"state"`
 	RTT    float64   `json:"rtt_ms,omitempty"` // of the last answered probe, milliseconds
 	Reason string    `json:"reason,omitempty"`
+	// VNI is that of the pair's own tunnel, if that is in place at this end.
+	VNI VNI `json:"vni,omitempty"`
 }
 
 // HostState is how a host stands to a VPC.
@@ -92,6 +94,9 @@ func (l Link) validate() error {
 	}
 	if l.State != LinkUp && l.State != LinkDown && l.State != LinkUnknown {
 		return fmt.Errorf("%w link state %q", ErrInvalid, CleanText(string(l.State)))
+	}
+	if l.VNI > MaxVNI {
+		return l.VNI.Validate()
 	}
 	if err := checkText("reason", l.Reason); err != nil {
 		return err

@@ -28,9 +28,12 @@ type VPCSpec struct {
 	Exclude []netip.Addr  `json:"exclude,omitempty"` // of PeerNetwork, never allocated
 	VNI     VNI           `json:"vni,omitempty"`     // 0: any
 	MTU     int           `json:"mtu,omitempty"`     // bytes; 0: what the members can carry
-	Protect bool          `json:"protect,omitempty"` // delete is refused
-	Force   bool          `json:"force,omitempty"`   // with Deleting: wait for no dead host
-	Created Time          `json:"created"`
+	// Transport is Auto (or empty), P2P or Multicast; the last needs a group.
+	Transport      Transport  `json:"transport,omitempty"`
+	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
+	Protect        bool       `json:"protect,omitempty"` // delete is refused
+	Force          bool       `json:"force,omitempty"`   // with Deleting: wait for no dead host
+	Created        Time       `json:"created"`
 }
 
 // DefaultPeerNetwork is the peer network of a VPC that names none. VPCs may
@@ -46,6 +49,9 @@ func (s *VPCSpec) Validate() error {
 		return s.VNI.Validate()
 	case s.MTU != 0 && (s.MTU < MinMTU || s.MTU > MaxMTU):
 		return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, s.MTU, MinMTU, MaxMTU)
+	}
+	if err := checkSpecTransport(s.Transport, s.MulticastGroup); err != nil {
+		return err
 	}
 	if err := checkNetwork("peer network", s.PeerNetwork); err != nil {
 		return err
@@ -108,6 +114,10 @@ type VPCNet struct {
 	VNI         VNI          `json:"vni,omitempty"`
 	MTU         int          `json:"mtu,omitempty"` // bytes, of every device of the VPC
 	PeerNetwork netip.Prefix `json:"peer_network"`
+	// Transport is what members speak that can: Multipoint (or empty), P2P or
+	// Multicast, which has a group.
+	Transport      Transport  `json:"transport,omitempty"`
+	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
 	// Refused holds nodes that the selector names and that are no members,
 	// with the reason.
 	Refused map[string]string `json:"refused,omitempty"`
@@ -129,6 +139,9 @@ func (n *VPCNet) Validate() error {
 		return n.VNI.Validate()
 	case (n.MTU != 0 || n.Phase == PhaseActive) && (n.MTU < MinMTU || n.MTU > MaxMTU):
 		return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, n.MTU, MinMTU, MaxMTU)
+	}
+	if err := checkMemberTransport(n.Transport, n.MulticastGroup); err != nil {
+		return err
 	}
 	if err := checkText("reason", n.Reason); err != nil {
 		return err
@@ -162,13 +175,6 @@ func (n *VPCNet) clean() {
 	}
 }
 
-// Transport is how a link carries frames.
-type Transport string
-
-// Multipoint is one vxlan device per VPC and family, flooding to a list of
-// peers (head-end replication).
-const Multipoint Transport = "multipoint"
-
 // Member is a node's part in a VPC, at KeyMember. One such record is all that
 // a join adds: every other member learns of it through its watch.
 type Member struct {
@@ -196,7 +202,7 @@ func (m *Member) Validate() error {
 		return fmt.Errorf("%w member: underlay_ipv6 %s", ErrInvalid, m.UnderlayIPv6)
 	case !m.UnderlayIPv4.IsValid() && !m.UnderlayIPv6.IsValid():
 		return fmt.Errorf("%w member: no underlay address", ErrInvalid)
-	case m.Transport != Multipoint:
+	case m.Transport != Multipoint && m.Transport != P2P && m.Transport != Multicast:
 		return fmt.Errorf("%w transport %q", ErrInvalid, CleanText(string(m.Transport)))
 	}
 	return nil
@@ -250,8 +256,9 @@ func (h *HostVPC) Validate() error {
 // Allocation is a reverse key: it says who holds an allocated value, so that a
 // second holder is impossible.
 type Allocation struct {
-	Needs  int    `json:"needs,omitempty"`
-	Holder string `json:"holder"` // a VPC's name for VNIs, a node's for VTEP addresses
+	Needs int `json:"needs,omitempty"`
+	// Holder is a VPC's name or a Pair for VNIs, a node's name for VTEP addresses.
+	Holder string `json:"holder"`
 	// Released is set when the value waits in quarantine: kernels may still
 	// hold it.
 	Released bool `json:"released,omitempty"`
@@ -259,8 +266,8 @@ type Allocation struct {
 
 // Validate checks that somebody holds the value.
 func (a *Allocation) Validate() error {
-	if CheckNodeName(a.Holder) != nil && CheckVPCName(a.Holder) != nil {
-		return fmt.Errorf("%w allocation: holder %q is no name of a node or VPC", ErrInvalid, a.Holder)
+	if _, err := ParsePair(a.Holder); err == nil || CheckNodeName(a.Holder) == nil || CheckVPCName(a.Holder) == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w allocation: holder %q is no name of a node or VPC, and no pair", ErrInvalid, a.Holder)
 }
