@@ -159,6 +159,9 @@ func (a *Agent) loop(ctx context.Context) error {
 // pass makes the host equal to what the records say, as far as they count, and
 // reports. It returns when to look again without being woken.
 func (a *Agent) pass(ctx context.Context, full bool) (next time.Time) {
+	if a.cacher.settled() {
+		a.memory.keep()
+	}
 	view := a.mirror.Pull()
 	if f := a.gatherer.follow(view); !slices.Equal(f, a.follow) {
 		a.mirror.Follow(f...)
@@ -364,6 +367,9 @@ func (a *Agent) reportVPCs() (next time.Time) {
 	now := a.cfg.Now()
 	byVPC := a.linksByVPC()
 	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
+		if a.host0.Ready[name] && !a.memory.VPCs[name].kept {
+			continue // ready means that a reboot brings it back: soon
+		}
 		r := a.reports[name]
 		if r == nil {
 			r = &report{}

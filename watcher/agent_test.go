@@ -1,7 +1,9 @@
 package watcher
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -29,6 +31,7 @@ type world struct {
 	net    *fake.Network
 	hosts  map[string]*fake.Host
 	caches string
+	save   func(path string, b []byte) error // of the next agents; nil: to the file
 	stop   map[string]func()
 }
 
@@ -87,6 +90,9 @@ func (w *world) start(name string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	if w.save != nil {
+		a.cacher.save = w.save
+	}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -130,9 +136,13 @@ func (w *world) member(i int) {
 	w.put(cluster.Controller, cluster.KeyHostVPC(name, "vpc1"), &cluster.HostVPC{State: cluster.AssignedMember})
 }
 
+func (w *world) get(name string) (store.Item[*cluster.VPCStatus], error) {
+	return store.Get[*cluster.VPCStatus](w.t.Context(), store.New(w.kv, cluster.Identity{Role: cluster.Operator}), cluster.KeyVPCStatus(name, "vpc1"))
+}
+
 func (w *world) status(name string) *cluster.VPCStatus {
 	w.t.Helper()
-	it, err := store.Get[*cluster.VPCStatus](w.t.Context(), store.New(w.kv, cluster.Identity{Role: cluster.Operator}), cluster.KeyVPCStatus(name, "vpc1"))
+	it, err := w.get(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -228,6 +238,47 @@ func TestQuietAtRest(t *testing.T) {
 			t.Errorf("%d writes to the kernel in ten quiet minutes; want none", n)
 		}
 	})
+}
+
+func TestReadyMeansThatARebootBringsItBack(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err     error
+		problem bool
+	}{
+		"a slow disk": {nil, false},
+		"a full disk": {errors.New("no space left on device"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.close()
+				var saved []byte
+				w.save = func(_ string, b []byte) error {
+					time.Sleep(time.Minute)
+					saved = b
+					return tt.err
+				}
+				w.start(w.node(1))
+				w.vpc(1)
+				for range 10 * 60 {
+					w.settle(time.Second)
+					if it, err := w.get("n1"); err == nil && it.Value.Ready {
+						break
+					}
+				}
+				if s := w.status("n1"); !s.Ready {
+					t.Errorf("status = %+v; want ready", s)
+				}
+				if tt.err == nil && !bytes.Contains(saved, []byte(`"vtep":"10.100.0.1"`)) {
+					t.Errorf("ready was said before the cache held the VPC: %s", saved)
+				}
+				it, err := store.Get[*cluster.NodeStatus](t.Context(), store.New(w.kv, cluster.Identity{Role: cluster.Operator}), cluster.KeyNodeStatus("n1"))
+				if err != nil || (len(it.Value.Problems) > 0) != tt.problem {
+					t.Errorf("problems = %+v, %v; want some: %v", it.Value, err, tt.problem)
+				}
+			})
+		})
+	}
 }
 
 func TestTamperingIsRepairedAndCounted(t *testing.T) {

@@ -95,12 +95,13 @@ func saveCache(path string, b []byte) error {
 }
 
 // cacher writes the cache file beside the passes: the newest state wins, at
-// most ten writes a second, and one more at the end.
+// most ten writes a second, and one more at the end. A first write after a
+// pause is done at once.
 type cacher struct {
 	path string
 	save func(path string, b []byte) error
 	kick chan struct{}
-	done chan struct{} // receives when err may have changed
+	done chan struct{} // receives when settled or problem may have changed
 
 	mu   sync.Mutex
 	next []byte
@@ -119,6 +120,14 @@ func (c *cacher) put(b []byte) {
 	c.seq++
 	c.mu.Unlock()
 	wake(c.kick)
+}
+
+// settled reports whether all that was handed over has been written, or cannot
+// be: then problem says why.
+func (c *cacher) settled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.next == nil || c.err != nil
 }
 
 // problem is why the file is not what it should be, nil if it is.
@@ -161,13 +170,13 @@ func (c *cacher) write() bool {
 	err := c.save(c.path, b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if (err == nil) != (c.err == nil) {
-		wake(c.done)
-	}
-	c.err = err
 	if err == nil && seq == c.seq {
 		c.next = nil
 	}
+	if (err == nil) != (c.err == nil) || c.next == nil {
+		wake(c.done)
+	}
+	c.err = err
 	return err == nil
 }
 

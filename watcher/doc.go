@@ -30,6 +30,8 @@
 // # Guarantees
 //
 // The data plane outlives the agent: SIGTERM and kill -9 leave devices as they
-// are, and the next agent adopts them. Without a store the agent repairs from
-// memory. A peer's join makes a host write nothing (see reports.go).
+// are, and the next agent adopts them. A host says that it is ready when a reboot
+// would bring the VPC back, or cannot: then it says why not. Without a store the
+// agent repairs from memory. A peer's join makes a host write nothing (see
+// reports.go).
 package watcher

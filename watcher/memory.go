@@ -31,6 +31,7 @@ type vpc struct {
 	Leaving  bool                       `json:"leaving,omitempty"`
 
 	hold string // why the records do not count at the moment
+	kept bool   // the cache file has had its members: a reboot brings it back
 }
 
 // records is what a pass reads: the records that concern this host, each nil
@@ -142,9 +143,8 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		v.Leaving, v.hold, v.Members = true, "", nil
 		return true
 	case v == nil:
-		v = &vpc{}
+		v = &vpc{} // worth caching when its members are known
 		m.VPCs[name] = v
-		changed = true
 	case v.Leaving: // assigned again before it was gone
 		v.Leaving, v.Revision, changed = false, 0, true
 	}
@@ -173,6 +173,13 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		v.Members, v.Revision, changed = members, r.revision, true
 	}
 	return changed
+}
+
+// keep notes that the cache file holds all of memory.
+func (m *memory) keep() {
+	for _, v := range m.VPCs {
+		v.kept = v.Members != nil
+	}
 }
 
 // keeping returns the members list, with those that cannot be read as they
