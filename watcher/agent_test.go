@@ -91,7 +91,7 @@ func (w *world) start(name string) {
 		w.t.Fatal(err)
 	}
 	if w.save != nil {
-		a.cacher.save = w.save
+		a.save = w.save
 	}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)

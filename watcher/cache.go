@@ -28,14 +28,19 @@ const cacheVersion = 1
 // loadCache reads the last known good state; an absent file is an empty one.
 // A file that cannot be used is an error, and the memory is empty.
 func loadCache(path, node, nodeID string) (*memory, error) {
-	empty := &memory{VPCs: map[string]*vpc{}}
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return empty, nil
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &memory{VPCs: map[string]*vpc{}}, nil
+	case err != nil:
+		return &memory{VPCs: map[string]*vpc{}}, fmt.Errorf("read cache: %w", err)
 	}
-	if err != nil {
-		return empty, fmt.Errorf("read cache: %w", err)
-	}
+	return decodeCache(path, b, node, nodeID)
+}
+
+// decodeCache is loadCache of a file's content.
+func decodeCache(path string, b []byte, node, nodeID string) (*memory, error) {
+	empty := &memory{VPCs: map[string]*vpc{}}
 	f := cacheFile{Memory: &memory{}}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return empty, fmt.Errorf("read cache %s: %w", path, err)
@@ -109,8 +114,8 @@ type cacher struct {
 	err  error
 }
 
-func newCacher(path string) *cacher {
-	return &cacher{path: path, save: saveCache, kick: make(chan struct{}, 1), done: make(chan struct{}, 1)}
+func newCacher(path string, save func(path string, b []byte) error) *cacher {
+	return &cacher{path: path, save: save, kick: make(chan struct{}, 1), done: make(chan struct{}, 1)}
 }
 
 // put hands over the state to be written.

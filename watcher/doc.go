@@ -1,17 +1,18 @@
 // Package watcher is the host agent: it watches the records that concern this
 // host, makes the kernel equal to them, proves the links and reports.
 //
-// One goroutine owns all decisions. On every wake (records changed, host
-// changed, a probe came back, a timer) it runs the same pass:
+// An Agent decides and does nothing but to its host; Run is the loop around it.
+// On every wake (records changed, host changed, a probe came back, a timer) it
+// runs the same pass:
 //
 //	records ─ absorb ─► memory ─ desire ─► hostops.Desired ─► kernel
 //	                      │                                     │
 //	                    cache               probes ◄─ links ────┤
 //	                                           └─► status records
 //
-// absorb, desire, the probe schedule and the reports are step functions over
-// plain values; store writes, pings and the cache file are effects in
-// goroutines of their own that never hold up a pass.
+// Store writes, pings and the cache file are effects that a pass returns: Run
+// carries them out in goroutines of their own, so that they never hold up the
+// next pass; a simulation carries them out when its seed says so.
 //
 // # Memory
 //

@@ -44,8 +44,8 @@ type link struct {
 	index    int // in the heap
 }
 
-// probe is one echo request to be sent.
-type probe struct {
+// Probe is one echo request to be sent.
+type Probe struct {
 	id   linkID
 	to   netip.Addr
 	size int // bytes of the IP packet; 0: the least
@@ -95,7 +95,7 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 
 // due takes the probes that are to be sent now, within the host's budget, and
 // says when to ask again (the zero time: when there are links).
-func (ls *links) due(now time.Time) (out []probe, again time.Time) {
+func (ls *links) due(now time.Time) (out []Probe, again time.Time) {
 	if !ls.filled.IsZero() {
 		ls.tokens = min(probeBudget, ls.tokens+now.Sub(ls.filled).Seconds()*probeBudget)
 	}
@@ -110,7 +110,7 @@ func (ls *links) due(now time.Time) (out []probe, again time.Time) {
 		}
 		ls.tokens--
 		l.asked++
-		p := probe{id: l.id, to: l.to, seq: l.asked}
+		p := Probe{id: l.id, to: l.to, seq: l.asked}
 		if l.state == cluster.LinkUp && !now.Before(l.fullAt) {
 			p.size = l.mtu
 		}
@@ -140,7 +140,7 @@ func (ls *links) jitter(d time.Duration) time.Duration {
 
 // answer takes the outcome of a probe, the round trip time or lost, and reports
 // whether the link's state changed.
-func (ls *links) answer(now time.Time, p probe, rtt time.Duration, lost bool) bool {
+func (ls *links) answer(now time.Time, p Probe, rtt time.Duration, lost bool) bool {
 	l := ls.all[p.id]
 	if l == nil || l.to != p.to {
 		return false
@@ -166,7 +166,7 @@ func (ls *links) answer(now time.Time, p probe, rtt time.Duration, lost bool) bo
 	return state != l.state || full != (l.fullLost >= probeLosses)
 }
 
-func (ls *links) answered(l *link, now time.Time, p probe, rtt time.Duration) {
+func (ls *links) answered(l *link, now time.Time, p Probe, rtt time.Duration) {
 	l.answered = max(l.answered, p.seq)
 	l.rtt, l.losses = rtt, 0
 	if p.size != 0 {

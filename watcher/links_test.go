@@ -21,10 +21,10 @@ func oneLink() (*links, linkID) {
 
 // run drives the schedule from epoch for d; alive says whether a probe sent at
 // that moment is answered, 1 ms later. It returns when probes were sent.
-func run(ls *links, d time.Duration, alive func(at time.Duration, p probe) bool) (sent []time.Duration) {
+func run(ls *links, d time.Duration, alive func(at time.Duration, p Probe) bool) (sent []time.Duration) {
 	type outcome struct {
 		at   time.Time
-		p    probe
+		p    Probe
 		lost bool
 	}
 	var waiting []outcome
@@ -51,18 +51,18 @@ func run(ls *links, d time.Duration, alive func(at time.Duration, p probe) bool)
 
 func TestLinkStates(t *testing.T) {
 	for name, tt := range map[string]struct {
-		alive func(time.Duration, probe) bool
+		alive func(time.Duration, Probe) bool
 		after time.Duration
 		want  cluster.LinkState
 	}{
-		"up at once":               {func(time.Duration, probe) bool { return true }, 10 * time.Millisecond, cluster.LinkUp},
-		"peer comes 300 ms later":  {func(at time.Duration, _ probe) bool { return at > 300*time.Millisecond }, 600 * time.Millisecond, cluster.LinkUp},
-		"new and silent, early":    {func(time.Duration, probe) bool { return false }, 2 * time.Second, cluster.LinkUnknown},
-		"new and silent":           {func(time.Duration, probe) bool { return false }, 5 * time.Second, cluster.LinkDown},
-		"one loss":                 {func(at time.Duration, _ probe) bool { return at < time.Second || at > 12*time.Second }, 40 * time.Second, cluster.LinkUp},
-		"dies after a second":      {func(at time.Duration, _ probe) bool { return at < time.Second }, 20 * time.Second, cluster.LinkDown},
-		"dies and comes back":      {func(at time.Duration, _ probe) bool { return at < time.Second || at > 20*time.Second }, 24 * time.Second, cluster.LinkUp},
-		"small packets only is up": {func(_ time.Duration, p probe) bool { return p.size == 0 }, 20 * time.Second, cluster.LinkUp},
+		"up at once":               {func(time.Duration, Probe) bool { return true }, 10 * time.Millisecond, cluster.LinkUp},
+		"peer comes 300 ms later":  {func(at time.Duration, _ Probe) bool { return at > 300*time.Millisecond }, 600 * time.Millisecond, cluster.LinkUp},
+		"new and silent, early":    {func(time.Duration, Probe) bool { return false }, 2 * time.Second, cluster.LinkUnknown},
+		"new and silent":           {func(time.Duration, Probe) bool { return false }, 5 * time.Second, cluster.LinkDown},
+		"one loss":                 {func(at time.Duration, _ Probe) bool { return at < time.Second || at > 12*time.Second }, 40 * time.Second, cluster.LinkUp},
+		"dies after a second":      {func(at time.Duration, _ Probe) bool { return at < time.Second }, 20 * time.Second, cluster.LinkDown},
+		"dies and comes back":      {func(at time.Duration, _ Probe) bool { return at < time.Second || at > 20*time.Second }, 24 * time.Second, cluster.LinkUp},
+		"small packets only is up": {func(_ time.Duration, p Probe) bool { return p.size == 0 }, 20 * time.Second, cluster.LinkUp},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ls, id := oneLink()
@@ -76,12 +76,12 @@ func TestLinkStates(t *testing.T) {
 
 func TestFullSizeLossHasAReason(t *testing.T) {
 	ls, id := oneLink()
-	run(ls, 15*time.Second, func(_ time.Duration, p probe) bool { return p.size == 0 })
+	run(ls, 15*time.Second, func(_ time.Duration, p Probe) bool { return p.size == 0 })
 	if got := ls.all[id].report().Reason; got != fullSizeLost(1430) {
 		t.Errorf("reason = %q; want %q", got, fullSizeLost(1430))
 	}
 	ls, id = oneLink()
-	run(ls, 15*time.Second, func(time.Duration, probe) bool { return true })
+	run(ls, 15*time.Second, func(time.Duration, Probe) bool { return true })
 	if got := ls.all[id].report().Reason; got != "" {
 		t.Errorf("reason of a whole link = %q; want none", got)
 	}
@@ -94,7 +94,7 @@ func TestProbeBudget(t *testing.T) {
 		targets[linkID{"vpc1", time.Duration(i).String()}] = target{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1430}
 	}
 	ls.set(epoch, targets)
-	sent := run(ls, 10*time.Second, func(time.Duration, probe) bool { return false })
+	sent := run(ls, 10*time.Second, func(time.Duration, Probe) bool { return false })
 	perSecond := map[int]int{}
 	for _, at := range sent {
 		perSecond[int(at/time.Second)]++
@@ -111,7 +111,7 @@ func TestProbeBudget(t *testing.T) {
 
 func TestIdleLinkIsProbedEveryTenSeconds(t *testing.T) {
 	ls, _ := oneLink()
-	sent := run(ls, 101*time.Second, func(time.Duration, probe) bool { return true })
+	sent := run(ls, 101*time.Second, func(time.Duration, Probe) bool { return true })
 	if n := len(sent); n < 10 || n > 13 {
 		t.Errorf("%d probes in 101 s; want about one every 10 s", n)
 	}
@@ -119,8 +119,8 @@ func TestIdleLinkIsProbedEveryTenSeconds(t *testing.T) {
 
 func TestMovedPeerIsANewLink(t *testing.T) {
 	ls, id := oneLink()
-	run(ls, time.Second, func(time.Duration, probe) bool { return true })
-	stale := probe{id: id, to: netip.MustParseAddr("10.100.0.2"), seq: 99}
+	run(ls, time.Second, func(time.Duration, Probe) bool { return true })
+	stale := Probe{id: id, to: netip.MustParseAddr("10.100.0.2"), seq: 99}
 	ls.set(epoch.Add(time.Second), map[linkID]target{id: {netip.MustParseAddr("10.100.0.9"), 1430}})
 	if ls.answer(epoch.Add(time.Second), stale, time.Millisecond, false) || ls.all[id].state != cluster.LinkUnknown {
 		t.Errorf("an answer from the former address counted: state %s", ls.all[id].state)

@@ -2,58 +2,53 @@ package watcher
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
-// probe sends the link probes that are due and returns when the next are.
-func (a *Agent) probe(ctx context.Context) time.Time {
-	due, again := a.links.due(a.cfg.Now())
-	for _, p := range due {
-		a.pings.Go(func() error {
-			pctx, cancel := context.WithTimeout(ctx, probeTimeout)
-			defer cancel()
-			rtt, err := a.cfg.Driver.Ping(pctx, p.id.vpc, p.to, p.size)
-			select {
-			case a.answers <- answer{p, rtt, err}:
-			case <-ctx.Done():
-			}
-			return nil
-		})
-	}
-	return again
+// Send does what a probe asks for: one echo request, answered within
+// probeTimeout or lost.
+func (p Probe) Send(ctx context.Context, d hostops.Driver) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	return d.Ping(ctx, p.id.vpc, p.to, p.size)
 }
 
-// answered takes a probe that came back, and all others that wait, and reports
-// whether the state of a link changed.
-func (a *Agent) answered(ctx context.Context, r answer) (changed bool) {
-	for {
-		if ctx.Err() == nil {
-			if a.links.answer(a.cfg.Now(), r.probe, r.rtt, r.err != nil) {
-				changed = true
-				l := a.links.all[r.probe.id].report()
-				a.log.Info("link is "+string(l.State), zap.String("vpc", r.probe.id.vpc), zap.String("peer", l.Peer),
-					zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int64("probes", r.probe.seq))
-			}
-		}
+func (r *runner) probe(ctx context.Context, p Probe) {
+	r.pings.Go(func() error {
+		rtt, err := p.Send(ctx, r.cfg.Driver)
 		select {
-		case r = <-a.answers:
-		default:
-			return changed
+		case r.answers <- answer{p, rtt, err}:
+		case <-ctx.Done():
 		}
-	}
+		return nil
+	})
 }
 
-// answerPings does what a ping record asks for, once an id. What was asked
+// PingOrder is an operator's ping to be made: the result of Do is to be put at
+// Key.
+type PingOrder struct {
+	Key     string
+	vpc     string
+	peers   []peerAddress
+	request cluster.PingRequest
+}
+
+type peerAddress struct {
+	node string
+	vtep netip.Addr
+}
+
+// orderPings wants done what a ping record asks for, once an id. What was asked
 // before this agent first saw the VPC is not for it.
-func (a *Agent) answerPings(ctx context.Context, r records) {
+func (a *Agent) orderPings(r records) {
 	for name, vr := range r.vpcs {
 		if vr.members == nil {
 			continue
@@ -67,19 +62,22 @@ func (a *Agent) answerPings(ctx context.Context, r records) {
 		if !known || asked == "" || asked == seen {
 			continue
 		}
-		var to []target
-		var names []string
+		o := PingOrder{Key: cluster.KeyPingResult(a.cfg.Node, name), vpc: name, request: *vr.ping}
 		for id, l := range a.links.all {
 			if id.vpc == name {
-				to, names = append(to, target{to: l.to}), append(names, id.peer)
+				o.peers = append(o.peers, peerAddress{id.peer, l.to})
 			}
 		}
-		req := *vr.ping
-		a.pings.Go(func() error {
-			a.writer.put(cluster.KeyPingResult(a.cfg.Node, name), pingAll(ctx, a.cfg.Driver, name, names, to, req), 0)
-			return nil
-		})
+		slices.SortFunc(o.peers, func(x, y peerAddress) int { return strings.Compare(x.node, y.node) })
+		a.out.Pings = append(a.out.Pings, o)
 	}
+}
+
+func (r *runner) ping(ctx context.Context, o PingOrder) {
+	r.pings.Go(func() error {
+		r.writer.put(Write{Key: o.Key, Record: o.Do(ctx, r.cfg.Driver)})
+		return nil
+	})
 }
 
 const (
@@ -87,33 +85,32 @@ const (
 	pingParallel = 64                    // peers at a time
 )
 
-// pingAll pings every peer and returns the result record.
-func pingAll(ctx context.Context, d hostops.Driver, vpc string, names []string, to []target, req cluster.PingRequest) *cluster.PingResult {
-	peers := make([]cluster.PeerPing, len(names))
+// Do pings every peer and returns the result record.
+func (o PingOrder) Do(ctx context.Context, d hostops.Driver) *cluster.PingResult {
+	peers := make([]cluster.PeerPing, len(o.peers))
 	var g errgroup.Group
 	g.SetLimit(pingParallel)
-	for i, name := range names {
+	for i, p := range o.peers {
 		g.Go(func() error {
-			peers[i] = pingPeer(ctx, d, vpc, name, to[i], req)
+			peers[i] = o.peer(ctx, d, p)
 			return nil
 		})
 	}
 	_ = g.Wait() // the functions return no error
-	slices.SortFunc(peers, func(x, y cluster.PeerPing) int { return strings.Compare(x.To, y.To) })
-	return &cluster.PingResult{ID: req.ID, Peers: peers}
+	return &cluster.PingResult{ID: o.request.ID, Peers: peers}
 }
 
-func pingPeer(ctx context.Context, d hostops.Driver, vpc, name string, t target, req cluster.PingRequest) cluster.PeerPing {
-	r := cluster.PeerPing{To: name}
+func (o PingOrder) peer(ctx context.Context, d hostops.Driver, to peerAddress) cluster.PeerPing {
+	r := cluster.PeerPing{To: to.node}
 	var rtts []time.Duration
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
-	for r.Sent < req.Count && ctx.Err() == nil {
+	for r.Sent < o.request.Count && ctx.Err() == nil {
 		if r.Sent > 0 {
 			<-tick.C
 		}
 		pctx, cancel := context.WithTimeout(ctx, probeTimeout)
-		rtt, err := d.Ping(pctx, vpc, t.to, req.Size)
+		rtt, err := d.Ping(pctx, o.vpc, to.vtep, o.request.Size)
 		cancel()
 		r.Sent++
 		if err == nil {

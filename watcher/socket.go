@@ -64,9 +64,10 @@ type reply struct {
 }
 
 // reply answers a question, in the loop.
-func (a *Agent) reply(ctx context.Context, q ask) reply {
+func (r *runner) reply(ctx context.Context, q ask) reply {
+	a := r.agent
 	if !q.plan {
-		return reply{body: a.state(a.mirror.Pull())}
+		return reply{body: a.state(r.mirror.Pull())}
 	}
 	p, err := a.memory.plan(ctx, a.host, a.cfg.Node)
 	return reply{body: p, err: err}
@@ -118,22 +119,22 @@ func (a *Agent) state(view *store.View) State {
 }
 
 // serve answers on the local socket, which only root may open, until ctx ends.
-func (a *Agent) serve(ctx context.Context) error {
-	l, err := listen(ctx, a.cfg.Socket)
+func (r *runner) serve(ctx context.Context) error {
+	l, err := listen(ctx, r.cfg.Socket)
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/state", a.handle(false))
-	mux.HandleFunc("GET /v1/plan", a.handle(true))
+	mux.HandleFunc("GET /v1/state", r.handle(false))
+	mux.HandleFunc("GET /v1/plan", r.handle(true))
 	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: zap.NewStdLog(a.log),
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: zap.NewStdLog(r.log),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // Serve returns the error
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", a.cfg.Socket, err)
+		return fmt.Errorf("serve %s: %w", r.cfg.Socket, err)
 	}
 	return nil
 }
@@ -157,18 +158,18 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-func (a *Agent) handle(plan bool) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (r *runner) handle(plan bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
 		q := ask{plan: plan, reply: make(chan reply, 1)}
 		select {
-		case a.asks <- q:
-		case <-r.Context().Done():
+		case r.asks <- q:
+		case <-req.Context().Done():
 			return
 		}
 		var got reply
 		select {
 		case got = <-q.reply:
-		case <-r.Context().Done():
+		case <-req.Context().Done():
 			return
 		}
 		if got.err != nil {
@@ -177,7 +178,7 @@ func (a *Agent) handle(plan bool) http.HandlerFunc {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(got.body); err != nil {
-			a.log.Debug("client went away", zap.Error(err))
+			r.log.Debug("client went away", zap.Error(err))
 		}
 	}
 }

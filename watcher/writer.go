@@ -23,13 +23,7 @@ type writer struct {
 	kick  chan struct{}
 
 	mu      sync.Mutex
-	pending map[string]write
-}
-
-// write is one record to be put, or deleted if record is nil.
-type write struct {
-	record cluster.Record
-	lease  mvcc.LeaseID
+	pending map[string]Write
 }
 
 // writerBatch is how many records one transaction takes; it stays below
@@ -37,13 +31,13 @@ type write struct {
 const writerBatch = 32
 
 func newWriter(s *store.Store, log *zap.Logger) *writer {
-	return &writer{store: s, log: log, kick: make(chan struct{}, 1), pending: map[string]write{}}
+	return &writer{store: s, log: log, kick: make(chan struct{}, 1), pending: map[string]Write{}}
 }
 
-// put hands over a record; a nil one deletes the key.
-func (w *writer) put(key string, r cluster.Record, lease mvcc.LeaseID) {
+// put hands over a record.
+func (w *writer) put(r Write) {
 	w.mu.Lock()
-	w.pending[key] = write{r, lease}
+	w.pending[r.Key] = r
 	w.mu.Unlock()
 	wake(w.kick)
 }
@@ -73,7 +67,7 @@ func (w *writer) run(ctx context.Context) {
 				w.log.Error("report is refused and dropped", zap.Strings("keys", slices.Sorted(maps.Keys(batch))), zap.Error(err))
 				continue
 			case errors.Is(err, mvcc.ErrLeaseNotFound): // the next lease brings it again
-				maps.DeleteFunc(batch, func(_ string, v write) bool { return v.lease != 0 })
+				maps.DeleteFunc(batch, func(_ string, v Write) bool { return v.Lease != 0 })
 			default:
 				w.log.Warn("cannot report, will retry", zap.Duration("in", backoff), zap.Error(err))
 			}
@@ -89,10 +83,10 @@ func (w *writer) run(ctx context.Context) {
 	}
 }
 
-func (w *writer) take() map[string]write {
+func (w *writer) take() map[string]Write {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	batch := map[string]write{}
+	batch := map[string]Write{}
 	for _, key := range slices.Sorted(maps.Keys(w.pending)) {
 		if len(batch) == writerBatch {
 			break
@@ -104,7 +98,7 @@ func (w *writer) take() map[string]write {
 }
 
 // restore gives back what was not written, unless something newer came.
-func (w *writer) restore(batch map[string]write) {
+func (w *writer) restore(batch map[string]Write) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key, v := range batch {
@@ -114,14 +108,19 @@ func (w *writer) restore(batch map[string]write) {
 	}
 }
 
-func (w *writer) commit(ctx context.Context, batch map[string]write) error {
+// AddTo adds the write to a change.
+func (w Write) AddTo(c *store.Change) {
+	if w.Record == nil {
+		c.Remove(w.Key, 0)
+		return
+	}
+	store.Set(c, w.Key, w.Record, nil, w.Lease)
+}
+
+func (w *writer) commit(ctx context.Context, batch map[string]Write) error {
 	var c store.Change
 	for _, key := range slices.Sorted(maps.Keys(batch)) {
-		if v := batch[key]; v.record == nil {
-			c.Remove(key, 0)
-		} else {
-			store.Set(&c, key, v.record, nil, v.lease)
-		}
+		batch[key].AddTo(&c)
 	}
 	_, err := w.store.Commit(ctx, c)
 	return err

@@ -1,0 +1,143 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// runner is the thin loop around an Agent: one goroutine calls it, those of the
+// mirror, the lease, the writer, the cacher, the socket and the probes do what
+// takes time.
+type runner struct {
+	agent   *Agent
+	cfg     Config
+	log     *zap.Logger
+	mirror  *store.Mirror
+	lease   *store.Lease
+	writer  *writer
+	cacher  *cacher
+	answers chan answer
+	asks    chan ask
+	pings   errgroup.Group
+}
+
+// answer is a probe that came back.
+type answer struct {
+	probe Probe
+	rtt   time.Duration
+	err   error
+}
+
+// Run works until ctx ends; all that it started has ended when it returns, and
+// the host's network stays as it is.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &runner{
+		agent:   a,
+		cfg:     a.cfg,
+		log:     a.log,
+		mirror:  store.NewMirror(store.MirrorConfig{Store: a.cfg.Store, Log: a.log.Named("mirror")}),
+		lease:   store.NewLease(a.cfg.Store, a.cfg.LeaseTTL),
+		writer:  newWriter(a.cfg.Store, a.log),
+		cacher:  newCacher(a.cfg.Cache, a.save),
+		answers: make(chan answer, probeBudget),
+		asks:    make(chan ask),
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.mirror.Run(ctx) })
+	g.Go(func() error { return r.lease.Run(ctx) })
+	g.Go(func() error { r.writer.run(ctx); return nil })
+	g.Go(func() error { r.cacher.run(ctx); return nil })
+	if r.cfg.Socket != "" {
+		g.Go(func() error { return r.serve(ctx) })
+	}
+	g.Go(func() error { return r.loop(ctx) })
+	err := g.Wait()
+	return errors.Join(err, r.pings.Wait())
+}
+
+// loop waits for whatever concerns the host and lets the agent decide.
+func (r *runner) loop(ctx context.Context) error {
+	resync := r.cfg.Now().Add(r.cfg.Resync)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	full, look := true, true
+	for {
+		var e Effects
+		if look {
+			e = r.agent.Step(ctx, r.input(full))
+		} else {
+			e = r.agent.Prove(r.cfg.Now())
+		}
+		r.do(ctx, e)
+		full, look = false, true
+		timer.Reset(earliest(e.Next, resync).Sub(r.cfg.Now()))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.mirror.Changed():
+		case <-r.cfg.Driver.Changed():
+		case <-r.lease.Changed():
+		case <-r.cacher.done:
+		case first := <-r.answers:
+			r.answered(ctx, first)
+			look = false
+		case q := <-r.asks:
+			q.reply <- r.reply(ctx, q)
+			look = false
+		case <-timer.C:
+			look = false
+		}
+		if now := r.cfg.Now(); !now.Before(resync) {
+			resync, full, look = now.Add(r.cfg.Resync), true, true
+		}
+	}
+}
+
+func (r *runner) input(full bool) Input {
+	in := Input{Now: r.cfg.Now(), View: r.mirror.Pull(), Full: full, Saved: r.cacher.settled(), SaveErr: r.cacher.problem()}
+	if id, ok := r.lease.ID(); ok {
+		in.Live = id
+	}
+	return in
+}
+
+// do hands effects to those who carry them out.
+func (r *runner) do(ctx context.Context, e Effects) {
+	if e.Follow != nil {
+		r.mirror.Follow(e.Follow...)
+	}
+	for _, w := range e.Writes {
+		r.writer.put(w)
+	}
+	if e.Cache != nil {
+		r.cacher.put(e.Cache)
+	}
+	for _, p := range e.Probes {
+		r.probe(ctx, p)
+	}
+	for _, o := range e.Pings {
+		r.ping(ctx, o)
+	}
+}
+
+// answered takes a probe that came back, and all others that wait.
+func (r *runner) answered(ctx context.Context, next answer) {
+	for {
+		if ctx.Err() == nil { // else the probe says nothing of the link
+			r.agent.Answered(r.cfg.Now(), next.probe, next.rtt, next.err)
+		}
+		select {
+		case next = <-r.answers:
+		default:
+			return
+		}
+	}
+}

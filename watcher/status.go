@@ -1,0 +1,150 @@
+package watcher
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// report writes what this node says of itself, when it changed.
+func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
+	if n := view.Lists(cluster.PrefixHost(a.cfg.Node)); n != a.lists {
+		if a.lists != 0 { // the store lost something: say all again
+			a.node, a.live = nil, 0
+			clear(a.reports)
+		}
+		a.lists = n
+	}
+	if a.mute() {
+		return
+	}
+	s := &cluster.NodeStatus{
+		NodeID: a.cfg.NodeID, Underlay: a.memory.Underlay, OS: a.cfg.OS, Version: a.cfg.Version,
+		Problems: a.problems(view),
+	}
+	if a.node == nil || !sameNode(s, a.node) {
+		own := *s // encoding cleans texts in place, beside the passes
+		a.write(cluster.KeyNodeStatus(a.cfg.Node), &own, 0)
+		a.node = s
+	}
+	if live != 0 && live != a.live {
+		a.write(cluster.KeyLive(a.cfg.Node), &cluster.Live{
+			NodeID: a.cfg.NodeID, BootID: a.cfg.BootID, Incarnation: a.incarnate,
+		}, live)
+		a.live = live
+	}
+}
+
+// mute reports whether another machine has our name: then its reports stand.
+func (a *Agent) mute() bool { return a.hold == holdTaken }
+
+func sameNode(x, y *cluster.NodeStatus) bool {
+	return sameUnderlay(x.Underlay, y.Underlay) && x.OS == y.OS && x.Version == y.Version && slices.Equal(x.Problems, y.Problems)
+}
+
+// problems lists what concerns the whole host, one line each.
+func (a *Agent) problems(view *store.View) []string {
+	var ps []string
+	if a.hold != "" {
+		ps = append(ps, a.hold)
+	}
+	ps = append(ps, a.underlay...)
+	for _, p := range a.host0.Problems {
+		if p.VPC == "" {
+			ps = append(ps, p.Reason)
+		}
+	}
+	for _, p := range view.Problems() {
+		ps = append(ps, fmt.Sprintf("keeping the last good state: %v", p.Err))
+	}
+	if a.loadErr != nil {
+		ps = append(ps, a.loadErr.Error())
+	}
+	if a.saveErr != nil {
+		ps = append(ps, "a reboot without the control plane would bring back an older state: "+a.saveErr.Error())
+	}
+	for i, p := range ps {
+		ps[i] = cluster.CleanText(p)
+	}
+	return ps
+}
+
+// reportVPCs writes the reports that are due and returns when the next is.
+func (a *Agent) reportVPCs() (next time.Time) {
+	if a.mute() {
+		return time.Time{}
+	}
+	byVPC := a.linksByVPC()
+	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
+		v := a.memory.VPCs[name]
+		switch {
+		case a.host0.Ready[name] && !v.kept:
+			continue // ready means that a reboot brings it back: soon
+		case v.Members == nil && !v.Leaving && v.hold == "":
+			continue // its records are on their way
+		}
+		r := a.reports[name]
+		if r == nil {
+			r = &report{}
+			a.reports[name] = r
+		}
+		s := a.status(name, byVPC[name])
+		write, again := r.due(s, a.now)
+		if write {
+			s.At = cluster.At(a.now)
+			own := *s // as in report
+			a.write(cluster.KeyVPCStatus(a.cfg.Node, name), &own, 0)
+			r.wrote(s, a.now)
+		}
+		next = earliest(next, again)
+	}
+	return next
+}
+
+// status is the present state of one VPC here.
+func (a *Agent) status(name string, links []cluster.Link) *cluster.VPCStatus {
+	v := a.memory.VPCs[name]
+	s := &cluster.VPCStatus{
+		NodeID: a.cfg.NodeID, State: cluster.HostMember, Ready: a.host0.Ready[name],
+		VNI: v.VNI, MTU: v.MTU, Repairs: a.repairs[name], Links: links, Ports: a.host0.Ports[name],
+	}
+	if mine := v.Members[a.cfg.Node]; mine != nil {
+		s.VTEP = mine.VTEP
+	}
+	switch {
+	case v.Leaving && slices.Contains(a.memory.Remove, v.VNI):
+		s.Ready, s.Reason = false, "taking it down"
+	case v.Leaving:
+		return &cluster.VPCStatus{NodeID: a.cfg.NodeID, State: cluster.HostLeft}
+	case a.hold != "":
+		s.State, s.Reason = cluster.HostHolding, a.hold
+	case v.hold != "":
+		s.State, s.Reason = cluster.HostHolding, v.hold
+	case a.reasons[name] != "":
+		s.Ready, s.Reason = false, a.reasons[name]
+	}
+	for _, p := range a.host0.Problems {
+		if s.Reason == "" && (p.VPC == name || p.VPC == "") {
+			s.Reason = p.Reason
+		}
+	}
+	s.Reason = cluster.CleanText(s.Reason)
+	return s
+}
+
+func (a *Agent) linksByVPC() map[string][]cluster.Link {
+	out := map[string][]cluster.Link{}
+	for id, l := range a.links.all {
+		out[id.vpc] = append(out[id.vpc], l.report())
+	}
+	for _, ls := range out {
+		slices.SortFunc(ls, func(x, y cluster.Link) int { return strings.Compare(x.Peer, y.Peer) })
+	}
+	return out
+}
