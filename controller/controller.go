@@ -129,7 +129,8 @@ func (c *Controller) resign(ctx context.Context, l *store.Leadership) {
 // the view is at hand.
 func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 	var (
-		lead  *leader
+		lead  *Leader
+		lease *term
 		ended <-chan struct{}
 	)
 	timer := time.NewTimer(0)
@@ -138,8 +139,11 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 		view := c.mirror.Pull()
 		timer.Stop()
 		if lead != nil {
-			if d, ok := lead.run(ctx, view); ok {
+			if d, ok := lead.Pass(ctx, view); ok {
 				timer.Reset(d)
+			}
+			if lead.Retired() {
+				lease.giveUp()
 			}
 		}
 		select {
@@ -149,21 +153,11 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 		case <-timer.C:
 		case t := <-terms:
 			c.cfg.Log.Info("leading", zap.String("name", c.cfg.Name))
-			lead, ended = c.newLeader(t), t.Done()
+			lead, lease, ended = NewLeader(t.Store, c.cfg.Log, c.cfg.Now), t, t.Done()
 		case <-ended:
 			c.cfg.Log.Info("leading no more", zap.String("name", c.cfg.Name))
-			lead, ended = nil, nil
+			lead, lease, ended = nil, nil, nil
 		}
-	}
-}
-
-func (c *Controller) newLeader(t *term) *leader {
-	return &leader{
-		term:  t,
-		log:   c.cfg.Log,
-		now:   c.cfg.Now,
-		state: newState(),
-		ask:   true,
 	}
 }
 

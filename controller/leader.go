@@ -12,9 +12,10 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// leader applies what step decides during one term. It belongs to the loop.
-type leader struct {
-	*term
+// Leader applies what step decides during one term: the controller without its
+// loop, which a simulation drives by itself. It is for one goroutine.
+type Leader struct {
+	store *store.Store
 	log   *zap.Logger
 	now   func() time.Time
 	state *state
@@ -29,9 +30,19 @@ type leader struct {
 	retired bool
 }
 
-// run makes a pass if the time has come, and says when to call it again at the
-// latest.
-func (l *leader) run(ctx context.Context, v *store.View) (again time.Duration, ok bool) {
+// NewLeader returns a Leader that writes through s, which is fenced by the
+// leader's key (see store.Leadership). now dates records and measures waits.
+func NewLeader(s *store.Store, log *zap.Logger, now func() time.Time) *Leader {
+	return &Leader{store: s, log: log, now: now, state: newState(), ask: true}
+}
+
+// Retired reports whether the fence did not hold: somebody else leads.
+func (l *Leader) Retired() bool { return l.retired }
+
+// Pass does what is to be done, if the time has come, and says in how long to
+// call it again at the latest. v is a view of cluster.Root; each change of it
+// asks for a pass.
+func (l *Leader) Pass(ctx context.Context, v *store.View) (again time.Duration, ok bool) {
 	if l.retired || !v.Synced(cluster.Root) {
 		return 0, false
 	}
@@ -39,7 +50,7 @@ func (l *leader) run(ctx context.Context, v *store.View) (again time.Duration, o
 		l.lists, l.ask = n, true
 		l.state.alloc = allocator.New() // the store may be another, or older
 	}
-	now := time.Now()
+	now := l.now()
 	if d := l.notYet.Sub(now); d > 0 {
 		return d, true
 	}
@@ -58,20 +69,20 @@ func (l *leader) run(ctx context.Context, v *store.View) (again time.Duration, o
 // barrier writes the leader's own record again: what was written before, by
 // whomever, is in a view that has reached this revision. The revision of a read
 // would not do, since a store may hold more than our keys.
-func (l *leader) barrier(ctx context.Context) bool {
+func (l *Leader) barrier(ctx context.Context) bool {
 	var (
 		c   store.Change
 		rev int64
 	)
-	it, err := store.Get[*cluster.Leader](ctx, l.Store, cluster.KeyLeader)
+	it, err := store.Get[*cluster.Leader](ctx, l.store, cluster.KeyLeader)
 	if err == nil {
 		store.Put(&c, it, it.Value)
-		rev, err = l.Store.Commit(ctx, c)
+		rev, err = l.store.Commit(ctx, c)
 	}
 	switch {
 	case err == nil:
 		l.state.alloc.Barrier(rev)
-		l.ask, l.await, l.since = false, rev, time.Now()
+		l.ask, l.await, l.since = false, rev, l.now()
 		return true
 	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrNotFound):
 		l.retire()
@@ -81,14 +92,13 @@ func (l *leader) barrier(ctx context.Context) bool {
 	return false
 }
 
-func (l *leader) retire() {
+func (l *Leader) retire() {
 	l.log.Warn("another leader was elected")
 	l.retired = true
-	l.giveUp()
 }
 
 // pass decides and applies.
-func (l *leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) {
+func (l *Leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) {
 	l.problems(v)
 	effects, again := l.state.step(v, l.now())
 	failed := map[string]bool{}
@@ -98,11 +108,11 @@ func (l *leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 			e.settle(0, store.ErrConflict) // not tried
 			continue
 		}
-		rev, err := l.Store.Commit(ctx, e.change)
+		rev, err := l.store.Commit(ctx, e.change)
 		e.settle(rev, err)
 		switch {
 		case err == nil:
-			l.await, l.since, l.wait = rev, time.Now(), 0
+			l.await, l.since, l.wait = rev, l.now(), 0
 			l.log.Info("changed records", zap.String("what", e.change.Why),
 				zap.Int("writes", e.change.Ops()), zap.Int64("revision", rev))
 		case errors.Is(err, store.ErrFenced):
@@ -132,18 +142,18 @@ func (l *leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 }
 
 // fail postpones the next pass, the first time not at all.
-func (l *leader) fail() (time.Duration, bool) {
+func (l *Leader) fail() (time.Duration, bool) {
 	if l.retired {
 		return 0, false
 	}
 	d := l.wait
-	l.notYet = time.Now().Add(d)
+	l.notYet = l.now().Add(d)
 	l.wait = min(max(2*l.wait, backoffFirst), backoffMost)
 	return d, true
 }
 
 // problems tells once of each record that cannot be read.
-func (l *leader) problems(v *store.View) {
+func (l *Leader) problems(v *store.View) {
 	warned := map[string]bool{}
 	for _, p := range v.Problems() {
 		if !l.warned[p.Key] {

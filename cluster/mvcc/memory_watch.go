@@ -57,6 +57,40 @@ func (m *Memory) Watch(ctx context.Context, r WatchRequest) <-chan WatchResponse
 	return out
 }
 
+// Poll is what a watch from r.From on has to tell by now, at most as many
+// revisions as most (0: all), without waiting: no events if there is nothing
+// new. It is a watch for a simulation, which owns the time between two answers.
+func (m *Memory) Poll(r WatchRequest, most int) WatchResponse {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	resp := WatchResponse{Header: Header{ClusterID: m.clusterID, Revision: m.state.Revision()}}
+	if m.up != nil {
+		resp.Err = ErrNoLeader
+		return resp
+	}
+	if r.Key == "" {
+		r.Key = "\x00"
+	}
+	if resp.Events, resp.Err = m.state.Events(r.From, r.Key, r.End); resp.Err != nil {
+		resp.Compacted = m.state.Compacted()
+		return resp
+	}
+	if most == 0 {
+		return resp
+	}
+	revisions, last := 0, int64(0)
+	for i, e := range resp.Events {
+		if e.KV.ModRevision != last {
+			last = e.KV.ModRevision
+			if revisions++; revisions > most {
+				resp.Events = resp.Events[:i]
+				break
+			}
+		}
+	}
+	return resp
+}
+
 func (m *Memory) serve(ctx context.Context, w *watch, out chan<- WatchResponse) {
 	var tick <-chan time.Time
 	if m.progress > 0 {

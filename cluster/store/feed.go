@@ -17,9 +17,9 @@ type feed struct {
 	cancel context.CancelFunc
 
 	// Guarded by Mirror.mu.
-	at    position
-	lost  bool // its list or watch failed, and has not begun again
-	stale bool // the reader was told that there is no contact
+	at    position // a copy of its Feed's
+	lost  bool     // its list or watch failed, and has not begun again
+	stale bool     // the reader was told that there is no contact
 }
 
 // position is how far a feed has come in the store's history, with enough of
@@ -72,13 +72,106 @@ func mustList(err error) bool {
 	return errors.Is(err, mvcc.ErrCompacted) || errors.Is(err, errOtherCluster) || errors.Is(err, errOtherHistory)
 }
 
+// Feed follows one prefix step by step: Begin, then Hear every answer of a
+// watch from where Begin said, and Begin again when Hear, Verify or the watch
+// fails. It is what a Mirror's goroutines do; a simulation calls it by itself.
+// A Feed that has not begun is made by NewFeed. It is for one goroutine.
+type Feed struct {
+	prefix string
+	at     position
+}
+
+// NewFeed returns the Feed of a prefix as Mirror.Follow takes it.
+func NewFeed(prefix string) *Feed { return &Feed{prefix: prefix} }
+
+// Prefix is what the feed follows.
+func (f *Feed) Prefix() string { return f.prefix }
+
+// Begin reads the prefix whole, or, if it was read before, sees whether the
+// store's history still is the one that it knows; v is then up to date as far
+// as Watch says. After an error of MustList the next Begin reads whole.
+func (f *Feed) Begin(ctx context.Context, s *Store, v *View) error {
+	b, err := f.begin(ctx, s)
+	if err == nil {
+		v.apply(f.prefix, b)
+	}
+	return err
+}
+
+// Watch is the watch whose answers Hear takes.
+func (f *Feed) Watch() mvcc.WatchRequest {
+	r := rangeOf(f.prefix)
+	return mvcc.WatchRequest{Key: r.Key, End: r.End, From: f.at.Revision + 1}
+}
+
+// Hear takes one answer of the watch into v.
+func (f *Feed) Hear(v *View, w mvcc.WatchResponse) error {
+	b, err := f.hear(w)
+	if err == nil {
+		v.apply(f.prefix, b)
+	}
+	return err
+}
+
+// Verify asks the store whether its history is the one that the feed knows: a
+// watch cannot tell. Before Begin there is nothing to ask.
+func (f *Feed) Verify(ctx context.Context, s *Store) error {
+	if f.at.Revision == 0 {
+		return nil
+	}
+	err := s.check(ctx, f.prefix, f.at)
+	f.forgetAfter(err)
+	return err
+}
+
+// Lose tells v that there is no contact with the store.
+func (f *Feed) Lose(v *View, err error, at time.Time) {
+	v.apply(f.prefix, batch{err: err, at: at})
+}
+
+// forgetAfter makes the next begin read whole, if it has to.
+func (f *Feed) forgetAfter(err error) {
+	if mustList(err) {
+		f.at = position{}
+	}
+}
+
+// begin at an old position asks the store first whether its history is still
+// the same: a watch would not tell.
+func (f *Feed) begin(ctx context.Context, s *Store) (batch, error) {
+	if f.at.Revision != 0 {
+		err := s.check(ctx, f.prefix, f.at)
+		f.forgetAfter(err)
+		return batch{}, err
+	}
+	keys, h, err := s.Read(ctx, f.prefix)
+	if err != nil {
+		return batch{}, err
+	}
+	f.at = listed(h, keys)
+	return batch{list: true, keys: keys, rev: h.Revision}, nil
+}
+
+func (f *Feed) hear(w mvcc.WatchResponse) (batch, error) {
+	err := w.Err
+	if err == nil && w.ClusterID != f.at.ClusterID {
+		err = errOtherCluster
+	}
+	if err != nil {
+		f.forgetAfter(err)
+		return batch{}, err
+	}
+	f.at.heard(w)
+	return batch{events: w.Events, rev: f.at.Revision}, nil
+}
+
 // feed lists a prefix and watches it, again after every kind of loss.
 func (m *Mirror) feed(ctx context.Context, f *feed) {
-	var at position
+	by := NewFeed(f.prefix)
 	wait := m.cfg.Backoff
 	for {
 		begun := time.Now()
-		err := m.step(ctx, f, &at)
+		err := m.step(ctx, f, by)
 		if ctx.Err() != nil {
 			return
 		}
@@ -87,7 +180,6 @@ func (m *Mirror) feed(ctx context.Context, f *feed) {
 		}
 		pause := m.jitter(wait)
 		if mustList(err) {
-			at = position{}
 			m.forget(f)
 			m.cfg.Log.Info("listing again", zap.String("prefix", f.prefix), zap.Error(err))
 		} else {
@@ -102,35 +194,21 @@ func (m *Mirror) feed(ctx context.Context, f *feed) {
 	}
 }
 
-// step begins at a position, the zero one by reading the prefix whole, and
-// watches until the watch ends. At an old position the store is asked first
-// whether its history is still the same: a watch would not tell.
-func (m *Mirror) step(ctx context.Context, f *feed, at *position) error {
+// step begins and watches until the watch ends.
+func (m *Mirror) step(ctx context.Context, f *feed, by *Feed) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if at.Revision == 0 {
-		keys, h, err := m.cfg.Store.Read(ctx, f.prefix)
+	b, err := by.begin(ctx, m.cfg.Store)
+	if err != nil {
+		return err
+	}
+	m.tell(f, by.at, b)
+	for w := range m.cfg.Store.kv.Watch(ctx, by.Watch()) {
+		b, err := by.hear(w)
 		if err != nil {
 			return err
 		}
-		*at = listed(h, keys)
-		m.tell(*at, batch{feed: f, list: true, keys: keys, rev: h.Revision})
-	} else {
-		if err := m.cfg.Store.check(ctx, f.prefix, *at); err != nil {
-			return err
-		}
-		m.tell(*at, batch{feed: f})
-	}
-	r := rangeOf(f.prefix)
-	for w := range m.cfg.Store.kv.Watch(ctx, mvcc.WatchRequest{Key: r.Key, End: r.End, From: at.Revision + 1}) {
-		switch {
-		case w.Err != nil:
-			return w.Err
-		case w.ClusterID != at.ClusterID:
-			return errOtherCluster
-		}
-		at.heard(w)
-		m.tell(*at, batch{feed: f, events: w.Events, rev: at.Revision})
+		m.tell(f, by.at, b)
 	}
 	return errWatchEnded
 }
@@ -172,10 +250,11 @@ func same(a, b mvcc.KeyValue) bool {
 }
 
 // tell hands the reader news, and says that there is contact.
-func (m *Mirror) tell(at position, b batch) {
+func (m *Mirror) tell(f *feed, at position, b batch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b.feed.at, b.feed.lost = at, false
+	b.feed = f
+	f.at, f.lost = at, false
 	m.enqueue(b)
 }
 

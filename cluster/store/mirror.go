@@ -32,7 +32,7 @@ type Mirror struct {
 	cfg     MirrorConfig
 	changed chan struct{}
 	wake    chan struct{} // Run looks at want again
-	view    View
+	view    *View
 
 	mu    sync.Mutex
 	queue []batch
@@ -73,7 +73,7 @@ func NewMirror(cfg MirrorConfig) *Mirror {
 		cfg:     cfg,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
-		view:    View{sections: map[string]*section{}},
+		view:    NewView(),
 		want:    map[string]bool{},
 		feeds:   map[string]*feed{},
 	}
@@ -92,8 +92,7 @@ func (m *Mirror) Follow(prefixes ...string) {
 	}
 	for p := range m.view.sections {
 		if !want[p] {
-			delete(m.view.sections, p)
-			m.view.forget(p, func(string) bool { return true })
+			m.view.Drop(p)
 		}
 	}
 	m.mu.Lock()
@@ -119,10 +118,10 @@ func (m *Mirror) Pull() *View {
 	m.mu.Unlock()
 	for _, b := range queue {
 		if current[b.feed] {
-			m.view.apply(b)
+			m.view.apply(b.feed.prefix, b)
 		}
 	}
-	return &m.view
+	return m.view
 }
 
 // Run follows until ctx ends; all that it started has ended when it returns

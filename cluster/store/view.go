@@ -12,8 +12,8 @@ import (
 )
 
 // View is what a Mirror holds: the records below the prefixes that it follows,
-// decoded once each. It changes only in Mirror.Pull and belongs to the
-// goroutine that calls it.
+// decoded once each. It changes only in Mirror.Pull, or by the Feeds that it is
+// handed to, and belongs to the goroutine that calls them.
 type View struct {
 	records  btree.Map[string, *entry]
 	problems btree.Map[string, error] // why records cannot be decoded
@@ -37,6 +37,15 @@ type section struct {
 type Problem struct {
 	Key string
 	Err error
+}
+
+// NewView returns a View of nothing, for whoever feeds it by Feeds.
+func NewView() *View { return &View{sections: map[string]*section{}} }
+
+// Drop forgets a prefix that is not followed any more.
+func (v *View) Drop(prefix string) {
+	delete(v.sections, prefix)
+	v.forget(prefix, func(string) bool { return true })
 }
 
 // Synced reports whether prefix has been read whole.
@@ -120,12 +129,12 @@ func typed[T cluster.Record](e *entry) (Item[T], bool) {
 	}, ok
 }
 
-// apply takes in what a feed told.
-func (v *View) apply(b batch) {
-	s := v.sections[b.feed.prefix]
+// apply takes in what the feed of a prefix told.
+func (v *View) apply(prefix string, b batch) {
+	s := v.sections[prefix]
 	if s == nil {
 		s = &section{}
-		v.sections[b.feed.prefix] = s
+		v.sections[prefix] = s
 	}
 	if b.err != nil {
 		if s.staleErr == nil {
@@ -136,7 +145,7 @@ func (v *View) apply(b batch) {
 	}
 	s.staleErr = nil
 	if b.list {
-		v.replace(b.feed.prefix, b.keys)
+		v.replace(prefix, b.keys)
 		s.synced = true
 		s.lists++
 	}

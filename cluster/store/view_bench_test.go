@@ -11,20 +11,19 @@ import (
 func BenchmarkViewEvent(b *testing.B) {
 	for _, n := range []int{10, 1000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			f := &feed{prefix: prefixLive}
 			var keys []mvcc.KeyValue
 			for i := range n {
 				keys = append(keys, mvcc.KeyValue{Key: fmt.Sprintf("%sn%06d", prefixLive, i), Value: []byte(live(i)), ModRevision: 2})
 			}
-			v := View{sections: map[string]*section{}}
-			v.apply(batch{feed: f, list: true, keys: keys, rev: 2})
+			v := NewView()
+			v.apply(prefixLive, batch{list: true, keys: keys, rev: 2})
 			revision := int64(2)
 			b.ReportAllocs()
 			for b.Loop() {
 				revision++
 				kv := keys[int(revision*7919)%n]
 				kv.ModRevision = revision
-				v.apply(batch{feed: f, events: []mvcc.Event{{KV: kv}}, rev: revision})
+				v.apply(prefixLive, batch{events: []mvcc.Event{{KV: kv}}, rev: revision})
 			}
 		})
 	}
