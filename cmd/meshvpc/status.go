@@ -143,6 +143,7 @@ func judge(v *store.View) statusReport {
 	for _, name := range vpcNames(v) {
 		r.judgeVPC(meshOf(v, name))
 	}
+	r.judgeVanished(v)
 	for _, problem := range v.Problems() {
 		r.add(fmt.Sprintf("record %s cannot be read: %s", printable(problem.Key), clean(problem.Err.Error())), "meshvpc get "+printable(problem.Key))
 	}
@@ -185,6 +186,28 @@ func (r *statusReport) judgeVPC(m *mesh) {
 	}
 	if !told {
 		r.add(fmt.Sprintf("VPC %s: %s", m.name, report.Reason), "meshvpc vpc status "+m.name)
+	}
+}
+
+// judgeVanished finds the VPCs of which hosts have something and the store has
+// nothing any more.
+func (r *statusReport) judgeVanished(v *store.View) {
+	known := map[string]bool{}
+	for _, name := range vpcNames(v) {
+		known[name] = true
+	}
+	hosts, vnis := map[string][]string{}, map[string]cluster.VNI{}
+	for it := range store.Below[*cluster.VPCStatus](v, cluster.PrefixStat) {
+		k, err := cluster.ParseKey(it.Key)
+		if err != nil || known[k.VPC] || it.Value.State == cluster.HostLeft {
+			continue
+		}
+		hosts[k.VPC], vnis[k.VPC] = append(hosts[k.VPC], k.Node), it.Value.VNI
+	}
+	for _, name := range slices.Sorted(maps.Keys(hosts)) {
+		r.add(fmt.Sprintf("VPC %s: all its records are gone; %s keep what they have (VNI %d)", name, few(hosts[name]), vnis[name]),
+			"meshvpc vpc create "+name+", as it was: VNI and addresses are found again; then delete it if it is not wanted")
+		r.VPCs = append(r.VPCs, vpcState{name, false, "its records are gone", 0})
 	}
 }
 

@@ -10,7 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/watcher"
 )
 
@@ -42,6 +46,49 @@ func TestStatusWithoutStore(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "\x1b") {
 		t.Errorf("control characters in %q", out.String())
+	}
+}
+
+// viewOf is a view of a store that holds records as their writers wrote them.
+func viewOf(t *testing.T, records map[string]cluster.Record) *store.View {
+	t.Helper()
+	kv := mvcc.NewMemory(mvcc.Config{})
+	for key, r := range records {
+		b, err := cluster.Encode(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := kv.Txn(t.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(key, b)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := store.NewView()
+	if err := store.NewFeed(cluster.Root).Begin(t.Context(), store.New(kv, cluster.Identity{Role: cluster.Operator}), v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// All keys under vpcs/ and hosts/ deleted by mistake: hosts say that they hold.
+func TestStatusOfVanishedRecords(t *testing.T) {
+	records := map[string]cluster.Record{
+		cluster.KeyConfig:    &cluster.Config{Cluster: "c", ID: "c1", Era: 1, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange},
+		cluster.KeyLeader:    &cluster.Leader{Name: "a"},
+		cluster.KeyNode("a"): &cluster.Node{ID: "id-a", Datacenter: "dc1", State: cluster.NodeActive, Agent: true},
+		cluster.KeyLive("a"): &cluster.Live{NodeID: "id-a"},
+	}
+	if r := judge(viewOf(t, records)); len(r.Problems) != 0 {
+		t.Fatalf("problems before: %+v", r.Problems)
+	}
+	records[cluster.KeyVPCStatus("a", "vpc1")] = &cluster.VPCStatus{NodeID: "id-a", State: cluster.HostHolding, VNI: 10000, MTU: 1430, Reason: "gone"}
+	records[cluster.KeyVPCStatus("a", "old")] = &cluster.VPCStatus{NodeID: "id-a", State: cluster.HostLeft}
+	r := judge(viewOf(t, records))
+	want := []finding{{
+		"VPC vpc1: all its records are gone; a keep what they have (VNI 10000)",
+		"meshvpc vpc create vpc1, as it was: VNI and addresses are found again; then delete it if it is not wanted",
+	}}
+	if diff := cmp.Diff(want, r.Problems); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
 	}
 }
 
