@@ -84,7 +84,7 @@ func (l *Leader) barrier(ctx context.Context) bool {
 		l.state.alloc.Barrier(rev)
 		l.ask, l.await, l.since = false, rev, l.now()
 		return true
-	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrNotFound), errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
 		l.retire()
 	case ctx.Err() == nil:
 		l.log.Warn("cannot tell how far the store is, will retry", zap.Error(err))
@@ -93,13 +93,15 @@ func (l *Leader) barrier(ctx context.Context) bool {
 }
 
 func (l *Leader) retire() {
-	l.log.Warn("another leader was elected")
+	l.log.Warn("the leader's key is not this leader's any more")
 	l.retired = true
 }
 
 // pass decides and applies.
 func (l *Leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) {
-	l.problems(v)
+	if l.problems(v); l.retired {
+		return 0, false
+	}
 	effects, again := l.state.step(v, l.now())
 	failed := map[string]bool{}
 	for i := range effects {
@@ -156,6 +158,9 @@ func (l *Leader) fail() (time.Duration, bool) {
 func (l *Leader) problems(v *store.View) {
 	warned := map[string]bool{}
 	for _, p := range v.Problems() {
+		if p.Key == cluster.KeyLeader { // somebody wrote over it: it is on no lease
+			l.retire()
+		}
 		if !l.warned[p.Key] {
 			l.log.Warn("cannot read a record", zap.String("key", p.Key), zap.String("cause", cluster.CleanText(p.Err.Error())))
 		}

@@ -61,6 +61,9 @@ type Input struct {
 	// cannot: SaveErr says why.
 	Saved   bool
 	SaveErr error
+	// Own is what the store holds of this node's own records, as ReadOwn read
+	// it; nil: nobody looked. It is worth a look as often as the host is.
+	Own []mvcc.KeyValue
 }
 
 // Effects is what a step wants to be done, beside what it did to the host.
@@ -103,9 +106,12 @@ func New(cfg Config) (*Agent, error) {
 		started:   cfg.Now(),
 		save:      saveCache,
 	}
-	if cfg.Cached != nil {
+	switch {
+	case len(cfg.Cached) > 0:
 		a.memory, a.loadErr = decodeCache(cfg.Cache, cfg.Cached, cfg.Node, cfg.NodeID)
-	} else {
+	case cfg.Cached != nil:
+		a.memory = &memory{VPCs: map[string]*vpc{}}
+	default:
 		a.memory, a.loadErr = loadCache(cfg.Cache, cfg.Node, cfg.NodeID)
 	}
 	if a.loadErr != nil {
@@ -136,6 +142,9 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	changed = a.forget(records) || changed
 	if changed {
 		a.remember()
+	}
+	if in.Own != nil {
+		a.compareOwn(in.Own)
 	}
 	a.report(in.View, in.Live)
 	a.orderPings(records)

@@ -394,3 +394,45 @@ func TestTakenNameStaysMute(t *testing.T) {
 		}
 	})
 }
+
+func TestOwnRecordsAreWrittenAgain(t *testing.T) {
+	for name, mistake := range map[string]func(w *world){
+		"reports deleted": func(w *world) { w.raw(cluster.PrefixStatus("n1"), "") },
+		"live deleted":    func(w *world) { w.raw(cluster.KeyLive("n1"), "") },
+		"reports spoiled": func(w *world) {
+			w.raw(cluster.KeyNodeStatus("n1"), "garbage")
+			w.raw(cluster.KeyVPCStatus("n1", "vpc1"), `{"state":"gone"}`)
+		},
+		"a report of what is not here": func(w *world) {
+			w.raw(cluster.KeyVPCStatus("n1", "vpc2"), `{"node_id":"id-n1","state":"member"}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := mesh(t)
+				defer w.close()
+				before := w.own("n1")
+				mistake(w)
+				w.settle(2 * time.Minute)
+				if after := w.own("n1"); !slices.Equal(after, before) {
+					t.Errorf("own records are %v; want %v again", after, before)
+				}
+			})
+		})
+	}
+}
+
+// own lists a node's own records that can be read.
+func (w *world) own(name string) (good []string) {
+	w.t.Helper()
+	keys, err := ReadOwn(w.t.Context(), store.New(w.kv, cluster.Identity{Role: cluster.Operator}), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, kv := range keys {
+		if _, err := cluster.Decode(kv.Key, kv.Value); err == nil {
+			good = append(good, kv.Key)
+		}
+	}
+	return good
+}

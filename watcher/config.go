@@ -25,7 +25,7 @@ type Config struct {
 	Underlay []UnderlaySpec
 	Hint     func() netip.Addr // nil: unknown
 	Cache    string            // required: file of the last known good state
-	Cached   []byte            // its content as it was saved; nil: read it
+	Cached   []byte            // its content in place of reading it, if not nil; empty: there is none
 	Socket   string            // path of the local socket; "" is none
 	BootID   string            // of the host's kernel
 	OS       string            // for people: "linux 6.18"

@@ -68,7 +68,7 @@ func (m *memory) absorb(r records, nodeID, me string) (hold string, changed bool
 		changed = true
 	}
 	if r.node != nil && r.node.State == cluster.NodeLeft {
-		return "", m.leave() || changed
+		return "", m.leave(r) || changed
 	}
 	if m.Left {
 		m.Left, changed = false, true
@@ -101,8 +101,15 @@ func (m *memory) trusts(r records, nodeID string) string {
 	return ""
 }
 
-// leave takes every VPC down: the node's own record said so.
-func (m *memory) leave() (changed bool) {
+// leave takes every VPC down: the node's own record said so. One that this host
+// is assigned to and never had is left as well: the controller awaits the word.
+func (m *memory) leave(r records) (changed bool) {
+	for name := range r.vpcs {
+		if m.VPCs[name] == nil {
+			m.VPCs[name] = &vpc{Leaving: true}
+			changed = true
+		}
+	}
 	for _, v := range m.VPCs {
 		if !v.Leaving {
 			m.remove(v.VNI)

@@ -3,11 +3,13 @@ package watcher
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
@@ -24,6 +26,7 @@ type runner struct {
 	cacher  *cacher
 	answers chan answer
 	asks    chan ask
+	own     chan []mvcc.KeyValue
 	pings   errgroup.Group
 }
 
@@ -49,6 +52,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		cacher:  newCacher(a.cfg.Cache, a.save),
 		answers: make(chan answer, probeBudget),
 		asks:    make(chan ask),
+		own:     make(chan []mvcc.KeyValue),
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror.Run(ctx) })
@@ -58,6 +62,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if r.cfg.Socket != "" {
 		g.Go(func() error { return r.serve(ctx) })
 	}
+	g.Go(func() error { r.readOwn(ctx); return nil })
 	g.Go(func() error { return r.loop(ctx) })
 	err := g.Wait()
 	return errors.Join(err, r.pings.Wait())
@@ -69,15 +74,18 @@ func (r *runner) loop(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	full, look := true, true
+	var own []mvcc.KeyValue
 	for {
 		var e Effects
 		if look {
-			e = r.agent.Step(ctx, r.input(full))
+			in := r.input(full)
+			in.Own = own
+			e = r.agent.Step(ctx, in)
 		} else {
 			e = r.agent.Prove(r.cfg.Now())
 		}
 		r.do(ctx, e)
-		full, look = false, true
+		full, look, own = false, true, nil
 		timer.Reset(earliest(e.Next, resync).Sub(r.cfg.Now()))
 		select {
 		case <-ctx.Done():
@@ -86,6 +94,7 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-r.cfg.Driver.Changed():
 		case <-r.lease.Changed():
 		case <-r.cacher.done:
+		case own = <-r.own:
 		case first := <-r.answers:
 			r.answered(ctx, first)
 			look = false
@@ -97,6 +106,29 @@ func (r *runner) loop(ctx context.Context) error {
 		}
 		if now := r.cfg.Now(); !now.Before(resync) {
 			resync, full, look = now.Add(r.cfg.Resync), true, true
+		}
+	}
+}
+
+// readOwn reads this node's own records from time to time, not at the same
+// moment as all other nodes.
+func (r *runner) readOwn(ctx context.Context) {
+	for {
+		t := time.NewTimer(r.cfg.Resync*3/4 + rand.N(r.cfg.Resync/2))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		keys, err := ReadOwn(ctx, r.cfg.Store, r.cfg.Node)
+		if err != nil {
+			r.log.Debug("cannot read own records", zap.Error(err)) // the mirror says more, and tries
+			continue
+		}
+		select {
+		case r.own <- keys:
+		case <-ctx.Done():
 		}
 	}
 }

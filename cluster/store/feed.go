@@ -69,7 +69,7 @@ var (
 
 // mustList reports whether the feed cannot go on from where it was.
 func mustList(err error) bool {
-	return errors.Is(err, mvcc.ErrCompacted) || errors.Is(err, errOtherCluster) || errors.Is(err, errOtherHistory)
+	return errors.Is(err, mvcc.ErrCompacted) || OtherHistory(err)
 }
 
 // Feed follows one prefix step by step: Begin, then Hear every answer of a
@@ -89,7 +89,8 @@ func (f *Feed) Prefix() string { return f.prefix }
 
 // Begin reads the prefix whole, or, if it was read before, sees whether the
 // store's history still is the one that it knows; v is then up to date as far
-// as Watch says. After an error of MustList the next Begin reads whole.
+// as Watch says. After an error that makes the old position useless, the next
+// Begin reads whole.
 func (f *Feed) Begin(ctx context.Context, s *Store, v *View) error {
 	b, err := f.begin(ctx, s)
 	if err == nil {
@@ -163,6 +164,12 @@ func (f *Feed) hear(w mvcc.WatchResponse) (batch, error) {
 	}
 	f.at.heard(w)
 	return batch{events: w.Events, rev: f.at.Revision}, nil
+}
+
+// OtherHistory reports whether an error says that the store is not the one that
+// was read: what was read by other feeds is to be read anew, too.
+func OtherHistory(err error) bool {
+	return errors.Is(err, errOtherCluster) || errors.Is(err, errOtherHistory)
 }
 
 // feed lists a prefix and watches it, again after every kind of loss.

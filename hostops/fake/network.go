@@ -265,3 +265,16 @@ func (h *Host) SetAddresses(device string, as ...netip.Prefix) error {
 func (h *Host) change(name string, f func(*hostops.Device)) error {
 	return h.tamper(func() error { return h.set(name, f) })
 }
+
+// PowerCycle starts an empty kernel: what was configured by hand, which is the
+// devices that are not ours, is there again, nothing else. No driver may be
+// open.
+func (h *Host) PowerCycle() {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for _, n := range h.state.Namespaces {
+		h.forget(n)
+	}
+	h.explicit = map[string]bool{}
+	h.state = hostops.State{Devices: map[string]hostops.Device{}, Others: h.state.Others, Namespaces: map[string]hostops.Namespace{}}
+}
