@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -150,6 +151,33 @@ func (s *state) oldPings(w *world, p *plan, now time.Time) (next time.Time) {
 	}
 	s.pings = still
 	return next
+}
+
+// spoiled deletes records of the controller's that are garbage and that no
+// effect writes anew: nobody needs them, or their absence makes the next pass
+// rebuild them. What belongs to a VPC of which the spec cannot be told stays.
+func (w *world) spoiled(effects []effect) []effect {
+	written := map[string]bool{}
+	for _, e := range effects {
+		for _, key := range e.change.Keys() {
+			written[key] = true
+		}
+	}
+	p := plan{group: "spoiled"}
+	for _, problem := range w.view.Problems() {
+		k, err := cluster.ParseKey(problem.Key)
+		if err != nil || written[problem.Key] || k.Kind == cluster.KindLeader ||
+			cluster.WriterOf(k.Kind) != cluster.Controller || !errors.Is(problem.Err, cluster.ErrInvalid) {
+			continue
+		}
+		if v := w.vpcs[k.VPC]; k.VPC != "" && (v == nil || v.blocked || v.spec.Value == nil) {
+			continue
+		}
+		u := unit{verb: "delete", object: "spoiled " + problem.Key}
+		u.change.Remove(problem.Key, problem.Mod)
+		p.add(u)
+	}
+	return p.effects()
 }
 
 // earlier is the earlier of two times, of which the zero one means never.

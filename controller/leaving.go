@@ -36,14 +36,14 @@ func (w *world) leave(v *vpc, node string, force bool) unit {
 // tellForgotten tells those hosts to take the VPC down that report it, are not
 // to have it, and have no record that says either.
 func (w *world) tellForgotten(v *vpc, p *plan) {
-	spec := v.spec.Value
+	spec := v.spec.Value // nil: the VPC is being deleted, and it was lost
 	for _, node := range slices.Sorted(maps.Keys(v.status)) {
 		n := w.nodes[node]
 		_, member := v.members[node]
 		_, assigned := v.assigns[node]
 		switch {
 		case member, assigned, !v.uses(node), n == nil, n.State == cluster.NodeLeft, w.blocks(v, node):
-		case spec.State == cluster.VPCActive && spec.Members.Selects(node, n):
+		case spec != nil && spec.State == cluster.VPCActive && spec.Members.Selects(node, n):
 		default:
 			p.add(w.tell(v, node))
 		}

@@ -27,17 +27,18 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 		p := plan{group: vpc.name}
 		switch {
 		case vpc.blocked:
+		case vpc.deleting():
+			w.dismantle(vpc, &p)
 		case vpc.spec.Value == nil:
 			w.orphan(vpc, &p)
-		case vpc.spec.Value.State == cluster.VPCDeleting:
-			w.dismantle(vpc, &p)
 		default:
 			s.bring(w, vpc, &p)
 		}
 		effects = append(effects, p.effects()...)
 	}
 	garbage, again := s.garbage(w, now)
-	return append(effects, garbage...), again
+	effects = append(effects, garbage...)
+	return append(effects, w.spoiled(effects)...), again
 }
 
 // inOrder lists the VPCs by name, those with a VNI in force first: what is in
@@ -57,6 +58,15 @@ func (w *world) inOrder() []*vpc {
 		return 1
 	})
 	return vs
+}
+
+// deleting reports whether the operator's word to take v down was given: the
+// spec says it, or the net record does and the spec was lost since.
+func (v *vpc) deleting() bool {
+	if s := v.spec.Value; s != nil {
+		return s.State == cluster.VPCDeleting
+	}
+	return v.net.Value != nil && v.net.Value.Phase == cluster.PhaseDeleting
 }
 
 func (v *vpc) active() bool { return v.net.Value != nil && v.net.Value.VNI != 0 }

@@ -261,7 +261,7 @@ func (w *world) dismantle(v *vpc, p *plan) {
 	}
 	for _, node := range v.nodes() {
 		if !w.blocks(v, node) {
-			p.add(w.leave(v, node, v.spec.Value.Force))
+			p.add(w.leave(v, node, v.forced()))
 		}
 	}
 	w.tellForgotten(v, p)
@@ -274,7 +274,7 @@ func (w *world) dismantle(v *vpc, p *plan) {
 		}
 	}
 	for node := range v.assigns {
-		if !v.spec.Value.Force || w.alive[node] {
+		if !v.forced() || w.alive[node] {
 			return
 		}
 	}
@@ -283,6 +283,9 @@ func (w *world) dismantle(v *vpc, p *plan) {
 	}
 	w.erase(v, p)
 }
+
+// forced reports whether deletion waits for no dead host.
+func (v *vpc) forced() bool { return v.spec.Value != nil && v.spec.Value.Force }
 
 // erase deletes the last of a VPC, and gives back what it holds.
 func (w *world) erase(v *vpc, p *plan) {

@@ -30,6 +30,7 @@ var imports = map[string][]string{
 	"hostops/hosttest":          {"cluster", "hostops"},
 	"watcher":                   {"cluster", "cluster/mvcc", "cluster/store", "hostops"},
 	"integration/lab":           {},
+	"integration/sim":           {"cluster", "cluster/mvcc", "cluster/store", "controller", "hostops", "hostops/fake", "watcher"},
 	"integration/demo":          {"integration/lab"},
 	"cmd/meshvpc": {"cluster", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
 		"allocator", "controller", "hostops", "hostops/linux", "watcher", "integration/lab", "integration/demo"},

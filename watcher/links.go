@@ -1,9 +1,12 @@
 package watcher
 
 import (
+	"cmp"
 	"container/heap"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -25,6 +28,10 @@ const (
 
 // linkID names a link of this host.
 type linkID struct{ vpc, peer string }
+
+func (a linkID) compare(b linkID) int {
+	return cmp.Or(strings.Compare(a.vpc, b.vpc), strings.Compare(a.peer, b.peer))
+}
 
 // link is what is known of one link.
 type link struct {
@@ -80,16 +87,21 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 			delete(ls.all, id)
 		}
 	}
+	var fresh []*link
 	for id, t := range targets {
 		l := ls.all[id]
 		if l == nil {
 			l = &link{id: id, to: t.to, state: cluster.LinkUnknown, since: now, next: now}
 			ls.all[id] = l
-			heap.Push(&ls.queue, l)
+			fresh = append(fresh, l)
 		}
 		if l.mtu != t.mtu {
 			l.mtu, l.fullAt = t.mtu, time.Time{}
 		}
+	}
+	slices.SortFunc(fresh, func(a, b *link) int { return a.id.compare(b.id) })
+	for _, l := range fresh {
+		heap.Push(&ls.queue, l)
 	}
 }
 
@@ -201,8 +213,13 @@ func (l *link) report() cluster.Link {
 
 type linkQueue []*link
 
-func (q linkQueue) Len() int           { return len(q) }
-func (q linkQueue) Less(i, j int) bool { return q[i].next.Before(q[j].next) }
+func (q linkQueue) Len() int { return len(q) }
+func (q linkQueue) Less(i, j int) bool {
+	if c := q[i].next.Compare(q[j].next); c != 0 {
+		return c < 0
+	}
+	return q[i].id.compare(q[j].id) < 0
+}
 func (q linkQueue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].index, q[j].index = i, j

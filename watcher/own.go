@@ -1,8 +1,8 @@
 package watcher
 
 import (
+	"bytes"
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -21,35 +21,46 @@ func ReadOwn(ctx context.Context, s *store.Store, node string) ([]mvcc.KeyValue,
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat([]mvcc.KeyValue{}, status, live), nil
+	return append(append([]mvcc.KeyValue{}, status...), live...), nil
 }
 
 // compareOwn sees that the store holds what was reported: somebody may have
-// deleted or spoiled it, or the store went back in time. What is missing is
+// deleted or spoiled it, or the store went back in time. What is not so is
 // reported again; a report of a VPC that this host has nothing of is deleted.
 func (a *Agent) compareOwn(keys []mvcc.KeyValue) {
 	if a.mute() {
 		return
 	}
-	good := map[string]bool{}
+	have := map[string][]byte{}
 	for _, kv := range keys {
-		if _, err := cluster.Decode(kv.Key, kv.Value); err == nil {
-			good[kv.Key] = true
-		}
-		prefix := cluster.KeyVPCStatus(a.cfg.Node, "")
-		if vpc, ok := strings.CutPrefix(kv.Key, prefix); ok && a.memory.VPCs[vpc] == nil {
+		have[kv.Key] = kv.Value
+		vpc, ok := strings.CutPrefix(kv.Key, cluster.KeyVPCStatus(a.cfg.Node, ""))
+		if ok && a.memory.VPCs[vpc] == nil {
 			a.write(kv.Key, nil, 0)
 		}
 	}
-	if !good[cluster.KeyNodeStatus(a.cfg.Node)] && !a.memory.Left { // the controller clears away what left
-		a.node = nil
+	if a.node != nil && !a.memory.Left { // the controller clears away what left
+		own := *a.node
+		if !holds(have[cluster.KeyNodeStatus(a.cfg.Node)], &own) {
+			a.node = nil
+		}
 	}
-	if !good[cluster.KeyLive(a.cfg.Node)] {
+	if _, err := cluster.Decode(cluster.KeyLive(a.cfg.Node), have[cluster.KeyLive(a.cfg.Node)]); err != nil {
 		a.live = 0
 	}
 	for vpc, r := range a.reports {
-		if r.written != nil && !good[cluster.KeyVPCStatus(a.cfg.Node, vpc)] {
+		if r.written == nil {
+			continue
+		}
+		own := *r.written
+		if !holds(have[cluster.KeyVPCStatus(a.cfg.Node, vpc)], &own) {
 			delete(a.reports, vpc)
 		}
 	}
+}
+
+// holds reports whether value is what is written for r.
+func holds(value []byte, r cluster.Record) bool {
+	b, err := cluster.Encode(r, nil)
+	return err == nil && bytes.Equal(b, value)
 }

@@ -37,6 +37,7 @@ type section struct {
 type Problem struct {
 	Key string
 	Err error
+	Mod int64 // revision of the write that cannot be used
 }
 
 // NewView returns a View of nothing, for whoever feeds it by Feeds.
@@ -86,7 +87,8 @@ func (v *View) Stale() (since time.Time, err error) {
 func (v *View) Problems() []Problem {
 	var ps []Problem
 	v.problems.Scan(func(key string, err error) bool {
-		ps = append(ps, Problem{key, err})
+		e, _ := v.records.Get(key)
+		ps = append(ps, Problem{key, err, e.kv.ModRevision})
 		return true
 	})
 	return ps

@@ -1,0 +1,146 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller"
+)
+
+const leaderTTL = 10 * time.Second
+
+// candidate is a controller: the leader while it is elected. Frozen, it keeps
+// its lead in mind while its lease runs out.
+type candidate struct {
+	w      *World
+	name   string
+	link   link
+	store  *store.Store
+	follow *follower
+	lead   *controller.Leader
+	lease  mvcc.LeaseID
+	until  time.Duration // its lease lasts, by its own count
+	term   int           // counts its leads, so that what was planned for one ends with it
+	awake  bool          // a pass is planned
+	frozen bool
+}
+
+func (w *World) newCandidate(name string) *candidate {
+	c := &candidate{w: w, name: name, link: link{w: w}}
+	c.store = store.New(&c.link, cluster.Identity{Role: cluster.Controller})
+	c.start()
+	c.campaign()
+	return c
+}
+
+func (c *candidate) start() {
+	c.follow = c.w.newFollower(&c.link, c.store, c.wake)
+	c.follow.follow([]string{cluster.Root})
+}
+
+// crash forgets everything; the lease runs out by itself.
+func (c *candidate) crash() {
+	c.lose()
+	c.follow.end()
+	c.start()
+}
+
+func (c *candidate) lose() {
+	c.lead, c.lease = nil, 0
+	c.term++
+}
+
+// campaign tries to become the leader from time to time.
+func (c *candidate) campaign() {
+	c.w.in(c.w.upTo(3*time.Second), func() {
+		defer c.campaign()
+		if c.lead != nil || c.frozen {
+			return
+		}
+		keys, _, err := c.store.Read(c.w.ctx, cluster.KeyLeader)
+		if err != nil || len(keys) > 0 && keys[0].Lease != 0 {
+			return
+		}
+		if len(keys) > 0 { // nobody's: no lease would ever end it
+			var ch store.Change
+			ch.Remove(cluster.KeyLeader, keys[0].ModRevision)
+			_, err := c.store.Commit(c.w.ctx, ch)
+			c.w.trace("%s clears the leader's key: %v", c, err)
+			return
+		}
+		id, ttl, err := c.link.Grant(c.w.ctx, leaderTTL)
+		if err != nil {
+			return
+		}
+		sent := c.w.now
+		var ch store.Change
+		store.PutLeased(&ch, store.Item[*cluster.Leader]{Key: cluster.KeyLeader}, &cluster.Leader{Name: c.name, Since: cluster.At(c.w.time())}, id)
+		rev, err := c.store.Commit(c.w.ctx, ch)
+		if err != nil {
+			return
+		}
+		c.term++
+		c.lease, c.until = id, sent+ttl-ttl/20
+		c.lead = controller.NewLeader(c.store.WithFence(cluster.KeyLeader, rev), zap.NewNop(), c.w.time)
+		c.renew(c.term)
+		c.wake()
+	})
+}
+
+func (c *candidate) renew(term int) {
+	c.w.in(leaderTTL/3, func() {
+		if c.term != term {
+			return
+		}
+		defer c.renew(term)
+		if c.frozen {
+			return
+		}
+		sent := c.w.now
+		ttl, err := c.link.KeepAlive(c.w.ctx, c.lease)
+		switch {
+		case err == nil:
+			c.until = sent + ttl - ttl/20
+		case errors.Is(err, mvcc.ErrLeaseNotFound), c.w.now >= c.until:
+			c.lose()
+		}
+	})
+}
+
+func (c *candidate) wake() {
+	if c.lead == nil || c.awake {
+		return
+	}
+	c.awake = true
+	c.w.in(c.w.upTo(3*time.Millisecond), func() {
+		c.awake = false
+		c.pass()
+	})
+}
+
+func (c *candidate) pass() {
+	if c.lead == nil || c.frozen {
+		return
+	}
+	term := c.term
+	again, ok := c.lead.Pass(c.w.ctx, c.follow.view)
+	if c.lead.Retired() {
+		c.lose()
+		return
+	}
+	if ok {
+		c.w.in(again, func() {
+			if c.term == term {
+				c.wake()
+			}
+		})
+	}
+}
+
+func (c *candidate) String() string { return fmt.Sprintf("candidate %s", c.name) }

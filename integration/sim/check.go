@@ -1,0 +1,372 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// ordered yields a map by its keys: the same seed tells the same story.
+func ordered[K cmp.Ordered, V any](m map[K]V) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
+}
+
+// neverTwice holds a revision to what must be true of each: no VNI in force for
+// two VPCs, no VTEP address of two members.
+func (w *World) neverTwice() {
+	all, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixVPCs))
+	if err != nil {
+		return // the store is down
+	}
+	vnis, vteps := map[cluster.VNI]string{}, map[string]string{}
+	for _, kv := range all.Keys {
+		r, err := cluster.Decode(kv.Key, kv.Value)
+		if err != nil {
+			continue
+		}
+		k, _ := cluster.ParseKey(kv.Key)
+		switch r := r.(type) {
+		case *cluster.VPCNet:
+			if other := vnis[r.VNI]; r.VNI != 0 && other != "" {
+				w.fail("VNI %d is of %s and of %s", r.VNI, other, k.VPC)
+			}
+			vnis[r.VNI] = k.VPC
+		case *cluster.Member:
+			at := k.VPC + " " + r.VTEP.String()
+			if other := vteps[at]; other != "" {
+				w.fail("VTEP address %s is of %s and of %s", at, other, k.Node)
+			}
+			vteps[at] = k.Node
+		}
+	}
+}
+
+// records is the store at rest, sorted.
+type records struct {
+	nets    map[string]*cluster.VPCNet
+	members map[string]map[string]*cluster.Member
+	allocs  map[string]*cluster.Allocation
+	status  map[string]map[string]*cluster.VPCStatus // by VPC and node
+	others  []string                                 // keys that should not be there at rest
+}
+
+func (w *World) records() *records {
+	r := &records{nets: map[string]*cluster.VPCNet{}, members: map[string]map[string]*cluster.Member{},
+		allocs: map[string]*cluster.Allocation{}, status: map[string]map[string]*cluster.VPCStatus{}}
+	v := store.NewView()
+	if err := store.NewFeed(cluster.Root).Begin(w.ctx, store.New(w.kv, cluster.Identity{}), v); err != nil {
+		w.fail("read all: %v", err)
+	}
+	for _, p := range v.Problems() {
+		w.fail("%s cannot be read: %v", p.Key, p.Err)
+	}
+	for it := range store.Below[cluster.Record](v, cluster.Root) {
+		k, err := cluster.ParseKey(it.Key)
+		if err != nil {
+			w.fail("key %s: %v", it.Key, err)
+			continue
+		}
+		switch x := it.Value.(type) {
+		case *cluster.VPCNet:
+			r.nets[k.VPC] = x
+		case *cluster.Member:
+			put(r.members, k.VPC, k.Node, x)
+		case *cluster.VPCStatus:
+			put(r.status, k.VPC, k.Node, x)
+		case *cluster.Allocation:
+			r.allocs[it.Key] = x
+		case *cluster.HostVPC:
+			if x.State != cluster.AssignedMember {
+				r.others = append(r.others, it.Key)
+			}
+		}
+	}
+	return r
+}
+
+func put[T any](m map[string]map[string]T, vpc, node string, v T) {
+	if m[vpc] == nil {
+		m[vpc] = map[string]T{}
+	}
+	m[vpc][node] = v
+}
+
+// someHas reports whether a host says that it has something of a VPC.
+func (w *World) someHas(vpc string) bool {
+	for _, s := range w.records().status[vpc] {
+		if s.State != cluster.HostLeft {
+			return true
+		}
+	}
+	return false
+}
+
+// check holds a world at rest to what must be true.
+func (w *World) check() {
+	revision, writes := w.kv.Revision(), w.kernelWrites()
+	w.run(w.now + 2*time.Minute)
+	if n := w.kv.Revision() - revision; n != 0 {
+		w.fail("%d revisions were made at rest: %s", n, w.latest(revision))
+	}
+	if n := w.kernelWrites() - writes; n != 0 {
+		w.fail("%d writes to kernels were made at rest", n)
+	}
+	r := w.records()
+	for _, key := range r.others {
+		w.fail("%s is there still", key)
+	}
+	w.checkVPCs(r)
+	w.checkAllocations(r)
+	for _, n := range w.nodes {
+		w.checkHost(r, n)
+	}
+	for _, vpc := range slices.Sorted(maps.Keys(r.nets)) {
+		w.checkFlood(r, vpc)
+	}
+}
+
+func (w *World) kernelWrites() (n int) {
+	for _, x := range w.nodes {
+		n += x.host.Writes()
+	}
+	return n
+}
+
+// latest names the keys that were written since.
+func (w *World) latest(revision int64) string {
+	resp := w.kv.Poll(mvcc.WatchRequest{Key: "\x00", End: "\x00", From: revision + 1}, 5)
+	var keys []string
+	for _, e := range resp.Events {
+		keys = append(keys, fmt.Sprintf("%s=%s", e.KV.Key, e.KV.Value))
+	}
+	return strings.Join(keys, " ")
+}
+
+// checkVPCs holds members to what the operator wants.
+func (w *World) checkVPCs(r *records) {
+	wanted := w.operator.vpcs()
+	for _, vpc := range slices.Sorted(maps.Keys(r.nets)) {
+		if !slices.Contains(wanted, vpc) {
+			w.fail("VPC %s is not wanted and is there: %+v", vpc, *r.nets[vpc])
+		}
+	}
+	for _, vpc := range wanted {
+		spec := w.operator.wishes[cluster.KeyVPCSpec(vpc)].(*cluster.VPCSpec)
+		net := r.nets[vpc]
+		if net == nil || net.Phase != cluster.PhaseActive {
+			if net == nil || net.Reason == "" {
+				w.fail("VPC %s is not active and no reason is given: %+v", vpc, net)
+			}
+			continue
+		}
+		for _, n := range w.nodes {
+			node := w.operator.wishes[cluster.KeyNode(n.name)].(*cluster.Node)
+			want := spec.Members.Selects(n.name, node)
+			_, is := r.members[vpc][n.name]
+			if want != is && !(want && net.Refused[n.name] != "") {
+				w.fail("node %s is a member of %s: %v; want %v (%v)", n.name, vpc, is, want, net.Refused)
+			}
+		}
+	}
+}
+
+// checkAllocations holds reverse keys to what needs them.
+func (w *World) checkAllocations(r *records) {
+	want := map[string]string{}
+	for vpc, net := range r.nets {
+		if net.VNI != 0 {
+			want[cluster.KeyAllocVNI(net.VNI)] = vpc
+		}
+		for node, m := range r.members[vpc] {
+			want[cluster.KeyAllocVTEP(vpc, m.VTEP)] = node
+		}
+	}
+	for key, a := range ordered(r.allocs) {
+		switch {
+		case want[key] == "":
+			w.fail("%s leaks: held by %s, released %v", key, a.Holder, a.Released)
+		case a.Holder != want[key] || a.Released:
+			w.fail("%s is held by %s, released %v; want %s", key, a.Holder, a.Released, want[key])
+		}
+		delete(want, key)
+	}
+	for key, holder := range ordered(want) {
+		w.fail("%s, which %s needs, is not there", key, holder)
+	}
+}
+
+// checkHost holds a kernel to the records. What is expected is worked out here,
+// apart from the agent's own way to it.
+func (w *World) checkHost(r *records, n *node) {
+	s := n.host.State()
+	owned := map[cluster.VNI]string{}
+	for vpc, members := range ordered(r.members) {
+		mine := members[n.name]
+		if mine == nil {
+			continue
+		}
+		net := r.nets[vpc]
+		if net == nil {
+			w.fail("%s is a member of %s, which has no net record", n.name, vpc)
+			continue
+		}
+		owned[net.VNI] = vpc
+		w.checkVPC(n, s, vpc, net, members)
+		status := r.status[vpc][n.name]
+		if status == nil || !status.Ready || status.State != cluster.HostMember {
+			w.fail("%s says of %s: %+v", n.name, vpc, status)
+		}
+	}
+	for name, d := range ordered(s.Devices) {
+		if owned[d.Owner] == "" {
+			w.fail("%s has device %s of VNI %d, of which there is no record", n.name, name, d.Owner)
+		}
+	}
+	for name, ns := range ordered(s.Namespaces) {
+		if owned[ns.Owner] == "" {
+			w.fail("%s has namespace %s of VNI %d, of which there is no record", n.name, name, ns.Owner)
+		}
+	}
+	for v := range ordered(s.Filter.VNIs) {
+		if owned[v] == "" {
+			w.fail("%s guards VNI %d, of which there is no record", n.name, v)
+		}
+	}
+	if n.host.Loops() > 0 {
+		w.fail("%s could have forwarded from tunnel to tunnel %d times", n.name, n.host.Loops())
+	}
+}
+
+func (w *World) checkVPC(n *node, s hostops.State, vpc string, net *cluster.VPCNet, members map[string]*cluster.Member) {
+	want := map[netip.Addr]string{}
+	for name, m := range members {
+		if name != n.name {
+			want[m.UnderlayIPv6] = name
+		}
+	}
+	if got := members[n.name].UnderlayIPv6; got != n.underlay() {
+		w.fail("%s is known as %s in %s; it is %s", n.name, got, vpc, n.underlay())
+	}
+	bridge, tunnel := s.Devices[vpc], s.Devices[hostops.TunnelOf(net.VNI, n.underlay())]
+	port := s.Devices[hostops.PortOf(net.VNI)]
+	for _, name := range []string{"bridge", "tunnel", "port"} {
+		d := map[string]hostops.Device{"bridge": bridge, "tunnel": tunnel, "port": port}[name]
+		if d.Owner != net.VNI || d.MTU != net.MTU || !d.Up {
+			w.fail("%s: %s of %s is %+v; want it up, MTU %d, VNI %d", n.name, name, vpc, d, net.MTU, net.VNI)
+		}
+	}
+	if tunnel.Local != n.underlay() || tunnel.Master != vpc || !tunnel.Isolated {
+		w.fail("%s: tunnel of %s is %+v", n.name, vpc, tunnel)
+	}
+	for _, what := range []string{"flood list", "allowed sources"} {
+		got := map[string]hostops.AddrSet{"flood list": tunnel.Flood, "allowed sources": s.Filter.Sources[net.VNI]}[what]
+		if len(got) != len(want) {
+			w.fail("%s: %s of %s is %v; want %v", n.name, what, vpc, got, want)
+		}
+		for _, a := range slices.SortedFunc(maps.Keys(got), netip.Addr.Compare) {
+			if want[a] == "" {
+				w.fail("%s: %s of %s has %s, which is nobody's", n.name, what, vpc, a)
+			}
+		}
+	}
+	ns := s.Namespaces[hostops.NamespaceOf(vpc)]
+	address := netip.PrefixFrom(members[n.name].VTEP, net.PeerNetwork.Bits())
+	if ns.Owner != net.VNI || ns.Port == nil || !slices.Equal(ns.Port.Addresses, []netip.Prefix{address}) {
+		w.fail("%s: namespace of %s is %+v; want %s", n.name, vpc, ns, address)
+	}
+}
+
+// checkFlood lets a local port of each member send a broadcast, and follows it
+// through bridges and tunnels.
+func (w *World) checkFlood(r *records, vpc string) {
+	hosts := map[netip.Addr]*node{}
+	for _, n := range w.nodes {
+		hosts[n.underlay()] = n
+	}
+	for from := range ordered(r.members[vpc]) {
+		got := w.flood(vpc, from, hosts)
+		for name := range ordered(r.members[vpc]) {
+			want := 1
+			if name == from {
+				want = 0
+			}
+			if got[name] != want {
+				w.fail("a broadcast in %s from %s reaches %s %d times; want %d", vpc, from, name, got[name], want)
+			}
+			delete(got, name)
+		}
+		for name, n := range ordered(got) {
+			w.fail("a broadcast in %s from %s reaches %s, which is no member, %d times", vpc, from, name, n)
+		}
+	}
+}
+
+// frame is a broadcast on its way into a bridge by a port; "" is a local one.
+type frame struct {
+	node *node
+	port string
+}
+
+// flood counts the arrivals of one broadcast at each host. A loop ends it.
+func (w *World) flood(vpc, from string, hosts map[netip.Addr]*node) map[string]int {
+	const most = 1000
+	got := map[string]int{}
+	i := slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == from })
+	queue := []frame{{w.nodes[i], ""}}
+	for n := 0; len(queue) > 0; n++ {
+		if n > most {
+			w.fail("a broadcast in %s from %s never ends", vpc, from)
+			return got
+		}
+		f := queue[0]
+		queue = queue[1:]
+		s := f.node.host.State()
+		for name, d := range ordered(s.Devices) {
+			in := s.Devices[f.port]
+			if name == f.port || d.Kind != hostops.KindTunnel || d.Master != vpc || !d.Up || in.Isolated && d.Isolated {
+				continue
+			}
+			for _, remote := range slices.SortedFunc(maps.Keys(d.Flood), netip.Addr.Compare) {
+				if h := hosts[remote]; h != nil && h.accepts(d) {
+					got[h.name]++
+					queue = append(queue, frame{h, h.deviceOf(d.VNI)})
+				}
+			}
+		}
+	}
+	return got
+}
+
+// accepts reports whether a frame from another host's tunnel comes in here.
+func (n *node) accepts(from hostops.Device) bool {
+	s := n.host.State()
+	d, ok := s.Devices[n.deviceOf(from.VNI)]
+	_, allowed := s.Filter.Sources[from.VNI][from.Local]
+	return ok && d.Up && d.Master != "" && allowed
+}
+
+// deviceOf is the tunnel here that receives frames of a VNI.
+func (n *node) deviceOf(v cluster.VNI) string {
+	for name, d := range n.host.State().Devices {
+		if d.Kind == hostops.KindTunnel && d.VNI == v {
+			return name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,26 @@
+// Package sim runs a whole cluster in one goroutine from one seed: the agents
+// and controllers of the product over cluster/mvcc and fake kernels, with an
+// operator who changes his mind and a world that goes wrong between any two
+// steps. The same seed is the same run, to the letter.
+//
+//	queue of events ─► world ─┬─ node: watcher.Agent, its feeds, cache, lease, kernel
+//	(time, seed)              ├─ candidate: controller.Leader, its feed and lease
+//	                          ├─ operator: wishes, and mistakes
+//	                          └─ faults
+//
+// What loops do in the product is an event here: a watch's answer that arrives
+// late, in parts, or never; a write whose request or answer is lost; a cache
+// that was not saved yet when the power failed; a lease that ran out. Every
+// node has a clock of its own.
+//
+// A run is trouble for a while, then rest: faults are mended, the operator puts
+// back what was deleted by mistake. At rest Check holds what must be true:
+//
+//   - every kernel is what the records say, and nobody writes any more;
+//   - no value is held twice and none leaks;
+//   - a broadcast from any host reaches every member once, and nobody else
+//     (computed on the graph of bridges, ports and tunnels).
+//
+// While trouble lasts, every revision is held to what must never be: one VNI or
+// one VTEP address with two holders.
+package sim

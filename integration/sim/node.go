@@ -1,0 +1,256 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/hostops/fake"
+	"github.com/meshvpc/meshvpc/watcher"
+)
+
+// node is a host with its agent, and what the agent's loop owns in the product.
+type node struct {
+	w     *World
+	name  string
+	id    string
+	host  *fake.Host
+	addrs int           // underlay addresses that it has had
+	skew  time.Duration // of its clock; a process that runs does not see it jump
+	link  link
+	disk  []byte // the cache file
+
+	// Of the agent that runs; nil agent: none does.
+	agent   *watcher.Agent
+	driver  *fake.Driver
+	since   time.Duration // the clock's skew when it started
+	life    int           // counts agents, so that what was planned for one ends with it
+	store   *store.Store
+	follow  *follower
+	cache   []byte // not saved yet
+	pending map[string]watcher.Write
+	sending bool
+	lease   mvcc.LeaseID
+	awake   bool
+	timer   int
+	full    time.Duration // when the host is to be read anew
+}
+
+const resync = time.Minute
+
+func (w *World) newNode(name string) *node {
+	n := &node{w: w, name: name, id: "id-" + name, link: link{w: w}, disk: []byte{}, skew: w.upTo(time.Hour)}
+	n.host = w.net.NewHost(hostops.Address{Device: "u0", Prefix: n.nextAddress(), MTU: 1500, Up: true})
+	return n
+}
+
+// nextAddress is an underlay address that nobody ever had.
+func (n *node) nextAddress() netip.Prefix {
+	n.w.addresses++
+	a := netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", n.w.addresses))
+	return netip.PrefixFrom(a, 64)
+}
+
+func (n *node) now() time.Time { return n.w.time().Add(n.since) }
+
+// later plans do for this agent's life only.
+func (n *node) later(d time.Duration, do func()) {
+	life := n.life
+	n.w.in(d, func() {
+		if n.agent != nil && n.life == life {
+			do()
+		}
+	})
+}
+
+// start runs an agent, unless one runs.
+func (n *node) start() {
+	if n.agent != nil {
+		return
+	}
+	n.life++
+	n.since = n.skew
+	var err error
+	if n.driver, err = n.host.Open(); err != nil {
+		n.w.fail("open host of %s: %v", n.name, err)
+		return
+	}
+	n.store = store.New(&n.link, cluster.Identity{Role: cluster.Agent, Name: n.name})
+	n.agent, err = watcher.New(watcher.Config{
+		Node: n.name, NodeID: n.id, Store: n.store, Driver: n.driver, Underlay: []watcher.UnderlaySpec{{Device: "u0"}},
+		Cache: "memory", Cached: n.disk, OS: "sim", Version: "sim", Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
+	})
+	if err != nil {
+		n.w.fail("start agent of %s: %v", n.name, err)
+		return
+	}
+	n.cache, n.pending, n.sending, n.lease, n.awake, n.full = nil, map[string]watcher.Write{}, false, 0, false, 0
+	n.follow = n.w.newFollower(&n.link, n.store, n.wake)
+	n.renew(0)
+	n.wake()
+}
+
+// kill ends the agent: what it had not written is lost, the kernel stays.
+func (n *node) kill() {
+	if n.agent == nil {
+		return
+	}
+	n.follow.end()
+	n.agent, n.cache = nil, nil
+	if err := n.driver.Close(); err != nil {
+		n.w.fail("close driver of %s: %v", n.name, err)
+	}
+}
+
+// powerCycle starts an empty kernel.
+func (n *node) powerCycle() {
+	n.kill()
+	n.host.PowerCycle()
+	n.start()
+}
+
+// renew keeps the lease of live/<node>.
+func (n *node) renew(d time.Duration) {
+	n.later(d, func() {
+		const ttl = 15 * time.Second
+		defer n.renew(ttl / 3)
+		if n.lease == 0 {
+			id, _, err := n.link.Grant(n.w.ctx, ttl)
+			if err == nil {
+				n.lease = id
+				n.wake()
+			}
+			return
+		}
+		if _, err := n.link.KeepAlive(n.w.ctx, n.lease); errors.Is(err, mvcc.ErrLeaseNotFound) {
+			n.lease = 0
+		}
+	})
+}
+
+func (n *node) wake() {
+	if n.agent == nil || n.awake {
+		return
+	}
+	n.awake = true
+	n.later(n.w.upTo(3*time.Millisecond), func() {
+		n.awake = false
+		n.step()
+	})
+}
+
+func (n *node) step() {
+	select {
+	case <-n.driver.Changed():
+	default:
+	}
+	full := n.w.now >= n.full
+	if full {
+		n.full = n.w.now + resync
+		n.later(resync, n.wake)
+	}
+	in := watcher.Input{Now: n.now(), View: n.follow.view, Full: full, Live: n.lease, Saved: n.cache == nil}
+	if full {
+		if own, err := watcher.ReadOwn(n.w.ctx, n.store, n.name); err == nil {
+			in.Own = own
+		}
+	}
+	n.do(n.agent.Step(n.w.ctx, in))
+}
+
+// do carries effects out, in its own time.
+func (n *node) do(e watcher.Effects) {
+	if e.Follow != nil {
+		n.follow.follow(e.Follow)
+	}
+	for _, w := range e.Writes {
+		n.pending[w.Key] = w
+	}
+	n.send(n.w.upTo(10 * time.Millisecond))
+	if e.Cache != nil {
+		n.cache = e.Cache
+		n.later(n.w.upTo(200*time.Millisecond), func() {
+			if n.cache != nil {
+				n.disk, n.cache = n.cache, nil
+				n.wake()
+			}
+		})
+	}
+	n.probe(e.Probes)
+	if n.timer++; !e.Next.IsZero() {
+		timer := n.timer
+		n.later(e.Next.Sub(n.now()), func() {
+			if n.timer == timer {
+				n.do(n.agent.Prove(n.now()))
+			}
+		})
+	}
+}
+
+// send writes what waits, as much as one transaction takes.
+func (n *node) send(d time.Duration) {
+	if n.sending || len(n.pending) == 0 {
+		return
+	}
+	n.sending = true
+	n.later(d, func() {
+		n.sending = false
+		batch := n.pending
+		n.pending = map[string]watcher.Write{}
+		var c store.Change
+		for _, key := range slices.Sorted(maps.Keys(batch)) {
+			batch[key].AddTo(&c)
+		}
+		_, err := n.store.Commit(n.w.ctx, c)
+		switch {
+		case err == nil:
+			return
+		case errors.Is(err, cluster.ErrInvalid):
+			n.w.fail("report of %s is refused: %v", n.name, err)
+			return
+		case errors.Is(err, mvcc.ErrLeaseNotFound): // the next lease brings it again
+			maps.DeleteFunc(batch, func(_ string, v watcher.Write) bool { return v.Lease != 0 })
+		}
+		for key, v := range batch {
+			if _, newer := n.pending[key]; !newer {
+				n.pending[key] = v
+			}
+		}
+		n.send(n.w.upTo(time.Second))
+	})
+}
+
+// atOnce is a context that waits for no answer.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+func (n *node) probe(probes []watcher.Probe) {
+	for _, p := range probes {
+		rtt, err := p.Send(atOnce, n.driver)
+		d := rtt
+		if err != nil {
+			d = time.Second
+		}
+		n.later(d, func() {
+			n.agent.Answered(n.now(), p, rtt, err)
+			n.do(n.agent.Prove(n.now()))
+		})
+	}
+}
+
+// underlay is the node's present underlay address.
+func (n *node) underlay() netip.Addr {
+	return n.host.State().Others["u0"].Addresses[0].Addr()
+}

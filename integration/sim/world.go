@@ -1,0 +1,161 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops/fake"
+)
+
+// Config is how large and how bad a world is. The zero value is what the tests
+// run.
+type Config struct {
+	Seed    uint64
+	Nodes   int           // at the beginning; default 3
+	Trouble time.Duration // how long it lasts, by the world's clock; default a minute
+	Quiet   bool          // no faults and no mistakes: only the operator
+	Trace   func(string)  // what happens, line by line; nil: nobody wants to know
+}
+
+// World is one cluster.
+type World struct {
+	queue
+	cfg  Config
+	ctx  context.Context
+	rand *rand.Rand
+	kv   *mvcc.Memory
+	net  *fake.Network
+
+	nodes      []*node // in the order of joining, those that left too
+	candidates []*candidate
+	followers  []*follower
+	addresses  int
+
+	operator operator
+
+	trouble   float64 // how likely what may go wrong goes wrong
+	loss      float64 // of a request or an answer
+	down      bool    // the store
+	snapshots []*mvcc.State
+
+	problems []string
+	told     int64 // the revision up to which records were traced
+}
+
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// New makes a cluster with its first nodes and two candidates.
+func New(cfg Config) *World {
+	if cfg.Nodes == 0 {
+		cfg.Nodes = 3
+	}
+	if cfg.Trouble == 0 {
+		cfg.Trouble = time.Minute
+	}
+	w := &World{cfg: cfg, ctx: context.Background(), rand: rand.New(rand.NewPCG(cfg.Seed, 0)), net: fake.NewNetwork()}
+	w.kv = mvcc.NewMemory(mvcc.Config{Now: w.time})
+	w.operator = operator{w: w, wishes: map[string]cluster.Record{}, store: store.New(w.kv, cluster.Identity{Role: cluster.Operator})}
+	w.operator.put(cluster.KeyConfig, &cluster.Config{Cluster: "sim", ID: "c1", Era: 1, UnderlayPort: 4789,
+		VNIs: cluster.VNIRange{First: 100, Last: 130}, Encryption: "none"})
+	for range cfg.Nodes {
+		w.operator.addNode()
+	}
+	for _, name := range []string{"a", "b"} {
+		w.candidates = append(w.candidates, w.newCandidate(name))
+	}
+	w.tick()
+	return w
+}
+
+// Run lives through the trouble, rests, and returns what is wrong then, or was
+// wrong at any time.
+func (w *World) Run() []string {
+	if !w.cfg.Quiet {
+		w.trouble, w.loss = w.rand.Float64(), w.rand.Float64()/20
+		w.in(w.upTo(3*time.Second), w.fault)
+	}
+	w.in(w.upTo(time.Second), w.operator.act)
+	w.run(w.cfg.Trouble)
+	w.rest()
+	w.check()
+	return w.problems
+}
+
+// rest ends all trouble and gives everything the time it needs: longer than a
+// quarantine, a resync and the longest backoff.
+func (w *World) rest() {
+	w.trace("rest")
+	w.trouble, w.loss = 0, 0
+	w.mend()
+	w.operator.resting = true
+	w.run(w.now + 30*time.Second)
+	for range 3 { // what was held needs the operator's word, which may need another
+		w.operator.putBack()
+		w.run(w.now + 100*time.Second)
+	}
+}
+
+// tick lets leases end.
+func (w *World) tick() {
+	w.in(500*time.Millisecond, func() {
+		before := w.kv.Revision()
+		w.kv.Tick()
+		if w.kv.Revision() != before {
+			w.written()
+		}
+		w.tick()
+	})
+}
+
+func (w *World) time() time.Time { return epoch.Add(w.now) }
+
+func (w *World) chance(p float64) bool { return p > 0 && w.rand.Float64() < p }
+
+func (w *World) upTo(d time.Duration) time.Duration {
+	return time.Duration(w.rand.Int64N(int64(d) + 1))
+}
+
+// written is called after every new revision.
+func (w *World) written() {
+	w.traceRecords()
+	w.neverTwice()
+	for _, f := range w.followers {
+		f.written()
+	}
+}
+
+// traceRecords tells what was written.
+func (w *World) traceRecords() {
+	if w.cfg.Trace == nil {
+		return
+	}
+	resp := w.kv.Poll(mvcc.WatchRequest{Key: "\x00", End: "\x00", From: w.told + 1}, 0)
+	w.told = w.kv.Revision()
+	for _, e := range resp.Events {
+		w.trace("  %d %s %s", e.KV.ModRevision, strings.TrimPrefix(e.KV.Key, cluster.Root), cmp.Or(string(e.KV.Value), "deleted"))
+	}
+}
+
+func (w *World) trace(format string, args ...any) {
+	if w.cfg.Trace != nil {
+		w.cfg.Trace(fmt.Sprintf("%9.3f  ", w.now.Seconds()) + fmt.Sprintf(format, args...))
+	}
+}
+
+// fail notes what must not be.
+func (w *World) fail(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.trace("WRONG: %s", text)
+	if len(w.problems) < 20 {
+		w.problems = append(w.problems, fmt.Sprintf("at %.3f s: %s", w.now.Seconds(), text))
+	}
+}
+
+func pick[T any](w *World, list []T) T { return list[w.rand.IntN(len(list))] }
