@@ -64,6 +64,7 @@ type records struct {
 	allocs  map[string]*cluster.Allocation
 	status  map[string]map[string]*cluster.VPCStatus // by VPC and node
 	others  []string                                 // keys that should not be there at rest
+	spoiled []store.Problem
 }
 
 func (w *World) records() *records {
@@ -73,9 +74,7 @@ func (w *World) records() *records {
 	if err := store.NewFeed(cluster.Root).Begin(w.ctx, store.New(w.kv, cluster.Identity{}), v); err != nil {
 		w.fail("read all: %v", err)
 	}
-	for _, p := range v.Problems() {
-		w.fail("%s cannot be read: %v", p.Key, p.Err)
-	}
+	r.spoiled = v.Problems()
 	for it := range store.Below[cluster.Record](v, cluster.Root) {
 		k, err := cluster.ParseKey(it.Key)
 		if err != nil {
@@ -128,6 +127,9 @@ func (w *World) check() {
 		w.fail("%d writes to kernels were made at rest", n)
 	}
 	r := w.records()
+	for _, p := range r.spoiled {
+		w.fail("%s cannot be read: %v", p.Key, p.Err)
+	}
 	for _, key := range r.others {
 		w.fail("%s is there still", key)
 	}
