@@ -183,6 +183,7 @@ type NodeStatus struct {
 	Version      string   `json:"version"`
 	Capabilities []string `json:"capabilities,omitempty"`
 	Problems     []string `json:"problems,omitempty"`
+	Notes        []string `json:"notes,omitempty"` // worth knowing, and nothing is wrong
 }
 
 // Validate checks the underlay and bounds the text.
@@ -193,7 +194,7 @@ func (s *NodeStatus) Validate() error {
 	if err := checkText("node status", s.OS, s.Version); err != nil {
 		return err
 	}
-	for what, list := range map[string][]string{"capabilities": s.Capabilities, "problems": s.Problems} {
+	for what, list := range map[string][]string{"capabilities": s.Capabilities, "problems": s.Problems, "notes": s.Notes} {
 		if err := checkSize(what, len(list), maxFew); err != nil {
 			return err
 		}
@@ -206,5 +207,5 @@ func (s *NodeStatus) Validate() error {
 
 func (s *NodeStatus) clean() {
 	cleanText(&s.OS, &s.Version)
-	s.Problems = cleanList(s.Problems)
+	s.Problems, s.Notes = cleanList(s.Problems), cleanList(s.Notes)
 }

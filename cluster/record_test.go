@@ -43,7 +43,7 @@ func examples() map[string]Record {
 		KeyHostVPC("a", "blue"):       &HostVPC{State: AssignedMember},
 		KeyHostLink("a", "blue", "b"): &HostLink{VNI: 8, Use: LinkPreparing},
 		KeyAllocVNI(8):                &Allocation{Holder: PairOf("blue", "a", "b").String()},
-		KeyNodeStatus("a"): &NodeStatus{NodeID: "n1", OS: "linux", Version: "1", Capabilities: []string{"multipoint"}, Problems: []string{"no disk"},
+		KeyNodeStatus("a"): &NodeStatus{NodeID: "n1", OS: "linux", Version: "1", Capabilities: []string{"multipoint"}, Problems: []string{"no disk"}, Notes: []string{"busy"},
 			Underlay: Underlay{IPv4: &UnderlayAddress{Bind: addr4, Advertise: addr4, Device: "eth0", MTU: 1500},
 				IPv6: &UnderlayAddress{Bind: addr6, Advertise: addr6, Device: "eth0", MTU: 1500}}},
 		KeyVPCStatus("a", "blue"): &VPCStatus{NodeID: "n1", State: HostMember, Ready: true, VNI: 7, MTU: 1430, At: when,

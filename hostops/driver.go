@@ -3,12 +3,13 @@ package hostops
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 )
 
 // Driver is the network stack of this host, for one goroutine at a time
-// (Ping excepted).
+// (Send excepted).
 type Driver interface {
 	// Check lists what this host lacks: privileges, kernel features. Empty
 	// means that Apply can be expected to work.
@@ -27,13 +28,38 @@ type Driver interface {
 	Changed() <-chan struct{}
 	// Addresses lists the host's own addresses, for the choice of an underlay.
 	Addresses(ctx context.Context) ([]Address, error)
-	// Ping sends one ICMP echo request of size bytes (IP packet length, 0 is
-	// the least; it is never fragmented) from the VPC's namespace and returns
-	// the round trip time. No answer until ctx ends is ErrNoAnswer. Safe for
-	// concurrent use.
-	Ping(ctx context.Context, vpc string, to netip.Addr, size int) (time.Duration, error)
+	// Send sends an echo request, or fails, and never waits: neither for the
+	// answer nor for room in a queue (ErrCongested). answer is called with the
+	// round trip time, at most once and not later than MaxRTT after Send; it
+	// must not block, and may run before Send returns. Safe for concurrent use.
+	Send(e Echo, answer func(rtt time.Duration)) error
 	// Close releases descriptors. The network stays as it is.
 	Close() error
+}
+
+// Echo is one ICMP echo request from a VPC's namespace.
+type Echo struct {
+	VPC  string
+	To   netip.Addr
+	Size int // bytes of the IP packet, which is never fragmented; 0 is the least
+}
+
+// MaxRTT is how late an answer to an echo request still counts.
+const MaxRTT = 5 * time.Second
+
+// Ping sends an echo request and waits for the answer. No answer until ctx
+// ends is ErrNoAnswer.
+func Ping(ctx context.Context, d Driver, e Echo) (time.Duration, error) {
+	answer := make(chan time.Duration, 1)
+	if err := d.Send(e, func(rtt time.Duration) { answer <- rtt }); err != nil {
+		return 0, err
+	}
+	select {
+	case rtt := <-answer:
+		return rtt, nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("ping %s in VPC %s: %w: %w", e.To, e.VPC, ErrNoAnswer, ctx.Err())
+	}
 }
 
 // Errors that drivers return, compared by errors.Is.
@@ -45,6 +71,9 @@ var (
 	ErrForeign = errors.New("held by something that is not meshvpc's")
 	// ErrNoAnswer is returned when a ping was not answered in time.
 	ErrNoAnswer = errors.New("no answer")
+	// ErrCongested is returned when earlier echo requests still wait on this
+	// host, and there is no room for more.
+	ErrCongested = errors.New("earlier packets have not left this host")
 	// ErrBusy is returned when another agent drives this host already.
 	ErrBusy = errors.New("another agent drives this host")
 )

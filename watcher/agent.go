@@ -71,7 +71,7 @@ type Effects struct {
 	Follow []string // the prefixes to watch from now on; nil: as before
 	Writes []Write  // to the store; a later one of a key takes the place of an earlier one
 	Cache  []byte   // the cache file's new content; nil: as before
-	Probes []Probe  // echo requests to be sent; Answered takes what comes of each
+	Probes []Probe  // echo requests to be sent; Answered takes the answers
 	Pings  []PingOrder
 	// Next is when to call Prove at the latest, the zero time: never.
 	Next time.Time
@@ -163,15 +163,23 @@ func (a *Agent) Prove(now time.Time) Effects {
 	return a.out
 }
 
-// Answered takes what came of a probe: the round trip time, or why there was
-// none. Prove must be called afterwards, once for any number of them.
+// Answered takes what came of a probe: the round trip time, or why it could not
+// be sent. One that is not answered in time the agent itself holds for lost.
+// Prove must be called afterwards, once for any number of them.
 func (a *Agent) Answered(now time.Time, p Probe, rtt time.Duration, err error) {
-	if !a.links.answer(now, p, rtt, err != nil) {
+	a.outcome(now, p, rtt, err != nil)
+}
+
+// outcome tells the schedule what came of a probe, and has it reported if that
+// is news.
+func (a *Agent) outcome(now time.Time, p Probe, rtt time.Duration, lost bool) {
+	if !a.links.answer(now, p, rtt, lost) {
 		return
 	}
-	l := a.links.all[p.id].report()
+	link := a.links.all[p.id]
+	l := link.report()
 	a.log.Info("link is "+string(l.State), zap.String("vpc", p.id.vpc), zap.String("peer", l.Peer),
-		zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int64("probes", p.seq))
+		zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int("probes", link.asked))
 	a.nextReport = now
 }
 
@@ -180,11 +188,14 @@ func (a *Agent) write(key string, r cluster.Record, lease mvcc.LeaseID) {
 	a.out.Writes = append(a.out.Writes, Write{key, r, lease})
 }
 
-// probe wants the probes sent that are due.
+// probe counts what was not answered in time, and wants the probes sent that are
+// due.
 func (a *Agent) probe() {
-	var again time.Time
-	a.out.Probes, again = a.links.due(a.now)
-	a.out.Next = earliest(again, a.nextReport)
+	for p, ok := a.links.lost(a.now); ok; p, ok = a.links.lost(a.now) {
+		a.outcome(a.now, p, 0, true)
+	}
+	a.out.Probes = a.links.due(a.now)
+	a.out.Next = earliest(a.links.again(a.now), a.nextReport)
 }
 
 // findUnderlay looks for the underlay addresses among the host's own and

@@ -10,9 +10,19 @@
 //	                    cache               probes ◄─ links ────┤
 //	                                           └─► status records
 //
-// Store writes, pings and the cache file are effects that a pass returns: Run
-// carries them out in goroutines of their own, so that they never hold up the
-// next pass; a simulation carries them out when its seed says so.
+// Store writes, probes, `vpc ping` and the cache file are effects that a pass returns: Run
+// carries them out, what takes time in goroutines of its own, so that it never
+// holds up the next pass; a simulation carries them out when its seed says so.
+//
+// # Probes
+//
+// Each link is probed every 10 s, whether its peer answers or not; sooner only
+// while it is new, after a loss, and, ever more seldom, after it went down. In
+// any second the host sends at most 200, and a probe that is not answered
+// within a second is lost: so at most 200 are in flight, and none has a
+// goroutine. With more than 2,000 links the period stretches, and the node's
+// status notes it. What an operator asks for by `vpc ping` is apart: 64
+// requests in flight for a VPC, each peer 20 times at most.
 //
 // # Memory
 //

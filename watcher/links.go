@@ -3,6 +3,7 @@ package watcher
 import (
 	"cmp"
 	"container/heap"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -12,18 +13,24 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
-// Times of the link probes.
+// Times of the link probes. Each link is probed every probePeriod, whatever its
+// state; sooner only while it is new, after a loss, and while it has not been
+// down for long. The host as a whole never sends more than probeBudget in any
+// second.
 const (
-	probePeriod   = 10 * time.Second       // of a link that is up
-	probeDown     = 2 * time.Second        // of a link that is down
+	probePeriod   = 10 * time.Second
 	probeFirst    = 25 * time.Millisecond  // after the first probe of a new link, doubling
 	probeNew      = 250 * time.Millisecond // at most, while it is new
 	probeNewFor   = 3 * time.Second        // a link that has never answered is new
 	probeTimeout  = time.Second            // no answer until then is a loss
 	probeRetry    = 500 * time.Millisecond // after a loss
+	probeDown     = time.Second            // after a link went down, doubling
 	probeLosses   = 3                      // in a row: the link is down
 	fullSizeEvery = time.Hour
-	probeBudget   = 200 // probes a second of one host in all
+	probeBudget   = 200 // probes in any probeTimeout, and so at most in flight
+	// probeTick is how much later than wished a probe may be: what falls due
+	// within it is sent together.
+	probeTick = 25 * time.Millisecond
 )
 
 // linkID names a link of this host.
@@ -41,9 +48,9 @@ type link struct {
 	state    cluster.LinkState
 	rtt      time.Duration
 	losses   int
-	tries    int // while unknown
-	asked    int64
-	answered int64 // the newest probe that was
+	tries    int    // since the state changed, while unknown or down
+	asked    int    // probes sent
+	answered uint64 // the newest probe that was
 	since    time.Time
 	fullAt   time.Time
 	fullLost int
@@ -55,21 +62,34 @@ type link struct {
 type Probe struct {
 	id   linkID
 	to   netip.Addr
-	size int // bytes of the IP packet; 0: the least
-	seq  int64
+	size int    // bytes of the IP packet; 0: the least
+	seq  uint64 // counts the host's probes
 }
 
 // links is the probe schedule of a host: a step function over explicit time.
 type links struct {
-	all    map[linkID]*link
-	queue  linkQueue
-	tokens float64
-	filled time.Time
-	rand   *rand.Rand
+	all   map[linkID]*link
+	queue linkQueue
+	fresh int // links that are unknown
+	rand  *rand.Rand
+
+	// sent is the newest probe, over the newest before which none is in flight.
+	sent, over uint64
+	// flights are the newest probes by seq. A slot is free again probeTimeout
+	// after it was taken: so probeBudget bounds what is sent in that time, and
+	// what is in flight.
+	flights [probeBudget]flight
+}
+
+// flight is a probe that was sent.
+type flight struct {
+	probe Probe
+	at    time.Time // zero: no probe yet
+	open  bool      // neither answered nor lost
 }
 
 func newLinks(r *rand.Rand) *links {
-	return &links{all: map[linkID]*link{}, tokens: probeBudget, rand: r}
+	return &links{all: map[linkID]*link{}, rand: r}
 }
 
 // target is a link that should be probed.
@@ -85,6 +105,9 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 		if t, ok := targets[id]; !ok || t.to != l.to {
 			heap.Remove(&ls.queue, l.index)
 			delete(ls.all, id)
+			if l.state == cluster.LinkUnknown {
+				ls.fresh--
+			}
 		}
 	}
 	var fresh []*link
@@ -94,6 +117,7 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 			l = &link{id: id, to: t.to, state: cluster.LinkUnknown, since: now, next: now}
 			ls.all[id] = l
 			fresh = append(fresh, l)
+			ls.fresh++
 		}
 		if l.mtu != t.mtu {
 			l.mtu, l.fullAt = t.mtu, time.Time{}
@@ -105,44 +129,103 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 	}
 }
 
-// due takes the probes that are to be sent now, within the host's budget, and
-// says when to ask again (the zero time: when there are links).
-func (ls *links) due(now time.Time) (out []Probe, again time.Time) {
-	if !ls.filled.IsZero() {
-		ls.tokens = min(probeBudget, ls.tokens+now.Sub(ls.filled).Seconds()*probeBudget)
+// period is how often each link is probed: as often as the budget allows if
+// that is less than every probePeriod.
+func (ls *links) period() time.Duration {
+	return max(probePeriod, ls.round(len(ls.all)))
+}
+
+// notes says that the period is stretched. The text changes seldom: peers that
+// join are no reason to write it anew.
+func (ls *links) notes() []string {
+	const grain = 5 * time.Second
+	p := ls.period()
+	if p <= probePeriod {
+		return nil
 	}
-	ls.filled = now
-	for len(ls.queue) > 0 {
+	return []string{fmt.Sprintf("more than %d links share %d probes a second: each is probed every %v instead of every %v",
+		probePeriod/time.Second*probeBudget, probeBudget, (p + grain - 1).Truncate(grain), probePeriod)}
+}
+
+// round is how long the budget takes for n probes.
+func (ls *links) round(n int) time.Duration {
+	return time.Duration(n) * probeTimeout / probeBudget
+}
+
+// lost takes one probe that has not been answered in time, for answer.
+func (ls *links) lost(now time.Time) (Probe, bool) {
+	for ls.over < ls.sent {
+		f := &ls.flights[(ls.over+1)%probeBudget]
+		if f.open && now.Sub(f.at) < probeTimeout {
+			break
+		}
+		ls.over++
+		if f.open {
+			return f.probe, true
+		}
+	}
+	return Probe{}, false
+}
+
+// due takes the probes that are to be sent now, within the host's budget.
+func (ls *links) due(now time.Time) (out []Probe) {
+	for len(ls.queue) > 0 && !ls.queue[0].next.After(now) && !ls.free().After(now) {
 		l := ls.queue[0]
-		if l.next.After(now) {
-			return out, l.next
-		}
-		if ls.tokens < 1 {
-			return out, now.Add(time.Second / probeBudget)
-		}
-		ls.tokens--
+		ls.sent++
 		l.asked++
-		p := Probe{id: l.id, to: l.to, seq: l.asked}
+		p := Probe{id: l.id, to: l.to, seq: ls.sent}
 		if l.state == cluster.LinkUp && !now.Before(l.fullAt) {
 			p.size = l.mtu
 		}
+		ls.flights[ls.sent%probeBudget] = flight{p, now, true}
 		out = append(out, p)
 		ls.schedule(l, now)
 	}
-	return out, time.Time{}
+	return out
+}
+
+// free is when the budget allows the next probe.
+func (ls *links) free() time.Time {
+	at := ls.flights[(ls.sent+1)%probeBudget].at
+	if at.IsZero() {
+		return at
+	}
+	return at.Add(probeTimeout)
+}
+
+// again is when to ask for lost and due again; the zero time: when there are
+// links.
+func (ls *links) again(now time.Time) (at time.Time) {
+	if len(ls.queue) > 0 {
+		at = later(ls.queue[0].next, ls.free())
+	}
+	if ls.over < ls.sent {
+		at = earliest(at, ls.flights[(ls.over+1)%probeBudget].at.Add(probeTimeout))
+	}
+	if at.IsZero() {
+		return at
+	}
+	return later(at, now.Add(probeTick))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // schedule sets when l is probed next if this probe is answered.
 func (ls *links) schedule(l *link, now time.Time) {
 	switch l.state {
 	case cluster.LinkUp:
-		l.next = now.Add(ls.jitter(probePeriod))
+		l.next = now.Add(ls.jitter(ls.period()))
 	case cluster.LinkDown:
-		l.next = now.Add(ls.jitter(probeDown))
-	default:
-		l.next = now.Add(min(probeFirst<<min(l.tries, 10), probeNew))
-		l.tries++
+		l.next = now.Add(ls.jitter(min(probeDown<<min(l.tries, 10), ls.period())))
+	default: // all that are new take turns
+		l.next = now.Add(max(min(probeFirst<<min(l.tries, 10), probeNew), ls.round(ls.fresh)))
 	}
+	l.tries++
 	heap.Fix(&ls.queue, l.index)
 }
 
@@ -151,8 +234,13 @@ func (ls *links) jitter(d time.Duration) time.Duration {
 }
 
 // answer takes the outcome of a probe, the round trip time or lost, and reports
-// whether the link's state changed.
+// whether the link's state changed. Only the first outcome of a probe counts.
 func (ls *links) answer(now time.Time, p Probe, rtt time.Duration, lost bool) bool {
+	f := &ls.flights[p.seq%probeBudget]
+	if !f.open || f.probe != p {
+		return false
+	}
+	f.open = false
 	l := ls.all[p.id]
 	if l == nil || l.to != p.to {
 		return false
@@ -171,11 +259,22 @@ func (ls *links) answer(now time.Time, p Probe, rtt time.Duration, lost bool) bo
 		l.losses++
 		isNew := l.state == cluster.LinkUnknown && now.Before(l.since.Add(probeNewFor))
 		if l.losses >= probeLosses && !isNew {
-			l.state = cluster.LinkDown
+			ls.become(l, cluster.LinkDown)
 		}
 		ls.soon(l, now)
 	}
 	return state != l.state || full != (l.fullLost >= probeLosses)
+}
+
+// become sets a link's state.
+func (ls *links) become(l *link, s cluster.LinkState) {
+	if l.state == s {
+		return
+	}
+	if l.state == cluster.LinkUnknown {
+		ls.fresh--
+	}
+	l.state, l.tries = s, 0
 }
 
 func (ls *links) answered(l *link, now time.Time, p Probe, rtt time.Duration) {
@@ -185,15 +284,23 @@ func (ls *links) answered(l *link, now time.Time, p Probe, rtt time.Duration) {
 		l.fullLost, l.fullAt = 0, now.Add(ls.jitter(fullSizeEvery))
 	}
 	if l.state != cluster.LinkUp {
-		l.state, l.tries = cluster.LinkUp, 0
+		ls.become(l, cluster.LinkUp)
 		l.next = now // the full size, at once
 		heap.Fix(&ls.queue, l.index)
 	}
 }
 
-// soon probes a link that lost one again, sooner than its period.
+// soon probes a link that lost one again, sooner than its period. One that is
+// down has its times by schedule.
 func (ls *links) soon(l *link, now time.Time) {
-	if at := now.Add(probeRetry); l.state != cluster.LinkDown && l.next.After(at) {
+	wait := probeRetry
+	if l.state == cluster.LinkDown {
+		if l.tries > 0 {
+			return
+		}
+		wait = probeDown
+	}
+	if at := now.Add(wait); l.next.After(at) {
 		l.next = at
 		heap.Fix(&ls.queue, l.index)
 	}

@@ -1,8 +1,10 @@
 package watcher
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,32 +24,53 @@ func oneLink() (*links, linkID) {
 // run drives the schedule from epoch for d; alive says whether a probe sent at
 // that moment is answered, 1 ms later. It returns when probes were sent.
 func run(ls *links, d time.Duration, alive func(at time.Duration, p Probe) bool) (sent []time.Duration) {
-	type outcome struct {
-		at   time.Time
-		p    Probe
-		lost bool
+	type reply struct {
+		at time.Time
+		p  Probe
 	}
-	var waiting []outcome
+	var replies []reply // in order of at
 	for now := epoch; now.Before(epoch.Add(d)); now = now.Add(time.Millisecond) {
-		for i := 0; i < len(waiting); i++ {
-			if w := waiting[i]; !w.at.After(now) {
-				ls.answer(now, w.p, time.Millisecond, w.lost)
-				waiting = append(waiting[:i], waiting[i+1:]...)
-				i--
-			}
+		for len(replies) > 0 && !replies[0].at.After(now) {
+			ls.answer(now, replies[0].p, time.Millisecond, false)
+			replies = replies[1:]
 		}
-		due, _ := ls.due(now)
-		for _, p := range due {
+		for p, ok := ls.lost(now); ok; p, ok = ls.lost(now) {
+			ls.answer(now, p, 0, true)
+		}
+		for _, p := range ls.due(now) {
 			sent = append(sent, now.Sub(epoch))
 			if alive(now.Sub(epoch), p) {
-				waiting = append(waiting, outcome{now.Add(time.Millisecond), p, false})
-			} else {
-				waiting = append(waiting, outcome{now.Add(probeTimeout), p, true})
+				replies = append(replies, reply{now.Add(time.Millisecond), p})
 			}
 		}
 	}
 	return sent
 }
+
+// busiest is the greatest number of sent within any span of d.
+func busiest(sent []time.Duration, d time.Duration) (most int) {
+	first := 0
+	for i, at := range sent {
+		for sent[first] <= at-d {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	return most
+}
+
+func manyLinks(n int) *links {
+	ls := newLinks(seeded())
+	targets := map[linkID]target{}
+	for i := range n {
+		targets[linkID{"vpc1", fmt.Sprint("n", i)}] = target{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1430}
+	}
+	ls.set(epoch, targets)
+	return ls
+}
+
+func always(time.Duration, Probe) bool { return true }
+func never(time.Duration, Probe) bool  { return false }
 
 func TestLinkStates(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -55,13 +78,14 @@ func TestLinkStates(t *testing.T) {
 		after time.Duration
 		want  cluster.LinkState
 	}{
-		"up at once":               {func(time.Duration, Probe) bool { return true }, 10 * time.Millisecond, cluster.LinkUp},
+		"up at once":               {always, 10 * time.Millisecond, cluster.LinkUp},
 		"peer comes 300 ms later":  {func(at time.Duration, _ Probe) bool { return at > 300*time.Millisecond }, 600 * time.Millisecond, cluster.LinkUp},
-		"new and silent, early":    {func(time.Duration, Probe) bool { return false }, 2 * time.Second, cluster.LinkUnknown},
-		"new and silent":           {func(time.Duration, Probe) bool { return false }, 5 * time.Second, cluster.LinkDown},
+		"new and silent, early":    {never, 2 * time.Second, cluster.LinkUnknown},
+		"new and silent":           {never, 5 * time.Second, cluster.LinkDown},
 		"one loss":                 {func(at time.Duration, _ Probe) bool { return at < time.Second || at > 12*time.Second }, 40 * time.Second, cluster.LinkUp},
 		"dies after a second":      {func(at time.Duration, _ Probe) bool { return at < time.Second }, 20 * time.Second, cluster.LinkDown},
-		"dies and comes back":      {func(at time.Duration, _ Probe) bool { return at < time.Second || at > 20*time.Second }, 24 * time.Second, cluster.LinkUp},
+		"dies and comes back":      {func(at time.Duration, _ Probe) bool { return at < time.Second || at > 60*time.Second }, 72 * time.Second, cluster.LinkUp},
+		"down for a moment":        {func(at time.Duration, _ Probe) bool { return at < time.Second || at > 14*time.Second }, 18 * time.Second, cluster.LinkUp},
 		"small packets only is up": {func(_ time.Duration, p Probe) bool { return p.size == 0 }, 20 * time.Second, cluster.LinkUp},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,37 +105,84 @@ func TestFullSizeLossHasAReason(t *testing.T) {
 		t.Errorf("reason = %q; want %q", got, fullSizeLost(1430))
 	}
 	ls, id = oneLink()
-	run(ls, 15*time.Second, func(time.Duration, Probe) bool { return true })
+	run(ls, 15*time.Second, always)
 	if got := ls.all[id].report().Reason; got != "" {
 		t.Errorf("reason of a whole link = %q; want none", got)
 	}
 }
 
+// TestProbeBudget: in no second are more probes sent than the budget, and if
+// that many are wanted, nearly as many are; each link has its turn.
 func TestProbeBudget(t *testing.T) {
-	ls := newLinks(seeded())
-	targets := map[linkID]target{}
-	for i := range 5000 {
-		targets[linkID{"vpc1", time.Duration(i).String()}] = target{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1430}
-	}
-	ls.set(epoch, targets)
-	sent := run(ls, 10*time.Second, func(time.Duration, Probe) bool { return false })
-	perSecond := map[int]int{}
-	for _, at := range sent {
-		perSecond[int(at/time.Second)]++
-	}
-	for s, n := range perSecond {
-		if most := probeBudget + 1; n > most && s > 0 {
-			t.Errorf("%d probes in second %d; want at most %d", n, s, most)
+	for _, n := range []int{10, 1000, 2000, 5000} {
+		for name, alive := range map[string]func(time.Duration, Probe) bool{"silent": never, "answering": always} {
+			t.Run(fmt.Sprint(n, " ", name), func(t *testing.T) {
+				ls := manyLinks(n)
+				last, longest := map[linkID]time.Duration{}, time.Duration(0)
+				const settled, end = 120 * time.Second, 300 * time.Second
+				sent := run(ls, end, func(at time.Duration, p Probe) bool {
+					if before, ok := last[p.id]; ok && at > settled {
+						longest = max(longest, at-before)
+					}
+					last[p.id] = at
+					return alive(at, p)
+				})
+				if got := busiest(sent, time.Second); got > probeBudget {
+					t.Errorf("%d probes in one second; want at most %d", got, probeBudget)
+				}
+				for id, l := range ls.all {
+					if last[id] == 0 || l.state != map[string]cluster.LinkState{"silent": cluster.LinkDown, "answering": cluster.LinkUp}[name] {
+						t.Fatalf("link to %s is %s, last probed at %v", id.peer, l.state, last[id])
+					}
+				}
+				period := max(10*time.Second, time.Duration(n)*5*time.Millisecond)
+				if longest > period*6/5+2*time.Second {
+					t.Errorf("a link waited %v for its next probe; want about %v", longest, period)
+				}
+				calm, _ := slices.BinarySearch(sent, settled)
+				if got, most := len(sent)-calm, n*int(end-settled)/int(period*8/10); got > most {
+					t.Errorf("%d probes in %v; want at most %d, a probe a link every %v", got, end-settled, most, period)
+				}
+				if got := len(sent) - calm; n >= 2000 && got < int((end-settled)/time.Second)*probeBudget*8/10 {
+					t.Errorf("%d probes in %v; want the budget of %d a second used", got, end-settled, probeBudget)
+				}
+			})
 		}
 	}
-	if len(sent) < 9*probeBudget {
-		t.Errorf("%d probes in 10 s; want the budget of %d a second to be used", len(sent), probeBudget)
+}
+
+// TestNewLinksTakeTurns: many new links do not spend the budget on the first few.
+func TestNewLinksTakeTurns(t *testing.T) {
+	ls := manyLinks(100)
+	up := map[linkID]bool{}
+	run(ls, time.Second, func(at time.Duration, p Probe) bool {
+		if at > 300*time.Millisecond { // the peers come a moment later
+			up[p.id] = true
+		}
+		return up[p.id]
+	})
+	for id, l := range ls.all {
+		if l.state != cluster.LinkUp {
+			t.Errorf("link to %s is %s a second after its start", id.peer, l.state)
+		}
+	}
+}
+
+func TestLateAnswerIsNone(t *testing.T) {
+	ls, id := oneLink()
+	p := ls.due(epoch)[0]
+	if q, ok := ls.lost(epoch.Add(probeTimeout)); !ok || q != p {
+		t.Fatalf("lost = %v, %v; want %v", q, ok, p)
+	}
+	ls.answer(epoch.Add(probeTimeout), p, 0, true)
+	if ls.answer(epoch.Add(probeTimeout+1), p, time.Second, false) || ls.all[id].state != cluster.LinkUnknown {
+		t.Errorf("an answer counted after the probe was lost: link is %s", ls.all[id].state)
 	}
 }
 
 func TestIdleLinkIsProbedEveryTenSeconds(t *testing.T) {
 	ls, _ := oneLink()
-	sent := run(ls, 101*time.Second, func(time.Duration, Probe) bool { return true })
+	sent := run(ls, 101*time.Second, always)
 	if n := len(sent); n < 10 || n > 13 {
 		t.Errorf("%d probes in 101 s; want about one every 10 s", n)
 	}
@@ -119,14 +190,19 @@ func TestIdleLinkIsProbedEveryTenSeconds(t *testing.T) {
 
 func TestMovedPeerIsANewLink(t *testing.T) {
 	ls, id := oneLink()
-	run(ls, time.Second, func(time.Duration, Probe) bool { return true })
-	stale := Probe{id: id, to: netip.MustParseAddr("10.100.0.2"), seq: 99}
+	run(ls, time.Second, always)
+	stale := ls.due(epoch.Add(time.Hour))[0]
 	ls.set(epoch.Add(time.Second), map[linkID]target{id: {netip.MustParseAddr("10.100.0.9"), 1430}})
 	if ls.answer(epoch.Add(time.Second), stale, time.Millisecond, false) || ls.all[id].state != cluster.LinkUnknown {
 		t.Errorf("an answer from the former address counted: state %s", ls.all[id].state)
 	}
 	ls.set(epoch.Add(2*time.Second), nil)
-	if due, again := ls.due(epoch.Add(time.Hour)); len(due) != 0 || !again.IsZero() {
-		t.Errorf("due without links = %v, %v; want nothing, never", due, again)
+	if due := ls.due(epoch.Add(2 * time.Hour)); len(due) != 0 {
+		t.Errorf("due without links = %v; want nothing", due)
+	}
+	for _, ok := ls.lost(epoch.Add(2 * time.Hour)); ok; _, ok = ls.lost(epoch.Add(2 * time.Hour)) {
+	}
+	if again := ls.again(epoch.Add(2 * time.Hour)); !again.IsZero() {
+		t.Errorf("without links again at %v; want never", again)
 	}
 }

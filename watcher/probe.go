@@ -13,22 +13,16 @@ import (
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
-// Send does what a probe asks for: one echo request, answered within
-// probeTimeout or lost.
-func (p Probe) Send(ctx context.Context, d hostops.Driver) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	return d.Ping(ctx, p.id.vpc, p.to, p.size)
-}
+// Echo is the echo request that a probe asks for.
+func (p Probe) Echo() hostops.Echo { return hostops.Echo{VPC: p.id.vpc, To: p.to, Size: p.size} }
 
-func (r *runner) probe(ctx context.Context, p Probe) {
-	r.pings.Go(func() error {
-		rtt, err := p.Send(ctx, r.cfg.Driver)
+// probe sends an echo request. No goroutine waits for its answer.
+func (r *runner) probe(p Probe) error {
+	return r.cfg.Driver.Send(p.Echo(), func(rtt time.Duration) {
 		select {
-		case r.answers <- answer{p, rtt, err}:
-		case <-ctx.Done():
+		case r.answers <- answer{p, rtt}:
+		default: // full of answers that came too late
 		}
-		return nil
 	})
 }
 
@@ -110,7 +104,7 @@ func (o PingOrder) peer(ctx context.Context, d hostops.Driver, to peerAddress) c
 			<-tick.C
 		}
 		pctx, cancel := context.WithTimeout(ctx, probeTimeout)
-		rtt, err := d.Ping(pctx, o.vpc, to.vtep, o.request.Size)
+		rtt, err := hostops.Ping(pctx, d, hostops.Echo{VPC: o.vpc, To: to.vtep, Size: o.request.Size})
 		cancel()
 		r.Sent++
 		if err == nil {

@@ -30,11 +30,10 @@ type runner struct {
 	pings   errgroup.Group
 }
 
-// answer is a probe that came back.
+// answer is a probe that was answered.
 type answer struct {
 	probe Probe
 	rtt   time.Duration
-	err   error
 }
 
 // Run works until ctx ends; all that it started has ended when it returns, and
@@ -84,9 +83,12 @@ func (r *runner) loop(ctx context.Context) error {
 		} else {
 			e = r.agent.Prove(r.cfg.Now())
 		}
-		r.do(ctx, e)
 		full, look, own = false, true, nil
-		timer.Reset(earliest(e.Next, resync).Sub(r.cfg.Now()))
+		next := earliest(e.Next, resync)
+		if unsent := r.do(ctx, e); unsent {
+			next = r.cfg.Now()
+		}
+		timer.Reset(next.Sub(r.cfg.Now()))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -95,8 +97,8 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-r.lease.Changed():
 		case <-r.cacher.done:
 		case own = <-r.own:
-		case first := <-r.answers:
-			r.answered(ctx, first)
+		case a := <-r.answers:
+			r.agent.Answered(r.cfg.Now(), a.probe, a.rtt, nil)
 			look = false
 		case q := <-r.asks:
 			q.reply <- r.reply(ctx, q)
@@ -104,6 +106,7 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-timer.C:
 			look = false
 		}
+		r.takeAnswers()
 		if now := r.cfg.Now(); !now.Before(resync) {
 			resync, full, look = now.Add(r.cfg.Resync), true, true
 		}
@@ -141,8 +144,9 @@ func (r *runner) input(full bool) Input {
 	return in
 }
 
-// do hands effects to those who carry them out.
-func (r *runner) do(ctx context.Context, e Effects) {
+// do hands effects to those who carry them out. unsent: the agent was told of a
+// probe that could not be sent.
+func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 	if e.Follow != nil {
 		r.mirror.Follow(e.Follow...)
 	}
@@ -153,21 +157,24 @@ func (r *runner) do(ctx context.Context, e Effects) {
 		r.cacher.put(e.Cache)
 	}
 	for _, p := range e.Probes {
-		r.probe(ctx, p)
+		if err := r.probe(p); err != nil {
+			r.agent.Answered(r.cfg.Now(), p, 0, err)
+			unsent = true
+		}
 	}
 	for _, o := range e.Pings {
 		r.ping(ctx, o)
 	}
+	return unsent
 }
 
-// answered takes a probe that came back, and all others that wait.
-func (r *runner) answered(ctx context.Context, next answer) {
+// takeAnswers takes the answers that wait: before the agent looks which probes
+// have not been answered in time.
+func (r *runner) takeAnswers() {
 	for {
-		if ctx.Err() == nil { // else the probe says nothing of the link
-			r.agent.Answered(r.cfg.Now(), next.probe, next.rtt, next.err)
-		}
 		select {
-		case next = <-r.answers:
+		case a := <-r.answers:
+			r.agent.Answered(r.cfg.Now(), a.probe, a.rtt, nil)
 		default:
 			return
 		}

@@ -26,7 +26,7 @@ func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
 	}
 	s := &cluster.NodeStatus{
 		NodeID: a.cfg.NodeID, Underlay: a.memory.Underlay, OS: a.cfg.OS, Version: a.cfg.Version,
-		Problems: a.problems(view),
+		Problems: a.problems(view), Notes: a.links.notes(),
 	}
 	if a.node == nil || !sameNode(s, a.node) {
 		own := *s // encoding cleans texts in place, beside the passes
@@ -45,7 +45,8 @@ func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
 func (a *Agent) mute() bool { return a.hold == holdTaken }
 
 func sameNode(x, y *cluster.NodeStatus) bool {
-	return sameUnderlay(x.Underlay, y.Underlay) && x.OS == y.OS && x.Version == y.Version && slices.Equal(x.Problems, y.Problems)
+	return sameUnderlay(x.Underlay, y.Underlay) && x.OS == y.OS && x.Version == y.Version && slices.Equal(x.Problems, y.Problems) &&
+		slices.Equal(x.Notes, y.Notes)
 }
 
 // problems lists what concerns the whole host, one line each.

@@ -48,6 +48,7 @@ type nodeReport struct {
 	OS         string            `json:"os,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Problems   []string          `json:"problems,omitempty"`
+	Notes      []string          `json:"notes,omitempty"`
 }
 
 func nodeOf(v *store.View, it store.Item[*cluster.Node]) nodeReport {
@@ -58,6 +59,9 @@ func nodeOf(v *store.View, it store.Item[*cluster.Node]) nodeReport {
 		r.Underlay, r.Version, r.OS = s.Value.Underlay.String(), clean(s.Value.Version), clean(s.Value.OS)
 		for _, problem := range s.Value.Problems {
 			r.Problems = append(r.Problems, clean(problem))
+		}
+		for _, note := range s.Value.Notes {
+			r.Notes = append(r.Notes, clean(note))
 		}
 	}
 	return r

@@ -41,7 +41,8 @@ type statusReport struct {
 	OK         bool         `json:"ok"`
 	Cluster    string       `json:"cluster"`
 	Problems   []finding    `json:"problems"`
-	Store      string       `json:"store"` // reachable, unreachable
+	Notes      []string     `json:"notes,omitempty"` // worth knowing, and nothing is wrong
+	Store      string       `json:"store"`           // reachable, unreachable
 	StaleSince cluster.Time `json:"stale_since,omitzero"`
 	Nodes      int          `json:"nodes"`
 	Live       int          `json:"live"`
@@ -139,6 +140,9 @@ func judge(v *store.View) statusReport {
 		for _, problem := range n.Problems {
 			r.add(fmt.Sprintf("node %s: %s", n.Node, problem), "meshvpc node show "+n.Node)
 		}
+		for _, note := range n.Notes {
+			r.Notes = append(r.Notes, fmt.Sprintf("node %s: %s", n.Node, note))
+		}
 	}
 	for _, name := range vpcNames(v) {
 		r.judgeVPC(meshOf(v, name))
@@ -233,6 +237,9 @@ func judgeLocal(s watcher.State, why error) statusReport {
 	for _, problem := range s.Problems {
 		r.add("this host: "+clean(problem), "meshvpc plan")
 	}
+	for _, note := range s.Notes {
+		r.Notes = append(r.Notes, "this host: "+clean(note))
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.VPCs)) {
 		v := s.VPCs[name]
 		r.VPCs = append(r.VPCs, vpcState{name, v.Ready, clean(v.Reason), len(v.Members)})
@@ -272,6 +279,9 @@ func (r statusReport) oneLine() string {
 func (p *program) statusText(w io.Writer, r statusReport) {
 	for _, f := range r.Problems {
 		fmt.Fprintf(w, "%s %s\n   mend: %s\n", p.paint(red, "problem:"), f.What, f.Mend)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintln(w, "note: "+note)
 	}
 	if r.OK {
 		fmt.Fprintln(w, p.paint(green, "all is well"))

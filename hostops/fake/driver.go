@@ -95,17 +95,16 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// Ping implements hostops.Driver. It answers at once or not before ctx ends.
-func (d *Driver) Ping(ctx context.Context, vpc string, to netip.Addr, size int) (time.Duration, error) {
-	answered, err := d.ping(hostops.NamespaceOf(vpc), to, size)
-	if err == nil && !answered {
-		<-ctx.Done()
-		err = fmt.Errorf("%w: %w", hostops.ErrNoAnswer, ctx.Err())
-	}
+// Send implements hostops.Driver. An answer comes before it returns.
+func (d *Driver) Send(e hostops.Echo, answer func(time.Duration)) error {
+	answered, err := d.ping(hostops.NamespaceOf(e.VPC), e.To, e.Size)
 	if err != nil {
-		return 0, fmt.Errorf("ping %s in VPC %s: %w", to, vpc, err)
+		return fmt.Errorf("ping %s in VPC %s: %w", e.To, e.VPC, err)
 	}
-	return RTT, nil
+	if answered {
+		answer(RTT)
+	}
+	return nil
 }
 
 func (d *Driver) ping(namespace string, to netip.Addr, size int) (bool, error) {

@@ -47,7 +47,7 @@ func TestPing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, err = drivers[0].Ping(ctx, "blue", vtep[1].Addr(), size)
+			_, err = hostops.Ping(ctx, drivers[0], hostops.Echo{VPC: "blue", To: vtep[1].Addr(), Size: size})
 		})
 		return err
 	}

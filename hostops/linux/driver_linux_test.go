@@ -229,7 +229,7 @@ func (h *host) reconcile(full bool, vpcs ...hostops.VPC) hostops.Report {
 func (h *host) ping(vpc string, to netip.Addr, size int) error {
 	ctx, cancel := context.WithTimeout(h.t.Context(), time.Second)
 	defer cancel()
-	_, err := h.driver.Ping(ctx, vpc, to, size)
+	_, err := hostops.Ping(ctx, h.driver, hostops.Echo{VPC: vpc, To: to, Size: size})
 	return err
 }
 

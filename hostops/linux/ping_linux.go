@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,6 +22,15 @@ const (
 	headerICMP = 8
 )
 
+// Buffers of a pinger's socket in bytes, which the kernel doubles: a second of
+// full-size requests at the host's budget of probes, three times over for what
+// waits on an underlay's own neighbour discovery, and all their answers at once.
+// With less, peers that are off would take the room of those that are not.
+const (
+	sendBuffer    = 1 << 20
+	receiveBuffer = 1 << 20
+)
+
 type pingKey struct {
 	namespace string
 	v6        bool
@@ -35,44 +43,39 @@ type pinger struct {
 	id   uint16
 
 	mu      sync.Mutex
-	next    uint16
+	next    uint16 // the newest sequence number in use
+	last    uint16 // the newest that is over with all before it
 	waiting map[uint16]waiter
 }
 
 type waiter struct {
-	from netip.Addr
-	at   chan time.Time
+	from   netip.Addr
+	sent   time.Time
+	answer func(time.Duration)
 }
 
-// Ping implements hostops.Driver.
-func (d *Driver) Ping(ctx context.Context, vpc string, to netip.Addr, size int) (time.Duration, error) {
-	rtt, err := d.ping(ctx, hostops.NamespaceOf(vpc), to, size)
-	if err != nil {
-		return 0, fmt.Errorf("ping %s in VPC %s: %w", to, vpc, err)
+// Send implements hostops.Driver.
+func (d *Driver) Send(e hostops.Echo, answer func(time.Duration)) error {
+	if err := d.send(e, answer); err != nil {
+		return fmt.Errorf("ping %s in VPC %s: %w", e.To, e.VPC, err)
 	}
-	return rtt, nil
+	return nil
 }
 
-func (d *Driver) ping(ctx context.Context, namespace string, to netip.Addr, size int) (time.Duration, error) {
-	p, err := d.pinger(namespace, to.Is6())
+func (d *Driver) send(e hostops.Echo, answer func(time.Duration)) error {
+	p, err := d.pinger(hostops.NamespaceOf(e.VPC), e.To.Is6())
 	if err != nil {
-		return 0, err
+		return err
 	}
-	seq, w, err := p.expect(to)
+	seq, err := p.expect(waiter{e.To, time.Now(), answer})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer p.forget(seq)
-	start := time.Now()
-	if err := p.send(to, seq, size); err != nil {
-		return 0, err
+	if err := p.send(e.To, seq, e.Size); err != nil {
+		p.take(seq, e.To)
+		return err
 	}
-	select {
-	case at := <-w.at:
-		return at.Sub(start), nil
-	case <-ctx.Done():
-		return 0, fmt.Errorf("%w: %w", hostops.ErrNoAnswer, ctx.Err())
-	}
+	return nil
 }
 
 // pinger returns the socket for a namespace, opening it at the first ping.
@@ -111,7 +114,7 @@ func openPinger(v6 bool) (*pinger, error) {
 		return nil, fmt.Errorf("open ICMP socket: %w", err)
 	}
 	p := &pinger{file: os.NewFile(uintptr(fd), "icmp"), v6: v6, id: uint16(rand.Uint32()), waiting: map[uint16]waiter{}}
-	if err := never(fd, v6); err != nil {
+	if err := errors.Join(never(fd, v6), buffers(fd)); err != nil {
 		p.file.Close()
 		return nil, fmt.Errorf("set up ICMP socket: %w", err)
 	}
@@ -139,31 +142,54 @@ func never(fd int, v6 bool) error {
 		unix.SetsockoptInt(fd, unix.SOL_RAW, icmpFilter, ^(1<<reply)))
 }
 
-// expect reserves a sequence number.
-func (p *pinger) expect(from netip.Addr) (uint16, waiter, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.waiting) > 1<<15 {
-		return 0, waiter{}, errors.New("too many pings at once")
-	}
-	for {
-		p.next++
-		if _, taken := p.waiting[p.next]; !taken {
-			break
+// buffers sizes the socket's queues.
+func buffers(fd int) error {
+	for _, b := range []struct{ force, plain, size int }{
+		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer},
+	} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.force, b.size) == nil {
+			continue
+		}
+		// In a user namespace the host's limit must do.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.plain, b.size); err != nil {
+			return err
 		}
 	}
-	w := waiter{from, make(chan time.Time, 1)}
-	p.waiting[p.next] = w
-	return p.next, w, nil
+	return nil
 }
 
-func (p *pinger) forget(seq uint16) {
+// expect reserves a sequence number for w. What is older than MaxRTT is over.
+func (p *pinger) expect(w waiter) (uint16, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.waiting, seq)
+	for p.last != p.next {
+		if old, ok := p.waiting[p.last+1]; ok && w.sent.Sub(old.sent) < hostops.MaxRTT {
+			break
+		}
+		p.last++
+		delete(p.waiting, p.last)
+	}
+	if p.next+1 == p.last {
+		return 0, hostops.ErrCongested
+	}
+	p.next++
+	p.waiting[p.next] = w
+	return p.next, nil
 }
 
-// send writes one echo request whose IP packet has size bytes.
+// take ends the wait for an answer, if somebody waits for it.
+func (p *pinger) take(seq uint16, from netip.Addr) (waiter, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.waiting[seq]
+	if !ok || w.from != from {
+		return waiter{}, false
+	}
+	delete(p.waiting, seq)
+	return w, true
+}
+
+// send writes one echo request whose IP packet has size bytes, or fails at once.
 func (p *pinger) send(to netip.Addr, seq uint16, size int) error {
 	ip := header4
 	if p.v6 {
@@ -187,10 +213,13 @@ func (p *pinger) send(to netip.Addr, seq uint16, size int) error {
 	}
 	var sent error
 	if err := rc.Write(func(fd uintptr) bool {
-		sent = unix.Sendto(int(fd), b, 0, sa)
-		return !errors.Is(sent, unix.EAGAIN)
+		sent = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, sa)
+		return true // never wait: the queue may be full of packets to peers that are off
 	}); err != nil {
 		return err
+	}
+	if errors.Is(sent, unix.EAGAIN) || errors.Is(sent, unix.ENOBUFS) {
+		return fmt.Errorf("%w: %w", hostops.ErrCongested, sent)
 	}
 	return sent
 }
@@ -216,7 +245,7 @@ func (p *pinger) read() {
 	if err != nil {
 		return
 	}
-	buf := make([]byte, 1<<16)
+	buf := make([]byte, 60+headerICMP) // all that deliver looks at
 	for {
 		var n int
 		var from unix.Sockaddr
@@ -248,15 +277,10 @@ func (p *pinger) deliver(b []byte, from unix.Sockaddr, at time.Time) {
 	if len(b) < headerICMP || b[0] != want || binary.BigEndian.Uint16(b[4:]) != p.id {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if w, ok := p.waiting[binary.BigEndian.Uint16(b[6:])]; ok && w.from == src {
-		select {
-		case w.at <- at:
-		default: // a second reply
-		}
+	if w, ok := p.take(binary.BigEndian.Uint16(b[6:]), src); ok && at.Sub(w.sent) <= hostops.MaxRTT {
+		w.answer(at.Sub(w.sent))
 	}
 }
 
-// close ends read; pings that wait run into their own deadlines.
+// close ends read; what was sent gets no answer any more.
 func (p *pinger) close() { p.file.Close() }

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -229,22 +228,15 @@ func (n *node) send(d time.Duration) {
 	})
 }
 
-// atOnce is a context that waits for no answer.
-var atOnce = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
 func (n *node) probe(probes []watcher.Probe) {
 	for _, p := range probes {
-		rtt, err := p.Send(atOnce, n.driver)
-		d := rtt
-		if err != nil {
-			d = time.Second
+		d, answered := time.Second, false
+		err := n.driver.Send(p.Echo(), func(rtt time.Duration) { d, answered = rtt, true })
+		if err == nil && !answered {
+			err = hostops.ErrNoAnswer
 		}
 		n.later(d, func() {
-			n.agent.Answered(n.now(), p, rtt, err)
+			n.agent.Answered(n.now(), p, d, err)
 			n.do(n.agent.Prove(n.now()))
 		})
 	}
