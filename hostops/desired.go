@@ -42,10 +42,12 @@ type Tunnel struct {
 	Peers  []Peer     `json:"peers"`  // sorted by Underlay; frames pass from these only
 }
 
-// Peer is the far end of a link: one flood list entry and one filter entry.
+// Peer is the far end of a link: one flood list entry, one filter entry, and
+// for its VTEP one FDB entry and one neighbour.
 type Peer struct {
 	Node     string     `json:"node"`
 	Underlay netip.Addr `json:"underlay"`
+	VTEP     netip.Addr `json:"vtep,omitzero"` // its address in the VPC's peer network; invalid: not known
 }
 
 // Problem is why something desired is not so, in words a user can act on.

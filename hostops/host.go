@@ -140,7 +140,7 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
 		failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
 		switch op.(type) {
-		case AddPeer, RemovePeer, AddAddress, RemoveAddress, Deny, Shield, Unshield:
+		case AddPeer, RemovePeer, SetFDB, RemoveFDB, AddAddress, RemoveAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
 		case CreateFilter: // no tunnel without it
 			noFilter = true
 		case CreateBridge, Allow, Guard:
@@ -188,6 +188,14 @@ func (h *Host) repair(op Op, now VPC) bool {
 		return last.has(op.Peer)
 	case RemovePeer:
 		return !last.has(op.Peer)
+	case SetFDB:
+		return last.peer(func(p Peer) bool { return p.Underlay == op.Peer && p.VTEP.IsValid() && VTEPMAC(p.VTEP) == op.MAC })
+	case RemoveFDB:
+		return !last.peer(func(p Peer) bool { return p.VTEP.IsValid() && VTEPMAC(p.VTEP) == op.MAC })
+	case SetNeighbour:
+		return last.peer(func(p Peer) bool { return p.VTEP == op.Address })
+	case RemoveNeighbour:
+		return !last.peer(func(p Peer) bool { return p.VTEP == op.Address })
 	case Allow:
 		return slices.ContainsFunc(op.Sources, last.has)
 	case Deny:
@@ -197,9 +205,12 @@ func (h *Host) repair(op Op, now VPC) bool {
 }
 
 func (v VPC) has(peer netip.Addr) bool {
-	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool {
-		return slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Underlay == peer })
-	})
+	return v.peer(func(p Peer) bool { return p.Underlay == peer })
+}
+
+// peer reports whether one of the peers is so.
+func (v VPC) peer(is func(Peer) bool) bool {
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return slices.ContainsFunc(t.Peers, is) })
 }
 
 // equalShape compares all but the peers.

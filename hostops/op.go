@@ -97,6 +97,18 @@ type (
 		Target
 		Peer netip.Addr
 	}
+	// SetFDB sends frames for MAC to one peer only, by the tunnel's table and
+	// the bridge's, whatever others claim.
+	SetFDB struct {
+		Target
+		MAC  cluster.MAC
+		Peer netip.Addr
+	}
+	// RemoveFDB takes SetFDB back.
+	RemoveFDB struct {
+		Target
+		MAC cluster.MAC
+	}
 	// PinMAC tells the bridge that MAC is behind this port, whatever others
 	// claim.
 	PinMAC struct {
@@ -138,6 +150,18 @@ type (
 	RemoveAddress struct {
 		Target
 		Address netip.Prefix
+	}
+	// SetNeighbour tells a namespace the MAC of an address for good: it asks
+	// nobody, and believes nobody else.
+	SetNeighbour struct {
+		Target
+		Address netip.Addr
+		MAC     cluster.MAC
+	}
+	// RemoveNeighbour takes SetNeighbour back.
+	RemoveNeighbour struct {
+		Target
+		Address netip.Addr
 	}
 )
 
@@ -204,13 +228,19 @@ func (o SetMTU) String() string      { return fmt.Sprintf("set MTU of %s: %d", o
 func (o SetMaster) String() string {
 	return fmt.Sprintf("add port %s to bridge %s", o.Object, o.Bridge)
 }
-func (o SetIsolated) String() string     { return "isolate port " + o.Object }
-func (o SetDown) String() string         { return "take down " + o.Object }
-func (o SetUp) String() string           { return "bring up " + o.Object }
-func (o DeleteDevice) String() string    { return "delete device " + o.Object }
-func (o DeleteDevices) String() string   { return fmt.Sprintf("delete devices of VNI %d", o.Owner) }
-func (o AddPeer) String() string         { return fmt.Sprintf("add peer %s to %s", o.Peer, o.Object) }
-func (o RemovePeer) String() string      { return fmt.Sprintf("remove peer %s from %s", o.Peer, o.Object) }
+func (o SetIsolated) String() string   { return "isolate port " + o.Object }
+func (o SetDown) String() string       { return "take down " + o.Object }
+func (o SetUp) String() string         { return "bring up " + o.Object }
+func (o DeleteDevice) String() string  { return "delete device " + o.Object }
+func (o DeleteDevices) String() string { return fmt.Sprintf("delete devices of VNI %d", o.Owner) }
+func (o AddPeer) String() string       { return fmt.Sprintf("add peer %s to %s", o.Peer, o.Object) }
+func (o RemovePeer) String() string    { return fmt.Sprintf("remove peer %s from %s", o.Peer, o.Object) }
+func (o SetFDB) String() string {
+	return fmt.Sprintf("set FDB entry %s on %s to peer %s", o.MAC, o.Object, o.Peer)
+}
+func (o RemoveFDB) String() string {
+	return fmt.Sprintf("remove FDB entry %s from %s", o.MAC, o.Object)
+}
 func (o PinMAC) String() string          { return fmt.Sprintf("pin MAC %s to %s", o.MAC, o.Object) }
 func (o CreateNamespace) String() string { return "create namespace " + o.Object }
 func (o SetNamespace) String() string {
@@ -228,6 +258,12 @@ func (o AddAddress) String() string {
 }
 func (o RemoveAddress) String() string {
 	return fmt.Sprintf("remove address %s in namespace %s", o.Address, o.Object)
+}
+func (o SetNeighbour) String() string {
+	return fmt.Sprintf("set neighbour %s to %s in namespace %s", o.Address, o.MAC, o.Object)
+}
+func (o RemoveNeighbour) String() string {
+	return fmt.Sprintf("remove neighbour %s in namespace %s", o.Address, o.Object)
 }
 func (o CreateFilter) String() string { return fmt.Sprintf("create filter for UDP port %d", o.Port) }
 func (o DeleteFilter) String() string { return "delete filter" }

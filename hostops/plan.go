@@ -223,6 +223,84 @@ func (p *planner) namespace(v VPC) {
 			p.remove(RemoveAddress{on, a})
 		}
 	}
+	p.neighbours(on, v, inner.Neighbours)
+}
+
+// neighbours tells the namespace its peers' MACs, so that a probe asks nobody.
+func (p *planner) neighbours(on Target, v VPC, have map[netip.Addr]cluster.MAC) {
+	set, extra := entries(v.Tunnels, have, func(p Peer) (netip.Addr, cluster.MAC) { return p.VTEP, VTEPMAC(p.VTEP) })
+	for _, e := range set {
+		p.add(SetNeighbour{on, e.key, e.value})
+	}
+	for _, a := range extra {
+		p.remove(RemoveNeighbour{on, a})
+	}
+}
+
+// entry is one entry of a table.
+type entry[K, V comparable] struct {
+	key   K
+	value V
+}
+
+// entries lists what to set in a table of the peers' VTEPs, and what to remove,
+// in a settled order. Of peers with the same key the first counts. Most often
+// nothing is to be done, or peers are new: then it makes no table of all that
+// is wanted.
+func entries[K, V comparable](tunnels []Tunnel, have map[K]V, of func(Peer) (K, V)) (set []entry[K, V], extra []K) {
+	right, moved := 0, false
+	for _, t := range tunnels {
+		for _, p := range t.Peers {
+			if !p.VTEP.IsValid() {
+				continue
+			}
+			k, v := of(p)
+			switch is, ok := have[k]; {
+			case ok && is == v:
+				right++
+			default:
+				moved = moved || ok
+				set = append(set, entry[K, V]{k, v})
+			}
+		}
+	}
+	if right == len(have) && !moved {
+		return firsts(set), nil
+	}
+	want := make(map[K]V, right+len(set))
+	for _, t := range tunnels {
+		for _, p := range t.Peers {
+			if !p.VTEP.IsValid() {
+				continue
+			}
+			if k, v := of(p); !has(want, k) {
+				want[k] = v
+			}
+		}
+	}
+	set = slices.DeleteFunc(set, func(e entry[K, V]) bool { return want[e.key] != e.value })
+	for k := range have {
+		if !has(want, k) {
+			extra = append(extra, k)
+		}
+	}
+	slices.SortFunc(extra, func(a, b K) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	return firsts(set), extra
+}
+
+// firsts keeps the first entry of each key.
+func firsts[K, V comparable](es []entry[K, V]) []entry[K, V] {
+	seen := make(map[K]struct{}, len(es))
+	return slices.DeleteFunc(es, func(e entry[K, V]) bool {
+		twice := has(seen, e.key)
+		seen[e.key] = struct{}{}
+		return twice
+	})
+}
+
+func has[K comparable, V any](m map[K]V, k K) bool {
+	_, ok := m[k]
+	return ok
 }
 
 // tunnels plans the VPC's tunnels and the filter's entries for them.
@@ -305,7 +383,7 @@ func (p *planner) tunnel(v VPC, t Tunnel) {
 			d.Up = false
 		}
 		p.add(SetMaster{on, v.Name})
-		d.Isolated = false
+		d.Isolated, d.FDB = false, halved(d.FDB)
 	}
 	if !d.Isolated {
 		p.add(SetIsolated{on})
@@ -314,6 +392,28 @@ func (p *planner) tunnel(v VPC, t Tunnel) {
 		p.add(SetUp{on})
 	}
 	p.peers(on, t.Peers, d.Flood)
+	p.fdb(on, t, d.FDB)
+}
+
+// halved is a tunnel's FDB in another bridge, which was told nothing of it.
+func halved(fdb map[cluster.MAC]netip.Addr) map[cluster.MAC]netip.Addr {
+	half := make(map[cluster.MAC]netip.Addr, len(fdb))
+	for mac := range fdb {
+		half[mac] = netip.Addr{}
+	}
+	return half
+}
+
+// fdb tells both tables where the peers' VTEPs are, so that a frame for one
+// never floods and no tenant can draw it to itself.
+func (p *planner) fdb(on Target, t Tunnel, have map[cluster.MAC]netip.Addr) {
+	set, extra := entries([]Tunnel{t}, have, func(p Peer) (cluster.MAC, netip.Addr) { return VTEPMAC(p.VTEP), p.Underlay })
+	for _, e := range set {
+		p.add(SetFDB{on, e.key, e.value})
+	}
+	for _, mac := range extra {
+		p.remove(RemoveFDB{on, mac})
+	}
 }
 
 // makeRoom removes a tunnel of ours, under another name, that holds what t needs.

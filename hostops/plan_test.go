@@ -70,7 +70,7 @@ func TestPlanText(t *testing.T) {
 
 func withPeer(v hostops.VPC, n int) hostops.VPC {
 	for i, t := range v.Tunnels {
-		v.Tunnels[i].Peers = append(t.Peers, hostops.Peer{Node: fmt.Sprint("n", n), Underlay: hosttest.Peer(n, t.Local.Is6())})
+		v.Tunnels[i].Peers = append(t.Peers, hosttest.MakePeer(n, t.Local.Is6()))
 	}
 	return v
 }
@@ -250,6 +250,7 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 	ns := hostops.NamespaceOf(vpc)
 	on := func(object string) hostops.Target { return hostops.Target{VPC: vpc, Object: object} }
 	peer := hosttest.Peer(rapid.IntRange(0, 3).Draw(t, "peer"), v6)
+	vtep := hosttest.MakePeer(rapid.IntRange(0, 3).Draw(t, "vtep"), rapid.Bool().Draw(t, "of v6")).VTEP
 	address := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100, 0, byte(rapid.IntRange(1, 3).Draw(t, "address"))}), 16)
 	mtu := rapid.SampledFrom([]int{1280, 1400, 1430, 1500}).Draw(t, "mtu")
 	port := rapid.SampledFrom([]uint16{4789, 8472}).Draw(t, "port")
@@ -266,6 +267,10 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.DeleteDevice{Target: on(name)},
 		hostops.AddPeer{Target: on(hostops.TunnelOf(vni, local)), Peer: peer},
 		hostops.RemovePeer{Target: on(hostops.TunnelOf(vni, local)), Peer: peer},
+		hostops.SetFDB{Target: on(hostops.TunnelOf(vni, local)), MAC: hostops.VTEPMAC(vtep), Peer: peer},
+		hostops.RemoveFDB{Target: on(hostops.TunnelOf(vni, local)), MAC: hostops.VTEPMAC(vtep)},
+		hostops.SetNeighbour{Target: on(ns), Address: vtep, MAC: hostops.VTEPMAC(address.Addr())},
+		hostops.RemoveNeighbour{Target: on(ns), Address: vtep},
 		hostops.CreateNamespace{Target: on(ns), Owner: vni},
 		hostops.SetNamespace{Target: on(ns)},
 		hostops.DeleteNamespace{Target: on(ns)},

@@ -127,6 +127,10 @@ type Device struct {
 	Learning bool
 	Isolated bool
 	Flood    AddrSet
+	// FDB says to which peer frames for a MAC go, of the entries that were set
+	// (not learned). The address is not valid if only one of the two tables,
+	// the tunnel's and the bridge's, has the entry.
+	FDB map[cluster.MAC]netip.Addr
 
 	// Port of the namespace: the MAC that the bridge holds to be behind it
 	// whatever other ports say.
@@ -165,6 +169,8 @@ type NamespacePort struct {
 	MTU       int // bytes
 	Up        bool
 	Addresses []netip.Prefix
+	// Neighbours are the MACs that it was told for good (not learned).
+	Neighbours map[netip.Addr]cluster.MAC
 }
 
 // AddrSet is a set of addresses.
@@ -246,14 +252,15 @@ func (s State) Clone() State {
 		Filter:     s.Filter,
 	}
 	for name, d := range c.Devices {
-		if d.Flood != nil {
-			d.Flood = maps.Clone(d.Flood)
+		if d.Flood != nil || d.FDB != nil {
+			d.Flood, d.FDB = maps.Clone(d.Flood), maps.Clone(d.FDB)
 			c.Devices[name] = d
 		}
 	}
 	for name, n := range c.Namespaces {
 		if n.Port != nil {
 			p := *n.Port
+			p.Neighbours = maps.Clone(p.Neighbours)
 			n.Port = &p
 			c.Namespaces[name] = n
 		}

@@ -264,10 +264,9 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (gone bool) {
 func (a *Agent) targets(d hostops.Desired) map[linkID]target {
 	ts := map[linkID]target{}
 	for _, v := range d.VPCs {
-		members := a.memory.VPCs[v.Name].Members
 		for _, t := range v.Tunnels {
 			for _, p := range t.Peers {
-				ts[linkID{v.Name, p.Node}] = target{to: members[p.Node].VTEP, mtu: v.MTU}
+				ts[linkID{v.Name, p.Node}] = target{to: p.VTEP, mtu: v.MTU}
 			}
 		}
 	}

@@ -55,7 +55,7 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 			reason = "no common address family with " + name
 			continue
 		}
-		t.Peers = append(t.Peers, hostops.Peer{Node: name, Underlay: remote})
+		t.Peers = append(t.Peers, hostops.Peer{Node: name, Underlay: remote, VTEP: v.Members[name].VTEP})
 	}
 	if strangers > 1 {
 		reason += fmt.Sprintf(" and %d more", strangers-1)

@@ -11,10 +11,12 @@
 // or not; a tunnel's MTU is bounded by its underlay's; a bridge's MTU follows
 // its ports until somebody sets it to another value; a tunnel's port loses its
 // isolation with its bridge, and one that is up without isolation is a loop,
-// which is recorded; a deleted namespace takes its port along; removing what is
+// which is recorded; a bridge has one FDB entry of a MAC and forgets those of a
+// port that leaves; neighbours go with a namespace's last address; a deleted namespace takes its port along; removing what is
 // not there succeeds; a wiped filter lets everything pass.
 //
-// A ping between two hosts succeeds exactly if tunnels, flood lists, filters,
-// bridges, ports and namespaces of both are right in both directions and the
-// network does not lose it. It takes no time.
+// A ping between two hosts succeeds exactly if tunnels, FDBs (or flood lists,
+// where the FDB or the namespace was told nothing), filters, bridges, ports and
+// namespaces of both are right in both directions and the network does not lose
+// it. It takes no time.
 package fake

@@ -144,12 +144,33 @@ func (n *Network) reaches(from, to *Host, namespace string, dst netip.Addr, size
 		if !forwards(s, size) || !forwards(r, size) || s.Port != r.Port || n.cuts[[2]netip.Addr{s.Local, r.Local}] {
 			continue
 		}
-		if _, listed := s.Flood[r.Local]; listed && to.passes(s.VNI, s.Local) &&
+		if sends(s, out.Port.Neighbours, dst, r.Local) && receives(r, out.Port.MAC, s.Local) && to.passes(s.VNI, s.Local) &&
 			from.hasLocal(s.Underlay, s.Local) == nil && to.hasLocal(r.Underlay, r.Local) == nil {
 			return true
 		}
 	}
 	return false
+}
+
+// sends reports whether a tunnel sends to peer what is for the VTEP address dst:
+// by its FDB entry, or flooding. Asking for a MAC that nobody told is flooding too.
+func sends(d hostops.Device, known map[netip.Addr]cluster.MAC, dst, peer netip.Addr) bool {
+	_, listed := d.Flood[peer]
+	mac, told := known[dst]
+	if !told {
+		return listed
+	}
+	if at := d.FDB[mac]; at.IsValid() {
+		return at == peer
+	}
+	return listed && mac == hostops.VTEPMAC(dst)
+}
+
+// receives reports whether a tunnel takes what has the MAC from peer: a MAC that
+// it was told the place of comes from nowhere else.
+func receives(d hostops.Device, mac cluster.MAC, peer netip.Addr) bool {
+	at := d.FDB[mac]
+	return !at.IsValid() || at == peer
 }
 
 // forwards reports whether a tunnel carries frames.

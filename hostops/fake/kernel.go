@@ -108,7 +108,7 @@ func (h *Host) deleteDevice(name string) {
 	case hostops.KindBridge:
 		for port, p := range h.state.Devices {
 			if p.Master == name {
-				p.Master, p.Isolated, p.Pinned = "", false, cluster.MAC{}
+				master(&p, "")
 				h.state.Devices[port] = p
 			}
 		}
@@ -170,6 +170,9 @@ func (h *Host) address(namespace string, p netip.Prefix, add bool) {
 		port.Addresses = append(port.Addresses, p)
 	case !add && i >= 0:
 		port.Addresses = slices.Delete(port.Addresses, i, i+1)
+		if len(port.Addresses) == 0 {
+			port.Neighbours = map[netip.Addr]cluster.MAC{} // they go with the last address
+		}
 	}
 	n.Port = &port
 	h.state.Namespaces[namespace] = n
@@ -218,7 +221,7 @@ func (h *Host) apply(op hostops.Op) error {
 		if _, ok := h.state.Devices[op.Bridge]; !ok {
 			return syscall.ENODEV
 		}
-		return h.set(name, func(d *hostops.Device) { d.Master, d.Isolated, d.Pinned = op.Bridge, false, cluster.MAC{} })
+		return h.set(name, func(d *hostops.Device) { master(d, op.Bridge) })
 	case hostops.SetIsolated:
 		return h.set(name, func(d *hostops.Device) { d.Isolated = true })
 	case hostops.SetUp:
@@ -244,8 +247,44 @@ func (h *Host) apply(op hostops.Op) error {
 		if d, ok := h.state.Devices[name]; ok {
 			delete(d.Flood, op.Peer)
 		}
+	case hostops.SetFDB:
+		return h.setFDB(name, op.MAC, op.Peer)
+	case hostops.RemoveFDB:
+		if d, ok := h.state.Devices[name]; ok {
+			delete(d.FDB, op.MAC)
+		}
 	default:
 		return h.applyNamespace(op)
+	}
+	return nil
+}
+
+// master makes a device a port of a bridge: of what the last one was told of
+// the port, nothing stays.
+func master(d *hostops.Device, bridge string) {
+	d.Master, d.Isolated, d.Pinned = bridge, false, cluster.MAC{}
+	for mac := range d.FDB {
+		d.FDB[mac] = netip.Addr{}
+	}
+}
+
+// setFDB sets an entry in both tables. The bridge's is one for all its ports.
+func (h *Host) setFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
+	d, ok := h.state.Devices[tunnel]
+	if !ok {
+		return syscall.ENODEV
+	}
+	if d.Local.Is6() != peer.Is6() {
+		return syscall.EAFNOSUPPORT
+	}
+	for name, other := range h.state.Devices {
+		if _, there := other.FDB[mac]; there && name != tunnel && d.Master != "" && other.Master == d.Master {
+			other.FDB[mac] = netip.Addr{}
+		}
+	}
+	d.FDB[mac] = peer
+	if d.Master == "" {
+		d.FDB[mac] = netip.Addr{}
 	}
 	return nil
 }
@@ -282,6 +321,7 @@ func (h *Host) createTunnel(op hostops.CreateTunnel) error {
 	return h.create(op.Object, hostops.Device{
 		Kind: hostops.KindTunnel, Owner: op.Owner, VNI: op.VNI, Local: op.Local, Underlay: op.Underlay, Port: op.Port,
 		Learning: true, MTU: h.state.Others[op.Underlay].MTU - hostops.Overhead(op.Local), Flood: hostops.AddrSet{},
+		FDB: map[cluster.MAC]netip.Addr{},
 	})
 }
 
@@ -329,7 +369,7 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 			return hostops.ErrForeign
 		}
 		h.state.Devices[name] = hostops.Device{Kind: hostops.KindPort, Owner: op.Owner, MTU: 1500}
-		n.Port = &hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500}
+		n.Port = &hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500, Neighbours: map[netip.Addr]cluster.MAC{}}
 		h.state.Namespaces[op.Namespace] = n
 	case hostops.SetPort:
 		n, ok := h.state.Namespaces[name]
@@ -347,6 +387,16 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 		h.address(name, op.Address, true)
 	case hostops.RemoveAddress:
 		h.address(name, op.Address, false)
+	case hostops.SetNeighbour:
+		n, ok := h.state.Namespaces[name]
+		if !ok || n.Port == nil {
+			return syscall.ENOENT
+		}
+		n.Port.Neighbours[op.Address] = op.MAC
+	case hostops.RemoveNeighbour:
+		if n, ok := h.state.Namespaces[name]; ok && n.Port != nil {
+			delete(n.Port.Neighbours, op.Address)
+		}
 	default:
 		return h.applyFilter(op)
 	}

@@ -182,7 +182,7 @@ func (h *Host) SetMaster(name, bridge string) error {
 			h.follow(bridge)
 			return nil
 		}
-		return h.set(name, func(d *hostops.Device) { d.Master, d.Isolated, d.Pinned = bridge, false, cluster.MAC{} })
+		return h.set(name, func(d *hostops.Device) { master(d, bridge) })
 	})
 }
 
@@ -194,6 +194,44 @@ func (h *Host) AddPeer(tunnel string, peer netip.Addr) error {
 // RemovePeer removes a flood list entry.
 func (h *Host) RemovePeer(tunnel string, peer netip.Addr) error {
 	return h.change(tunnel, func(d *hostops.Device) { delete(d.Flood, peer) })
+}
+
+// SetFDB sets an FDB entry in a tunnel's table and its bridge's.
+func (h *Host) SetFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
+	return h.tamper(func() error { return h.setFDB(tunnel, mac, peer) })
+}
+
+// RemoveFDB removes an FDB entry from a tunnel's table, or from its bridge's.
+func (h *Host) RemoveFDB(tunnel string, mac cluster.MAC, bridge bool) error {
+	return h.change(tunnel, func(d *hostops.Device) {
+		if _, there := d.FDB[mac]; there {
+			d.FDB[mac] = netip.Addr{}
+		}
+	})
+}
+
+// SetNeighbour sets a namespace's neighbour.
+func (h *Host) SetNeighbour(namespace string, a netip.Addr, mac cluster.MAC) error {
+	return h.tamper(func() error {
+		n := h.state.Namespaces[namespace]
+		if n.Port == nil {
+			return syscall.ENODEV
+		}
+		n.Port.Neighbours[a] = mac
+		return nil
+	})
+}
+
+// RemoveNeighbour removes a namespace's neighbour.
+func (h *Host) RemoveNeighbour(namespace string, a netip.Addr) error {
+	return h.tamper(func() error {
+		n := h.state.Namespaces[namespace]
+		if n.Port == nil {
+			return syscall.ENODEV
+		}
+		delete(n.Port.Neighbours, a)
+		return nil
+	})
 }
 
 // RemoveAddress removes an address in a namespace.

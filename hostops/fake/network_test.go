@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/hostops/fake"
 )
@@ -27,7 +28,7 @@ func TestPing(t *testing.T) {
 		for i, o := range ops {
 			r := o.Reconcile(t.Context(), hostops.Desired{VPCs: []hostops.VPC{{
 				Name: "blue", VNI: 7, MTU: 1400, VTEP: vtep[i],
-				Tunnels: []hostops.Tunnel{{Local: local[i], Device: "u0", Port: 4789, Peers: []hostops.Peer{{Node: "x", Underlay: local[1-i]}}}},
+				Tunnels: []hostops.Tunnel{{Local: local[i], Device: "u0", Port: 4789, Peers: []hostops.Peer{{Node: "x", Underlay: local[1-i], VTEP: vtep[1-i].Addr()}}}},
 			}}}, true)
 			if !r.Ready["blue"] {
 				t.Fatalf("host %d: %+v", i, r)
@@ -51,18 +52,25 @@ func TestPing(t *testing.T) {
 		})
 		return err
 	}
+	mac := func(i int) cluster.MAC { return hostops.VTEPMAC(vtep[i].Addr()) }
 	mend()
 	must(t, ping(0))
 	must(t, ping(1400))
+	must(t, hosts[0].RemovePeer("mv6-7", local[1]))
+	must(t, ping(0)) // what is for a VTEP does not flood
 	if err := ping(1401); !errors.Is(err, syscall.EMSGSIZE) {
 		t.Errorf("oversized ping: %v, want EMSGSIZE", err)
 	}
 	deny := hostops.Deny{Target: hostops.Target{VPC: "blue", Object: "filter"}, VNI: 7}
 	for i, h := range hosts {
 		for name, breakIt := range map[string]func() error{
-			"tunnel down":         func() error { return h.SetUp("mv6-7", false) },
-			"tunnel deleted":      func() error { return h.DeleteDevice("mv6-7") },
-			"peer removed":        func() error { return h.RemovePeer("mv6-7", local[1-i]) },
+			"tunnel down":    func() error { return h.SetUp("mv6-7", false) },
+			"tunnel deleted": func() error { return h.DeleteDevice("mv6-7") },
+			"peer removed": func() error {
+				return errors.Join(h.RemovePeer("mv6-7", local[1-i]), h.RemoveFDB("mv6-7", mac(1-i), true))
+			},
+			"FDB entry elsewhere": func() error { return h.SetFDB("mv6-7", mac(1-i), netip.MustParseAddr("2001:db8::9")) },
+			"neighbour elsewhere": func() error { return h.SetNeighbour("vpc-blue", vtep[1-i].Addr(), mac(i)) },
 			"out of the bridge":   func() error { return h.SetMaster("mv6-7", "") },
 			"bridge down":         func() error { return h.SetUp("blue", false) },
 			"port down":           func() error { return h.SetUp("mn-7", false) },

@@ -42,6 +42,10 @@ type Kernel interface {
 	SetMaster(name, bridge string) error // "" takes it out
 	AddPeer(tunnel string, peer netip.Addr) error
 	RemovePeer(tunnel string, peer netip.Addr) error
+	SetFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error     // in both tables
+	RemoveFDB(tunnel string, mac cluster.MAC, bridge bool) error      // from the bridge's table, or the tunnel's
+	SetNeighbour(namespace string, a netip.Addr, m cluster.MAC) error // for good
+	RemoveNeighbour(namespace string, a netip.Addr) error
 	RemoveAddress(namespace string, p netip.Prefix) error
 	DeleteNamespace(name string) error
 	// WipeFilter removes all tables of all families.
@@ -75,11 +79,20 @@ func MakeVPC(n int) hostops.VPC {
 	for _, local := range []string{"192.0.2.1", "2001:db8::1"} {
 		t := hostops.Tunnel{Local: netip.MustParseAddr(local), Device: "u0", Port: Port}
 		for i := range 2 {
-			t.Peers = append(t.Peers, hostops.Peer{Node: fmt.Sprint("n", i), Underlay: Peer(i, t.Local.Is6())})
+			t.Peers = append(t.Peers, MakePeer(i, t.Local.Is6()))
 		}
 		v.Tunnels = append(v.Tunnels, t)
 	}
 	return v
+}
+
+// MakePeer is peer number i of one family.
+func MakePeer(i int, v6 bool) hostops.Peer {
+	p := hostops.Peer{Node: fmt.Sprint("n", i), Underlay: Peer(i, v6), VTEP: netip.AddrFrom4([4]byte{10, 100, 4, byte(10 + i)})}
+	if v6 {
+		p.Node, p.VTEP = fmt.Sprint("m", i), netip.AddrFrom4([4]byte{10, 100, 6, byte(10 + i)})
+	}
+	return p
 }
 
 // Peer is the underlay address of peer number i.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -74,15 +75,23 @@ func peersChange(t *testing.T, b *bench) {
 	w := MakeVPC(0)
 	for i := range w.Tunnels {
 		v6 := w.Tunnels[i].Local.Is6()
-		w.Tunnels[i].Peers = []hostops.Peer{{Node: "n1", Underlay: Peer(1, v6)}, {Node: "n2", Underlay: Peer(2, v6)}}
+		w.Tunnels[i].Peers = []hostops.Peer{MakePeer(1, v6), MakePeer(2, v6)}
 	}
 	r := b.pass(false, w)
 	want := []string{
+		"set neighbour 10.100.4.12 to 0e:6d:0a:64:04:0c in namespace vpc-neta",
+		"set neighbour 10.100.6.12 to 0e:6d:0a:64:06:0c in namespace vpc-neta",
 		"allow VNI 10000 from 203.0.113.12, 2001:db8:2::12",
 		"add peer 203.0.113.12 to mv4-10000",
+		"set FDB entry 0e:6d:0a:64:04:0c on mv4-10000 to peer 203.0.113.12",
 		"add peer 2001:db8:2::12 to mv6-10000",
+		"set FDB entry 0e:6d:0a:64:06:0c on mv6-10000 to peer 2001:db8:2::12",
+		"remove neighbour 10.100.4.10 in namespace vpc-neta",
+		"remove neighbour 10.100.6.10 in namespace vpc-neta",
 		"remove peer 203.0.113.10 from mv4-10000",
+		"remove FDB entry 0e:6d:0a:64:04:0a from mv4-10000",
 		"remove peer 2001:db8:2::10 from mv6-10000",
+		"remove FDB entry 0e:6d:0a:64:06:0a from mv6-10000",
 		"stop allowing VNI 10000 from 203.0.113.10, 2001:db8:2::10",
 	}
 	if diff := cmp.Diff(want, texts(r.Applied)); diff != "" {
@@ -142,6 +151,14 @@ func tampering(t *testing.T, b *bench) {
 		{"MTU of port", func() error { return k.SetMTU("mn-10000", 1280) }},
 		{"peer removed", func() error { return k.RemovePeer("mv6-10000", Peer(0, true)) }},
 		{"peer added", func() error { return k.AddPeer("mv4-10000", Peer(9, false)) }},
+		{"FDB entry removed", func() error { return k.RemoveFDB("mv6-10000", vtepMAC(0, true), false) }},
+		{"FDB entry of the bridge removed", func() error { return k.RemoveFDB("mv4-10000", vtepMAC(0, false), true) }},
+		{"FDB entry to another peer", func() error { return k.SetFDB("mv6-10000", vtepMAC(0, true), Peer(1, true)) }},
+		{"FDB entry on another tunnel", func() error { return k.SetFDB("mv6-10000", vtepMAC(1, false), Peer(1, true)) }},
+		{"FDB entry added", func() error { return k.SetFDB("mv4-10000", vtepMAC(9, false), Peer(9, false)) }},
+		{"neighbour removed", func() error { return k.RemoveNeighbour("vpc-neta", MakePeer(0, false).VTEP) }},
+		{"neighbour at another MAC", func() error { return k.SetNeighbour("vpc-neta", MakePeer(1, true).VTEP, vtepMAC(0, true)) }},
+		{"neighbour added", func() error { return k.SetNeighbour("vpc-neta", MakePeer(9, true).VTEP, vtepMAC(9, true)) }},
 		{"VTEP address removed", func() error { return k.RemoveAddress("vpc-neta", v.VTEP) }},
 		{"namespace deleted", func() error { return k.DeleteNamespace("vpc-neta") }},
 		{"filter wiped", k.WipeFilter},
@@ -176,6 +193,8 @@ func tampering(t *testing.T, b *bench) {
 		}
 	})
 }
+
+func vtepMAC(i int, v6 bool) cluster.MAC { return hostops.VTEPMAC(MakePeer(i, v6).VTEP) }
 
 func clashes(t *testing.T, b *bench) {
 	k := b.kernel

@@ -71,6 +71,10 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.address(op.Object, op.Address, true)
 	case hostops.RemoveAddress:
 		return d.address(op.Object, op.Address, false)
+	case hostops.SetNeighbour:
+		return d.neighbour(op.Object, op.Address, op.MAC, true)
+	case hostops.RemoveNeighbour:
+		return d.neighbour(op.Object, op.Address, cluster.MAC{}, false)
 	case hostops.CreateBridge:
 		return d.createBridge(op)
 	case hostops.CreateTunnel:
@@ -87,7 +91,7 @@ func (d *Driver) change(op hostops.Op) error {
 	v := d.devices.byName(op.On().Object)
 	if v == nil {
 		switch op.(type) {
-		case hostops.DeleteDevice, hostops.RemovePeer:
+		case hostops.DeleteDevice, hostops.RemovePeer, hostops.RemoveFDB:
 			return nil
 		}
 		return unix.ENODEV
@@ -131,6 +135,10 @@ func (d *Driver) change(op hostops.Op) error {
 		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer)
 	case hostops.RemovePeer:
 		return ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer), unix.ENOENT)
+	case hostops.SetFDB:
+		return d.setFDB(v, op.MAC, op.Peer)
+	case hostops.RemoveFDB:
+		return d.removeFDB(v, op.MAC)
 	case hostops.PinMAC:
 		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, unix.NUD_NOARP, unix.NTF_MASTER|ntfSticky, op.MAC, netip.Addr{})
 	}
@@ -145,6 +153,51 @@ func (d *Driver) fdb(v *device, proto, flags int, state uint16, kind uint8, mac 
 		data = append(data, attr(unix.NDA_DST, dst.AsSlice()))
 	}
 	return d.conn.set(proto, flags, data...)
+}
+
+// Of an entry for both tables the bridge reads "static" and the tunnel "static
+// and no flood list": NUD_PERMANENT would mean a MAC of the host's own to the bridge.
+const (
+	fdbState  = unix.NUD_NOARP | unix.NUD_REACHABLE
+	fdbTables = unix.NTF_SELF | unix.NTF_MASTER
+)
+
+// setFDB sets an entry in the tunnel's table and the bridge's by one request.
+func (d *Driver) setFDB(v *device, mac cluster.MAC, peer netip.Addr) error {
+	set := func() error {
+		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, fdbState, fdbTables|ntfSticky, mac, peer)
+	}
+	err := set()
+	if !errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	// Learned MACs fill the tunnel's table, whose limit counts ours too.
+	if err := d.flushLearned(v); err != nil {
+		return fmt.Errorf("make room: %w", err)
+	}
+	return set()
+}
+
+// flushLearned makes a tunnel forget what it learned (kernel 6.7). It floods
+// and learns again.
+func (d *Driver) flushLearned(v *device) error {
+	mask := make([]byte, 2)
+	putNative16(mask, unix.NUD_NOARP) // with the state 0: what is not static
+	h := &ndMsg{family: unix.AF_BRIDGE, index: v.index, flags: unix.NTF_SELF}
+	return d.conn.set(unix.RTM_DELNEIGH, nlmBulk, h, attr(ndaStateMask, mask))
+}
+
+// removeFDB removes an entry from both tables. The kernel stops at the first
+// that does not have it.
+func (d *Driver) removeFDB(v *device, mac cluster.MAC) error {
+	remove := func(tables uint8) error {
+		return d.fdb(v, unix.RTM_DELNEIGH, 0, fdbState, tables, mac, netip.Addr{})
+	}
+	err := remove(fdbTables)
+	if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return errors.Join(ignore(remove(unix.NTF_MASTER), unix.ENOENT), ignore(remove(unix.NTF_SELF), unix.ENOENT))
 }
 
 // ndMsg is struct ndmsg.

@@ -22,7 +22,8 @@ func manyPeers(t testing.TB, n int) (*host, hostops.VPC) {
 }
 
 func peerNumber(i int) hostops.Peer {
-	return hostops.Peer{Node: fmt.Sprint("n", i), Underlay: netip.MustParseAddr(fmt.Sprintf("2001:db8:1::%x", i+1))}
+	return hostops.Peer{Node: fmt.Sprint("n", i), Underlay: netip.MustParseAddr(fmt.Sprintf("2001:db8:1::%x", i+1)),
+		VTEP: netip.AddrFrom4([4]byte{10, 100, byte(1 + i>>8), byte(i)})}
 }
 
 // with is the same VPC with one peer more.
@@ -56,16 +57,16 @@ func TestRequests(t *testing.T) {
 			if got := least(v, v); got != 0 {
 				t.Errorf("no change cost %d requests", got)
 			}
-			if got := least(v, more); got != 2 {
-				t.Errorf("one peer more cost %d requests, want one of nftables and one of the FDB", got)
+			if got := least(v, more); got != 4 {
+				t.Errorf("one peer more cost %d requests, want one each of nftables, flood list, FDB and neighbours", got)
 			}
-			if got := least(more, v); got != 2 {
-				t.Errorf("one peer less cost %d requests, want 2", got)
+			if got := least(more, v); got != 4 {
+				t.Errorf("one peer less cost %d requests, want 4", got)
 			}
 			w := with(v, peerNumber(n))
 			w.Tunnels[0].Peers = w.Tunnels[0].Peers[1:]
-			if got := least(v, w); got != 4 {
-				t.Errorf("one peer changed cost %d requests, want 4", got)
+			if got := least(v, w); got != 8 {
+				t.Errorf("one peer changed cost %d requests, want 8", got)
 			}
 		})
 	}
@@ -106,12 +107,19 @@ func BenchmarkReconcile(b *testing.B) {
 		})
 		ctx := b.Context()
 		allow := hostops.Allow{Target: hostops.Target{VPC: "blue", Object: "filter"}, VNI: 10000, Sources: []netip.Addr{peerNumber(n).Underlay}}
-		add := hostops.AddPeer{Target: hostops.Target{VPC: "blue", Object: "mv6-10000"}, Peer: peerNumber(n).Underlay}
+		tunnel, p := hostops.Target{VPC: "blue", Object: "mv6-10000"}, peerNumber(n)
+		add := hostops.AddPeer{Target: tunnel, Peer: p.Underlay}
+		fdb := hostops.SetFDB{Target: tunnel, MAC: hostops.VTEPMAC(p.VTEP), Peer: p.Underlay}
+		neighbour := hostops.SetNeighbour{Target: hostops.Target{VPC: "blue", Object: "vpc-blue"}, Address: p.VTEP, MAC: fdb.MAC}
 		b.Run(fmt.Sprintf("join only/%d", n), func(b *testing.B) {
 			for b.Loop() {
 				must(b, h.driver.Apply(ctx, allow))
 				must(b, h.driver.Apply(ctx, add))
+				must(b, h.driver.Apply(ctx, fdb))
+				must(b, h.driver.Apply(ctx, neighbour))
 				b.StopTimer()
+				must(b, h.driver.Apply(ctx, hostops.RemoveNeighbour{Target: neighbour.Target, Address: p.VTEP}))
+				must(b, h.driver.Apply(ctx, hostops.RemoveFDB{Target: tunnel, MAC: fdb.MAC}))
 				must(b, h.driver.Apply(ctx, hostops.RemovePeer(add)))
 				must(b, h.driver.Apply(ctx, hostops.Deny(allow)))
 				b.StartTimer()

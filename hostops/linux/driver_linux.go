@@ -181,6 +181,9 @@ func (d *Driver) Observe(ctx context.Context, full bool) (hostops.State, error) 
 		}
 		d.devices = ds
 		full = true
+		for _, sp := range d.spaces {
+			sp.neighboursRead = false
+		}
 	}
 	if err := d.watchPins(full); err != nil {
 		return hostops.State{}, err
@@ -217,7 +220,7 @@ func (d *Driver) state() hostops.State {
 			Kind: hostops.Kind(v.kind), Owner: owner, Alias: v.alias, MTU: v.mtu, Master: d.name(v.master), Up: v.up,
 			Quiet: v.noAddrGen && (v.kind != "bridge" || !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Learning: v.learning, Isolated: v.isolated,
-			Flood: maps.Clone(v.flood), Pinned: v.pinned,
+			Flood: v.flood.share(), FDB: v.fdb.share(), Pinned: v.pinned,
 		}
 	}
 	for _, v := range d.devices {
@@ -236,7 +239,7 @@ func (d *Driver) state() hostops.State {
 		if n.Port != nil {
 			p := *n.Port
 			p.Addresses = slices.Clone(p.Addresses)
-			p.Peer = d.name(sp.peer)
+			p.Peer, p.Neighbours = d.name(sp.peer), sp.neighbours.share()
 			n.Port = &p
 		}
 		s.Namespaces[name] = n

@@ -201,7 +201,7 @@ func mesh(hosts []*host, self int, vpc string, vni cluster.VNI, v6 bool) hostops
 		t.Local = hosts[self].v6
 	}
 	for i, h := range hosts {
-		p := hostops.Peer{Node: fmt.Sprint("n", i), Underlay: h.v4}
+		p := hostops.Peer{Node: fmt.Sprint("n", i), Underlay: h.v4, VTEP: vtep(i).Addr()}
 		if v6 {
 			p.Underlay = h.v6
 		}

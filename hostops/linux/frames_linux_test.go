@@ -388,16 +388,26 @@ func TestTenantAsVTEP(t *testing.T) {
 	if got := until("end"); len(got) > 0 {
 		t.Errorf("another host received %v", got)
 	}
-	// Host 0 may have learned host 1's MAC at the tenant; its VTEP's own frames mend that.
 	probe("while a tenant forges")
 
 	op := hostops.Unshield{Target: hostops.Target{VPC: "blue", Object: "filter"}, VNI: 10000}
 	must(t, hosts[0].driver.Apply(t.Context(), op))
 	forge()
-	want := kinds([]string{"0800 from " + evil.mac.String(), "0806 from " + evil.mac.String(), "as own VTEP", "as other VTEP"})
+	// Another host's VTEP is where we were told it is, whoever speaks with its
+	// MAC: the receiver drops what comes from elsewhere.
+	want := kinds([]string{"0800 from " + evil.mac.String(), "0806 from " + evil.mac.String(), "as own VTEP"})
 	if diff := cmp.Diff(want, until("end again")); diff != "" {
 		t.Errorf("without shield (-want +got):\n%s", diff)
 	}
+	s, err := hosts[0].driver.Observe(t.Context(), true)
+	must(t, err)
+	if at := s.Devices["mv4-10000"].FDB[other]; at != hosts[1].v4 {
+		t.Errorf("frames for the other VTEP go to %s, want %s", at, hosts[1].v4)
+	}
+	if got := s.Namespaces["vpc-blue"].Port.Neighbours[vtep(1).Addr()]; got != other {
+		t.Errorf("the other VTEP's MAC is %s, want %s", got, other)
+	}
+	probe("without shield")
 }
 
 // TestTenantsOwnVXLAN: the filter judges what comes from the underlay, also where
@@ -414,6 +424,56 @@ func TestTenantsOwnVXLAN(t *testing.T) {
 	got := kinds(y.until("end", func() { x.send(message(x.mac, "end")) }))
 	if diff := cmp.Diff([]string{"0800 from " + x.mac.String()}, got); diff != "" {
 		t.Errorf("received (-want +got):\n%s", diff)
+	}
+}
+
+// TestProbeIsOneFrame: a probe, and its answer, goes to the peer it is for and to
+// nobody else, also if the peer is off or has never been there; for an address
+// that is no peer's nothing is sent.
+func TestProbeIsOneFrame(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "ipv4", true: "ipv6"}[v6], func(t *testing.T) {
+			hosts := newUnderlay(t, 3, 1500)
+			dead := hostops.Peer{Node: "dead", Underlay: netip.MustParseAddr("192.0.2.99"), VTEP: vtep(98).Addr()}
+			device := "mv4-10000"
+			if v6 {
+				dead.Underlay, device = netip.MustParseAddr("2001:db8::99"), "mv6-10000"
+			}
+			for i, h := range hosts {
+				v := mesh(hosts, i, "blue", 10000, v6)
+				v.Tunnels[0].Peers = append(v.Tunnels[0].Peers, dead)
+				h.reconcile(false, v)
+			}
+			count := func(h *host) *netlink.LinkStatistics {
+				l, err := h.nl.LinkByName(device)
+				must(t, err)
+				return l.Attrs().Statistics
+			}
+			const n = 20
+			before, aside := count(hosts[0]).TxPackets, count(hosts[2])
+			for range n {
+				for _, to := range []netip.Addr{dead.VTEP, vtep(77).Addr()} {
+					must(t, hosts[0].driver.Send(hostops.Echo{VPC: "blue", To: to}, func(time.Duration) {}))
+				}
+			}
+			// Frames are handled in order: what the silent cause has happened
+			// once a peer has answered.
+			sent := uint64(n)
+			for answered := 0; answered < n; sent++ {
+				err := hosts[0].ping("blue", vtep(1).Addr(), 0)
+				if err == nil {
+					answered++
+				} else if sent > 10*n || !errors.Is(err, hostops.ErrNoAnswer) {
+					t.Fatal(err)
+				}
+			}
+			if got := count(hosts[0]).TxPackets - before; got != sent {
+				t.Errorf("%d probes made %d frames", sent, got)
+			}
+			if got := count(hosts[2]); got.RxPackets != aside.RxPackets || got.TxPackets != aside.TxPackets {
+				t.Errorf("a host that was not asked received %d frames and sent %d", got.RxPackets-aside.RxPackets, got.TxPackets-aside.TxPackets)
+			}
+		})
 	}
 }
 
@@ -480,5 +540,11 @@ func TestMACFlood(t *testing.T) {
 	for i, h := range hosts {
 		must(t, h.reach("red", vtep(1-i).Addr(), 1430))
 		must(t, h.reach("blue", vtep(1-i).Addr(), 1430))
+	}
+	// A full table has room for a peer.
+	v := mesh(hosts, 1, "blue", 10000, false)
+	v.Tunnels[0].Peers = append(v.Tunnels[0].Peers, hostops.Peer{Node: "new", Underlay: stranger(1), VTEP: stranger(1)})
+	if r := hosts[1].reconcile(false, v, mesh(hosts, 1, "red", 10001, true)); !r.Ready["blue"] {
+		t.Errorf("a peer after the flood: %+v", r)
 	}
 }

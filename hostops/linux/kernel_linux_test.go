@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -13,6 +14,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/hostops/hosttest"
 )
@@ -162,6 +164,52 @@ func (k kernel) inside(namespace string) *netlink.Handle {
 	h, err := netlink.NewHandleAt(ns)
 	must(k.t, err)
 	return h
+}
+
+func (k kernel) entry(tunnel string, mac cluster.MAC, flags int) *netlink.Neigh {
+	k.t.Helper()
+	return &netlink.Neigh{
+		LinkIndex: k.link(tunnel).Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP | netlink.NUD_REACHABLE,
+		Flags: flags, HardwareAddr: mac[:],
+	}
+}
+
+func (k kernel) SetFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
+	e := k.entry(tunnel, mac, netlink.NTF_SELF|netlink.NTF_MASTER|ntfSticky)
+	e.IP = peer.AsSlice()
+	return k.nl.NeighSet(e)
+}
+
+func (k kernel) RemoveFDB(tunnel string, mac cluster.MAC, bridge bool) error {
+	if bridge {
+		return k.nl.NeighDel(k.entry(tunnel, mac, netlink.NTF_MASTER))
+	}
+	e := k.entry(tunnel, mac, netlink.NTF_SELF)
+	if strings.HasPrefix(tunnel, "mv6") {
+		e.IP = net.IPv6unspecified // the library sends one in any case
+	}
+	return k.nl.NeighDel(e)
+}
+
+func (k kernel) neighbour(namespace string, a netip.Addr, do func(*netlink.Handle, *netlink.Neigh) error) error {
+	h := k.inside(namespace)
+	defer h.Close()
+	l, err := h.LinkByName(inner)
+	if err != nil {
+		return err
+	}
+	return do(h, &netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: a.AsSlice()})
+}
+
+func (k kernel) SetNeighbour(namespace string, a netip.Addr, mac cluster.MAC) error {
+	return k.neighbour(namespace, a, func(h *netlink.Handle, n *netlink.Neigh) error {
+		n.HardwareAddr = mac[:]
+		return h.NeighSet(n)
+	})
+}
+
+func (k kernel) RemoveNeighbour(namespace string, a netip.Addr) error {
+	return k.neighbour(namespace, a, (*netlink.Handle).NeighDel)
 }
 
 func (k kernel) RemoveAddress(namespace string, p netip.Prefix) error {

@@ -21,6 +21,8 @@ const (
 	skipStats            = 8    // RTEXT_FILTER_SKIP_STATS
 	ntfSticky            = 0x40 // NTF_STICKY
 	nlaTypeMask          = 0x3fff
+	nlmBulk              = 0x200 // NLM_F_BULK
+	ndaStateMask         = 16    // NDA_NDM_STATE_MASK
 )
 
 // link is what the driver tracks of a device; it is compared with ==.
@@ -49,8 +51,47 @@ type link struct {
 type device struct {
 	link
 	addrs  []netip.Prefix
-	flood  hostops.AddrSet
 	pinned cluster.MAC
+
+	// Of a tunnel of ours, without what is learned: the flood list, its own
+	// table, what the bridge was told of its port, and these two in one (see
+	// hostops.Device.FDB).
+	tunnel bool
+	flood  shared[netip.Addr, struct{}]
+	self   map[cluster.MAC]netip.Addr
+	held   map[cluster.MAC]struct{}
+	fdb    shared[cluster.MAC, netip.Addr]
+}
+
+func newDevice(l link) *device {
+	d := &device{link: l}
+	if _, ours := l.ours(); ours && l.kind == "vxlan" {
+		d.tunnel, d.self, d.held = true, map[cluster.MAC]netip.Addr{}, map[cluster.MAC]struct{}{}
+	}
+	return d
+}
+
+// merge brings the entry of fdb in line with self and held, and reports whether
+// that made a difference.
+func (d *device) merge(mac cluster.MAC) bool {
+	dst, self := d.self[mac]
+	_, held := d.held[mac]
+	switch {
+	case self && held:
+		return d.fdb.set(mac, dst)
+	case self || held:
+		return d.fdb.set(mac, netip.Addr{})
+	}
+	return d.fdb.remove(mac)
+}
+
+// unbridged forgets what the bridge was told of the port: it left it.
+func (d *device) unbridged() {
+	d.pinned = cluster.MAC{}
+	for mac := range d.held {
+		delete(d.held, mac)
+		d.merge(mac)
+	}
 }
 
 // attrs calls f for each attribute of b.
@@ -229,17 +270,13 @@ func (ds devices) linkEvent(there bool, b []byte) (changed, lost bool) {
 		return false, false
 	}
 	if old == nil {
-		d := &device{link: l}
-		if _, ours := l.ours(); ours && l.kind == "vxlan" {
-			d.flood = hostops.AddrSet{}
-		}
-		ds[index] = d
+		ds[index] = newDevice(l)
 		return true, false
 	}
 	_, was := old.ours()
 	_, is := l.ours()
 	if l.master == 0 || l.master != old.master {
-		old.pinned = cluster.MAC{}
+		old.unbridged()
 	}
 	old.link = l
 	return true, was != is
@@ -251,7 +288,7 @@ func (d *device) portEvent(there bool, b []byte) bool {
 	l := d.link
 	if !there {
 		l.master, l.isolated = 0, false
-		d.pinned = cluster.MAC{}
+		d.unbridged()
 	} else {
 		attrs(b, func(kind int, data []byte) {
 			switch kind {
@@ -313,17 +350,20 @@ func (ds devices) neighEvent(there bool, b []byte) bool {
 		return false
 	}
 	switch {
-	case d.flood != nil && e.self && e.mac == cluster.MAC{}:
-		_, known := d.flood[e.dst]
-		if known == there {
-			return false
-		}
+	case d.tunnel && e.self && e.mac == cluster.MAC{}:
 		if there {
-			d.flood[e.dst] = struct{}{}
-		} else {
-			delete(d.flood, e.dst)
+			return d.flood.set(e.dst, struct{}{})
 		}
-		return true
+		return d.flood.remove(e.dst)
+	case d.tunnel && e.self:
+		if there && e.static {
+			d.self[e.mac] = e.dst
+		} else {
+			delete(d.self, e.mac)
+		}
+		return d.merge(e.mac)
+	case d.tunnel:
+		return ds.heldEvent(d, e.mac, there && e.static && e.sticky)
 	case d.kind == "veth" && e.sticky && there:
 		changed := d.pinned != e.mac
 		d.pinned = e.mac
@@ -336,10 +376,27 @@ func (ds devices) neighEvent(there bool, b []byte) bool {
 	return false
 }
 
+// heldEvent applies a message about an entry of the bridge for a tunnel's port.
+// The bridge has one entry of a MAC, for whichever of its ports.
+func (ds devices) heldEvent(d *device, mac cluster.MAC, holds bool) bool {
+	if !holds {
+		delete(d.held, mac)
+		return d.merge(mac)
+	}
+	for _, other := range ds {
+		if _, was := other.held[mac]; was && other != d && other.master == d.master {
+			delete(other.held, mac)
+			other.merge(mac)
+		}
+	}
+	d.held[mac] = struct{}{}
+	return d.merge(mac)
+}
+
 type fdbEntry struct {
-	mac          cluster.MAC
-	dst          netip.Addr
-	self, sticky bool
+	mac                  cluster.MAC
+	dst                  netip.Addr
+	self, static, sticky bool
 }
 
 func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
@@ -347,6 +404,7 @@ func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
 		return 0, e, false
 	}
 	e.self = b[10]&unix.NTF_SELF != 0
+	e.static = binary.NativeEndian.Uint16(b[8:])&unix.NUD_NOARP != 0
 	e.sticky = b[10]&ntfSticky != 0
 	attrs(b[unix.SizeofNdMsg:], func(kind int, data []byte) {
 		switch kind {
@@ -370,7 +428,7 @@ func read(c *conn) (devices, error) {
 	}
 	for _, m := range msgs {
 		if l, ok := parseLink(m); ok {
-			ds[l.index] = &device{link: l}
+			ds[l.index] = newDevice(l)
 		}
 	}
 	msgs, err = c.list(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
@@ -383,9 +441,6 @@ func read(c *conn) (devices, error) {
 	for _, d := range ds {
 		if _, ours := d.ours(); !ours || (d.kind != "vxlan" && d.kind != "veth") {
 			continue
-		}
-		if d.kind == "vxlan" {
-			d.flood = hostops.AddrSet{}
 		}
 		h := nl.NewIfInfomsg(unix.AF_BRIDGE)
 		h.Index = d.index

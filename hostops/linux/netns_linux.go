@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -26,9 +28,13 @@ type space struct {
 	conn   *conn
 	events *source
 	nft    *source
-	state  hostops.Namespace // Port.Peer is not set
+	state  hostops.Namespace // Port.Peer and Port.Neighbours are not set
 	index  int32             // of the port
 	peer   int32             // the port's peer in the host's namespace
+	// neighbours are those that the port was told for good; they are to be read
+	// unless neighboursRead.
+	neighbours     shared[netip.Addr, cluster.MAC]
+	neighboursRead bool
 }
 
 func (s *space) close() {
@@ -86,7 +92,7 @@ func (d *Driver) track(name string) (there, changed bool, err error) {
 			if d.spaces[name] != sp {
 				return
 			}
-			if changed, err := d.reread(name); changed || err != nil {
+			if changed, err := d.follow(name, src == sp.nft); changed || err != nil {
 				d.signal()
 			}
 		})
@@ -95,17 +101,89 @@ func (d *Driver) track(name string) (there, changed bool, err error) {
 	return true, true, err
 }
 
-// reread reads a tracked namespace: it is small, and changes seldom.
+// follow applies a tracked namespace's events. Those about neighbours, of which
+// there are many, it applies one by one; for any other it reads all else again.
+func (d *Driver) follow(name string, again bool) (changed bool, err error) {
+	sp := d.spaces[name]
+	changed, other := sp.drain()
+	if !again && !other {
+		return changed, nil
+	}
+	diff, err := d.reread(name)
+	return changed || diff, err
+}
+
+// drain applies the waiting events about neighbours and reports whether they
+// made a difference, and whether others came.
+func (sp *space) drain() (changed, other bool) {
+	lost := sp.events.drain(func(h *unix.NlMsghdr, b []byte) {
+		if h.Type == unix.RTM_NEWNEIGH || h.Type == unix.RTM_DELNEIGH {
+			changed = sp.neighbourEvent(h.Type == unix.RTM_NEWNEIGH, b) || changed
+		} else {
+			other = true
+		}
+	})
+	if lost {
+		sp.neighboursRead, other = false, true
+	}
+	return changed, other
+}
+
+// neighbourEvent applies one message about the port's neighbours.
+func (sp *space) neighbourEvent(there bool, b []byte) (changed bool) {
+	a, mac, ok := parseNeighbour(b, sp.index)
+	switch {
+	case !a.IsValid():
+		return false
+	case there && ok:
+		return sp.neighbours.set(a, mac)
+	}
+	return sp.neighbours.remove(a)
+}
+
+// parseNeighbour reads a neighbour of the device with this index; a is not
+// valid if it is something else. ok: it was told for good, and not learned.
+func parseNeighbour(b []byte, index int32) (a netip.Addr, mac cluster.MAC, ok bool) {
+	if len(b) < unix.SizeofNdMsg || (b[0] != unix.AF_INET && b[0] != unix.AF_INET6) || int32(native32(b[4:])) != index || b[10]&unix.NTF_PROXY != 0 {
+		return a, mac, false
+	}
+	attrs(b[unix.SizeofNdMsg:], func(kind int, data []byte) {
+		switch kind {
+		case unix.NDA_DST:
+			a = addr(data)
+		case unix.NDA_LLADDR:
+			if len(data) == len(mac) {
+				mac = cluster.MAC(data)
+			}
+		}
+	})
+	return a, mac, binary.NativeEndian.Uint16(b[8:])&unix.NUD_PERMANENT != 0
+}
+
+// readNeighbours reads all neighbours of the port.
+func (sp *space) readNeighbours() error {
+	msgs, err := sp.conn.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, &ndMsg{index: sp.index})
+	if err != nil {
+		return wrap("list neighbours", err)
+	}
+	sp.neighbours, sp.neighboursRead = shared[netip.Addr, cluster.MAC]{}, true
+	for _, m := range msgs {
+		sp.neighbourEvent(true, m)
+	}
+	return nil
+}
+
+// reread reads a tracked namespace but for its neighbours: it is small, and
+// changes seldom.
 func (d *Driver) reread(name string) (changed bool, err error) {
 	sp := d.spaces[name]
-	discard := func(*unix.NlMsghdr, []byte) {}
-	sp.events.drain(discard)
-	sp.nft.drain(discard)
+	changed, _ = sp.drain()
+	sp.nft.drain(func(*unix.NlMsghdr, []byte) {})
 	ds, err := read(sp.conn)
 	if err != nil {
 		return false, fmt.Errorf("read namespace %s: %w", name, err)
 	}
-	old, oldPeer := sp.state, sp.peer
+	old, oldPeer, oldIndex := sp.state, sp.peer, sp.index
 	sp.state, sp.index, sp.peer = hostops.Namespace{}, 0, 0
 	lo := ds.byName("lo")
 	if lo == nil {
@@ -129,7 +207,13 @@ func (d *Driver) reread(name string) (changed bool, err error) {
 		sp.index, sp.peer = v.index, v.peer
 		sp.state.Port = &hostops.NamespacePort{MAC: v.mac, MTU: v.mtu, Up: v.up, Addresses: v.addrs}
 	}
-	return oldPeer != sp.peer || !sameNamespace(old, sp.state), nil
+	if sp.index != oldIndex || !sp.neighboursRead {
+		if err := sp.readNeighbours(); err != nil {
+			return true, fmt.Errorf("read namespace %s: %w", name, err)
+		}
+		changed = true
+	}
+	return changed || oldPeer != sp.peer || !sameNamespace(old, sp.state), nil
 }
 
 func sameNamespace(a, b hostops.Namespace) bool {
@@ -319,18 +403,15 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 	return err
 }
 
-// askSoon shortens neighbour discovery on the inner end: the first question for
-// a peer may come before the peer is ready, and the next should not wait for a
-// second. It goes on asking for two seconds, as before. Devices take these from
-// the first namespace's defaults, not from their own's, so they are set here.
-func askSoon() error {
+// askNobody ends neighbour discovery on the inner end: it is told its peers'
+// MACs, and a question for any other address would be a broadcast to all of
+// them. Devices take this from the first namespace's defaults, not from their
+// own's, so it is set here.
+func askNobody() error {
 	for _, family := range []string{"ipv4", "ipv6"} {
-		dir := filepath.Join("/proc/sys/net", family, "neigh", inner)
-		for name, value := range map[string]string{"retrans_time_ms": "100", "mcast_solicit": "20"} {
-			err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0)
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+		path := filepath.Join("/proc/sys/net", family, "neigh", inner, "mcast_solicit")
+		if err := os.WriteFile(path, []byte("0"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 	}
 	return nil
@@ -342,7 +423,7 @@ func (d *Driver) setPort(op hostops.SetPort) error {
 	if sp == nil || sp.index == 0 {
 		return os.ErrNotExist
 	}
-	if err := within(int(sp.file.Fd()), askSoon); err != nil {
+	if err := within(int(sp.file.Fd()), askNobody); err != nil {
 		return wrap("set "+inner, err)
 	}
 	m := linkMsg(sp.index)
@@ -379,6 +460,30 @@ func (d *Driver) address(namespace string, p netip.Prefix, add bool) error {
 		return err
 	}
 	_, err = d.reread(namespace)
+	return err
+}
+
+// neighbour tells the inner end an address's MAC for good, or takes it back.
+func (d *Driver) neighbour(namespace string, a netip.Addr, mac cluster.MAC, add bool) error {
+	sp := d.spaces[namespace]
+	if sp == nil || sp.index == 0 {
+		return ignoreGone(add)
+	}
+	h := &ndMsg{family: unix.AF_INET6, index: sp.index, state: unix.NUD_PERMANENT}
+	if a.Is4() {
+		h.family = unix.AF_INET
+	}
+	dst := attr(unix.NDA_DST, a.AsSlice())
+	var err error
+	if add {
+		err = sp.conn.set(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h, dst, attr(unix.NDA_LLADDR, mac[:]))
+	} else {
+		err = ignore(sp.conn.set(unix.RTM_DELNEIGH, 0, h, dst), unix.ENOENT, unix.ENODEV)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = d.follow(namespace, false)
 	return err
 }
 
