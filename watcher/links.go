@@ -28,9 +28,10 @@ const (
 	probeLosses   = 3                      // in a row: the link is down
 	fullSizeEvery = time.Hour
 	probeBudget   = 200 // probes in any probeTimeout, and so at most in flight
-	// probeTick is how much later than wished a probe may be: what falls due
-	// within it is sent together.
-	probeTick = 25 * time.Millisecond
+	// How much later than wished a probe may be: what falls due within it is
+	// sent together, and the agent wakes less often.
+	probeTick    = 100 * time.Millisecond
+	probeTickNew = 25 * time.Millisecond // while links are new
 )
 
 // linkID names a link of this host.
@@ -204,6 +205,9 @@ func (ls *links) again(now time.Time) (at time.Time) {
 	}
 	if at.IsZero() {
 		return at
+	}
+	if ls.fresh > 0 {
+		return later(at, now.Add(probeTickNew))
 	}
 	return later(at, now.Add(probeTick))
 }
