@@ -17,7 +17,6 @@ type follower struct {
 	view  *store.View
 	feeds []*follow // by prefix
 	wake  func()    // the view may have changed
-	late  time.Duration
 	ended bool
 }
 

@@ -23,7 +23,6 @@ type node struct {
 	name  string
 	id    string
 	host  *fake.Host
-	addrs int           // underlay addresses that it has had
 	skew  time.Duration // of its clock; a process that runs does not see it jump
 	link  link
 	disk  []byte // the cache file
