@@ -14,9 +14,8 @@ import (
 )
 
 // Times of the link probes. Each link is probed every probePeriod, whatever its
-// state; sooner only while it is new, after a loss, and while it has not been
-// down for long. The host as a whole never sends more than probeBudget in any
-// second.
+// state; sooner only while it is new, after a loss, and while few are down. The
+// host as a whole never sends more than probeBudget in any second.
 const (
 	probePeriod   = 10 * time.Second
 	probeFirst    = 25 * time.Millisecond  // after the first probe of a new link, doubling
@@ -24,7 +23,7 @@ const (
 	probeNewFor   = 3 * time.Second        // a link that has never answered is new
 	probeTimeout  = time.Second            // no answer until then is a loss
 	probeRetry    = 500 * time.Millisecond // after a loss
-	probeDown     = time.Second            // after a link went down, doubling
+	probeDown     = 2 * time.Second        // of a link that is down; many share half the budget
 	probeLosses   = 3                      // in a row: the link is down
 	fullSizeEvery = time.Hour
 	probeBudget   = 200 // probes in any probeTimeout, and so at most in flight
@@ -71,7 +70,7 @@ type Probe struct {
 type links struct {
 	all   map[linkID]*link
 	queue linkQueue
-	fresh int // links that are unknown
+	count map[cluster.LinkState]int // of all
 	rand  *rand.Rand
 
 	// sent is the newest probe, over the newest before which none is in flight.
@@ -90,7 +89,7 @@ type flight struct {
 }
 
 func newLinks(r *rand.Rand) *links {
-	return &links{all: map[linkID]*link{}, rand: r}
+	return &links{all: map[linkID]*link{}, count: map[cluster.LinkState]int{}, rand: r}
 }
 
 // target is a link that should be probed.
@@ -106,9 +105,7 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 		if t, ok := targets[id]; !ok || t.to != l.to {
 			heap.Remove(&ls.queue, l.index)
 			delete(ls.all, id)
-			if l.state == cluster.LinkUnknown {
-				ls.fresh--
-			}
+			ls.count[l.state]--
 		}
 	}
 	var fresh []*link
@@ -118,7 +115,7 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 			l = &link{id: id, to: t.to, state: cluster.LinkUnknown, since: now, next: now}
 			ls.all[id] = l
 			fresh = append(fresh, l)
-			ls.fresh++
+			ls.count[l.state]++
 		}
 		if l.mtu != t.mtu {
 			l.mtu, l.fullAt = t.mtu, time.Time{}
@@ -206,7 +203,7 @@ func (ls *links) again(now time.Time) (at time.Time) {
 	if at.IsZero() {
 		return at
 	}
-	if ls.fresh > 0 {
+	if ls.count[cluster.LinkUnknown] > 0 {
 		return later(at, now.Add(probeTickNew))
 	}
 	return later(at, now.Add(probeTick))
@@ -225,9 +222,9 @@ func (ls *links) schedule(l *link, now time.Time) {
 	case cluster.LinkUp:
 		l.next = now.Add(ls.jitter(ls.period()))
 	case cluster.LinkDown:
-		l.next = now.Add(ls.jitter(min(probeDown<<min(l.tries, 10), ls.period())))
+		l.next = now.Add(ls.jitter(min(max(probeDown, 2*ls.round(ls.count[cluster.LinkDown])), ls.period())))
 	default: // all that are new take turns
-		l.next = now.Add(max(min(probeFirst<<min(l.tries, 10), probeNew), ls.round(ls.fresh)))
+		l.next = now.Add(max(min(probeFirst<<min(l.tries, 10), probeNew), ls.round(ls.count[cluster.LinkUnknown])))
 	}
 	l.tries++
 	heap.Fix(&ls.queue, l.index)
@@ -275,9 +272,8 @@ func (ls *links) become(l *link, s cluster.LinkState) {
 	if l.state == s {
 		return
 	}
-	if l.state == cluster.LinkUnknown {
-		ls.fresh--
-	}
+	ls.count[l.state]--
+	ls.count[s]++
 	l.state, l.tries = s, 0
 }
 

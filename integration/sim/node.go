@@ -19,13 +19,13 @@ import (
 
 // node is a host with its agent, and what the agent's loop owns in the product.
 type node struct {
-	w     *World
-	name  string
-	id    string
-	host  *fake.Host
-	skew  time.Duration // of its clock; a process that runs does not see it jump
-	link  link
-	disk  []byte // the cache file
+	w    *World
+	name string
+	id   string
+	host *fake.Host
+	skew time.Duration // of its clock; a process that runs does not see it jump
+	link link
+	disk []byte // the cache file
 
 	// Of the agent that runs; nil agent: none does.
 	agent   *watcher.Agent
