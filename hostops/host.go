@@ -143,7 +143,7 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		case AddPeer, RemovePeer, SetFDB, RemoveFDB, AddAddress, RemoveAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
 		case CreateFilter: // no tunnel without it
 			noFilter = true
-		case CreateBridge, Allow, Guard:
+		case CreateBridge, Seal, Allow, Guard:
 			vpcs[on.VPC] = true
 		default:
 			objects[on] = true

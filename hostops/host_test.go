@@ -54,6 +54,10 @@ func TestFailureStaysWithItsObject(t *testing.T) {
 			refuse: []string{"add peer 203.0.113.10 to mv4-10000"},
 			ready:  []string{"netb"}, still: []string{"mv4-10000", "mv6-10000"},
 		},
+		"seal": {
+			refuse: []string{"seal bridge neta"}, never: []string{"bring up neta", "add port mn-10000", "create tunnel mv4-10000"},
+			ready: []string{"netb"},
+		},
 		"bridge": {
 			refuse: []string{"create bridge neta"}, never: []string{"create tunnel mv4-10000"},
 			ready: []string{"netb"},

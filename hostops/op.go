@@ -203,6 +203,10 @@ type (
 		VNI     cluster.VNI
 		Network netip.Prefix
 	}
+	// Seal keeps all frames of a bridge, which is the Object, from its host.
+	Seal struct{ Target }
+	// Unseal takes Seal back.
+	Unseal struct{ Target }
 	// Unshield takes Shield back.
 	Unshield struct {
 		Target
@@ -212,7 +216,7 @@ type (
 
 func (o CreateBridge) String() string { return "create bridge " + o.Object }
 func (o SetBridge) String() string {
-	return fmt.Sprintf("set bridge %s: no own addresses, no snooping, at most %d learned MACs", o.Object, MaxLearnedBridge)
+	return fmt.Sprintf("set bridge %s: no own addresses, no answers, no snooping, at most %d learned MACs", o.Object, MaxLearnedBridge)
 }
 func (o SetQuiet) String() string { return "set device " + o.Object + ": no own addresses" }
 func (o CreateTunnel) String() string {
@@ -278,6 +282,10 @@ func (o Unguard) String() string { return fmt.Sprintf("stop guarding VNI %d", o.
 func (o Shield) String() string {
 	return fmt.Sprintf("shield VTEP addresses %s of VNI %d from local ports", o.Network, o.VNI)
 }
+func (o Seal) String() string {
+	return "seal bridge " + o.Object + ": nothing gets from it to the host"
+}
+func (o Unseal) String() string   { return "unseal bridge " + o.Object }
 func (o Unshield) String() string { return fmt.Sprintf("stop shielding VNI %d", o.VNI) }
 
 // addrs names up to eight addresses and counts the others.

@@ -17,7 +17,8 @@ import (
 //
 // The order holds promises: all that adds comes before all that removes; a
 // source is allowed before it is a peer and denied after; a tunnel is guarded
-// before it exists and isolated before it is up.
+// before it exists and isolated before it is up; a bridge is sealed before it is
+// up, and before it has ports.
 //
 // What is ours and of no desired VPC is removed, or left as desired.Hold says.
 // A VPC with a problem keeps what it has: only what the problem blocks is left
@@ -103,7 +104,7 @@ func (p *planner) filter(vpcs []VPC) {
 		p.problem("", "nftables table inet %s is not meshvpc's: rename or remove it", FilterName)
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
-		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields}
+		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals}
 	}
 }
 
@@ -129,6 +130,9 @@ func (p *planner) bridge(v VPC) bool {
 	if !there {
 		p.add(CreateBridge{on, v.VNI})
 		d = Device{Kind: KindBridge, Owner: v.VNI}
+	}
+	if _, sealed := p.actual.Filter.Seals[v.Name]; !sealed || !there {
+		p.add(Seal{on})
 	}
 	if d.Owner != v.VNI {
 		p.add(SetOwner{on, v.VNI})
@@ -543,6 +547,11 @@ func (p *planner) rest() {
 	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
 		if !p.vnis[v] && !p.held(v) {
 			p.remove(Unshield{Target{"", "filter"}, v})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Seals)) {
+		if d, there := p.actual.Devices[name]; !p.names[name] && !(there && p.held(d.Owner)) {
+			p.remove(Unseal{Target{"", name}})
 		}
 	}
 }

@@ -151,7 +151,7 @@ func golden(t *testing.T, path, got string) {
 
 // TestPlanConverges: from whatever a host carries one plan leads to what is
 // desired, the next is empty, nothing foreign is touched, no tunnel is ever up
-// without isolation, and a tunnel is never there unguarded.
+// without isolation, a tunnel is never there unguarded, and no bridge is in use unsealed.
 func TestPlanConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := fake.NewNetwork().NewHost(hosttest.Underlays()...)
@@ -179,6 +179,15 @@ func TestPlanConverges(t *testing.T) {
 				if _, guarded := h.State().Filter.VNIs[c.VNI]; !guarded {
 					t.Fatalf("%s: it is not guarded yet", op)
 				}
+			}
+			bridge := op.On().Object
+			if m, ok := op.(hostops.SetMaster); ok {
+				bridge = m.Bridge
+			}
+			_, up := op.(hostops.SetUp)
+			_, sealed := h.State().Filter.Seals[bridge]
+			if h.State().Devices[bridge].Kind == hostops.KindBridge && (up || bridge != op.On().Object) && !sealed {
+				t.Fatalf("%s: the bridge is not sealed yet", op)
 			}
 		}
 		after, problems := plan(t, d, want)
@@ -286,6 +295,8 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.Unguard{VNI: vni},
 		hostops.Shield{VNI: vni, Network: address.Masked()},
 		hostops.Unshield{VNI: vni},
+		hostops.Seal{Target: on(vpc)},
+		hostops.Unseal{Target: on(vpc)},
 	}
 	n := rapid.IntRange(0, len(ops)+7).Draw(t, "what")
 	var err error
@@ -333,6 +344,7 @@ delete namespace vpc-netb
 stop guarding VNI 10001
 stop allowing VNI 10001 from 203.0.113.10, 203.0.113.11, 2001:db8:2::10, 2001:db8:2::11
 stop shielding VNI 10001
+unseal bridge netb
 `},
 		"remove all": {hostops.Desired{Hold: true, Remove: []cluster.VNI{10000, 10001, 10002}}, `delete devices of VNI 10000
 delete devices of VNI 10001

@@ -113,8 +113,9 @@ type Device struct {
 	Master string // the bridge it is a port of
 	Up     bool
 
-	// Quiet: the kernel makes up no addresses. On a bridge also: no snooping
-	// of multicast, at most MaxLearnedBridge learned MACs (where the kernel can).
+	// Quiet: the kernel makes up no addresses. On a bridge also: it answers no
+	// ARP and lets no IPv4 in, even without a seal; no snooping of multicast,
+	// reserved multicast is forwarded as any other, at most MaxLearnedBridge learned MACs (where the kernel can).
 	Quiet bool
 	// Ports are the bridge's ports that are not ours.
 	Ports []string
@@ -223,6 +224,9 @@ type Filter struct {
 	Sources map[cluster.VNI]AddrSet
 	// Shields keep a VPC's tenants from speaking as a VTEP of its peer network.
 	Shields map[cluster.VNI]netip.Prefix
+	// Seals keep all frames of a bridge of that name from its host. A bridge
+	// that is made anew needs a new one.
+	Seals map[string]struct{}
 	// NoShields: this kernel cannot filter between a bridge's ports.
 	NoShields bool
 }
@@ -268,6 +272,7 @@ func (s State) Clone() State {
 	c.Filter.VNIs = maps.Clone(s.Filter.VNIs)
 	c.Filter.Sources = CloneSources(s.Filter.Sources)
 	c.Filter.Shields = maps.Clone(s.Filter.Shields)
+	c.Filter.Seals = maps.Clone(s.Filter.Seals)
 	return c
 }
 

@@ -106,6 +106,7 @@ func (h *Host) deleteDevice(name string) {
 	delete(h.explicit, name)
 	switch d.Kind {
 	case hostops.KindBridge:
+		delete(h.state.Filter.Seals, name)
 		for port, p := range h.state.Devices {
 			if p.Master == name {
 				master(&p, "")
@@ -407,7 +408,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	f := &h.state.Filter
 	switch op := op.(type) {
 	case hostops.CreateFilter:
-		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields,
+		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals,
 			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
 	case hostops.DeleteFilter:
@@ -419,6 +420,19 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		}
 		f.Exists = true
 		f.Shields[op.VNI] = op.Network
+		return nil
+	case hostops.Seal:
+		if _, ok := h.state.Devices[op.Object]; !ok {
+			return syscall.ENODEV
+		}
+		if f.Seals == nil {
+			f.Seals = map[string]struct{}{}
+		}
+		f.Exists = true
+		f.Seals[op.Object] = struct{}{}
+		return nil
+	case hostops.Unseal:
+		delete(f.Seals, op.Object)
 		return nil
 	case hostops.Unshield:
 		delete(f.Shields, op.VNI)

@@ -126,6 +126,15 @@ func (h *Host) HasFilter() bool {
 	return locked(h, func() bool { return h.state.Filter.Exists || h.state.Filter.Foreign })
 }
 
+// Hears reports whether a frame for the host that comes in by a port of the
+// bridge gets there.
+func (h *Host) Hears(bridge string) bool {
+	return locked(h, func() bool {
+		_, sealed := h.state.Filter.Seals[bridge]
+		return h.state.Devices[bridge].Up && !sealed
+	})
+}
+
 // DeleteDevice deletes any device.
 func (h *Host) DeleteDevice(name string) error {
 	return h.tamper(func() error {

@@ -34,6 +34,9 @@ type Kernel interface {
 	Namespaces() []string
 	// HasFilter reports whether the table hostops.FilterName is there.
 	HasFilter() bool
+	// Hears reports whether a frame for the host that comes in by a port of
+	// the bridge gets there.
+	Hears(bridge string) bool
 
 	DeleteDevice(name string) error
 	SetMTU(name string, mtu int) error
@@ -115,6 +118,7 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"peers change", peersChange},
 		{"underlay moves", underlayMoves},
 		{"tampering is repaired", tampering},
+		{"tenants do not reach the host", sealed},
 		{"clashes", clashes},
 		{"overlapping VPCs", overlapping},
 		{"teardown leaves nothing", teardown},

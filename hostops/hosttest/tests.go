@@ -196,6 +196,37 @@ func tampering(t *testing.T, b *bench) {
 
 func vtepMAC(i int, v6 bool) cluster.MAC { return hostops.VTEPMAC(MakePeer(i, v6).VTEP) }
 
+func sealed(t *testing.T, b *bench) {
+	v := MakeVPC(0)
+	k := b.kernel
+	hears := func(when string, want bool) {
+		t.Helper()
+		if got := k.Hears(v.Name); got != want {
+			t.Errorf("%s the host hears tenants: %v, want %v", when, got, want)
+		}
+	}
+	b.converge(v)
+	hears("at first", false)
+	b.converge(v)
+	must(t, k.WipeFilter())
+	hears("wiped,", true)
+	b.changed("wiped filter")
+	b.converge(v)
+	hears("repaired,", false)
+	b.converge(v)
+	must(t, k.DeleteDevice(v.Name))
+	b.changed("deleted bridge")
+	b.converge(v)
+	hears("made anew,", false)
+	if s := b.state(); len(s.Filter.Seals) != 1 {
+		t.Errorf("seals are %v, want that of %s", s.Filter.Seals, v.Name)
+	}
+	b.converge()
+	if s := b.state(); s.Filter.Exists || len(s.Filter.Seals) > 0 {
+		t.Errorf("filter after teardown: %+v", s.Filter)
+	}
+}
+
 func clashes(t *testing.T, b *bench) {
 	k := b.kernel
 	must(t, k.AddDevice("neta", hostops.Other{Kind: hostops.KindBridge, MTU: 1500}))

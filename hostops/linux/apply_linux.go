@@ -57,6 +57,8 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.setShield(op.VNI, op.Network)
 	case hostops.Unshield:
 		return d.filter.unshield(op.VNI)
+	case hostops.Unseal:
+		return d.filter.unseal(op.Object)
 	case hostops.CreateNamespace:
 		return d.createNamespace(op)
 	case hostops.SetNamespace:
@@ -101,6 +103,8 @@ func (d *Driver) change(op hostops.Op) error {
 	}
 	m := linkMsg(v.index)
 	switch op := op.(type) {
+	case hostops.Seal:
+		return d.filter.setSeal(v.name)
 	case hostops.SetBridge:
 		return d.setBridge(v)
 	case hostops.SetQuiet:
@@ -224,6 +228,7 @@ func (m *ndMsg) Serialize() []byte {
 func quietBridge() *nl.RtAttr {
 	return linkInfo("bridge",
 		attr(nl.IFLA_BR_MCAST_SNOOPING, []byte{0}),
+		attr(nl.IFLA_BR_GROUP_FWD_MASK, u16(forwardReserved)),
 		attr(iflaBrFDBMaxLearned, u32(hostops.MaxLearnedBridge)))
 }
 
@@ -248,7 +253,7 @@ func (d *Driver) created(name string, owner cluster.VNI, err error) error {
 }
 
 func (d *Driver) setBridge(v *device) error {
-	if err := d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index), quietBridge(), noAddrGen()); err != nil {
+	if err := d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index), quietBridge(), deafAndQuiet()); err != nil {
 		return err
 	}
 	d.drain()

@@ -60,7 +60,8 @@ func (d *Driver) check() []hostops.Problem {
 	}
 	defer f.close()
 	report("nf_tables", "load the modules: modprobe nf_tables, and use a kernel with CONFIG_NF_TABLES_INET", f.create(4789))
-	report("nf_tables for bridges", "without it a tenant can pass for a VTEP within its own VPC; use a kernel with CONFIG_NF_TABLES_BRIDGE",
+	report("nf_tables for devices", "without it tenants reach the host, so there is no VPC; use a kernel with CONFIG_NF_TABLES_NETDEV", f.setSeal("b"))
+	report("nf_tables for bridges", "without it a tenant can pass for a VTEP within its own VPC, and reach the host by frames to 01:80:c2:00:00:02; use a kernel with CONFIG_NF_TABLES_BRIDGE",
 		f.setShield(1, netip.MustParsePrefix("10.100.0.0/16")))
 	return out
 }

@@ -5,7 +5,8 @@
 // and the port "mn-<vni>" are in the host's namespace; the inner end "vtep0"
 // with the VTEP address is in the namespace pinned at /run/netns/vpc-<vpc>,
 // whose loopback carries the VPC's link group as the mark. The filter is the
-// nftables table "inet meshvpc", the shields are in "bridge meshvpc".
+// nftables table "inet meshvpc", the shields are in "bridge meshvpc", the seals in
+// "netdev meshvpc".
 //
 // The driver reads everything once and from then on follows kernel events:
 // links, addresses, FDB entries, the namespaces' content and our nftables
@@ -30,6 +31,20 @@
 // does not learn otherwise: a frame with a VTEP's MAC from elsewhere is dropped.
 // If learned MACs have filled the tunnel's table, it forgets them to take a
 // peer's (kernel 6.7; before, the VPC says that there is no room).
+//
+// What the seals reach. A bridge is a device of the host, address or not, and the
+// host answers for all its addresses on every device: a tenant's frame to the
+// bridge's MAC or to all would go up the host's stack, to its programs and, as
+// VXLAN, into other VPCs. A chain at the bridge's ingress drops all that, of every
+// protocol, before the bridge is up; what is stacked on the bridge (a VLAN or
+// macvlan device) gets nothing either: workloads are ports. Frames to 01:80:c2:00:00:0X
+// would go around it, up from the port that they came in by: the bridge forwards
+// them as any others, and those of X = 2, which it may not, a rule in "bridge
+// meshvpc" drops on all bridges unless they are slow protocols (IEEE 802.3 57A).
+// While a firewall's reload has wiped the tables, the bridge's own settings still
+// answer no ARP and let no IPv4 in; IPv6 waits for the repair. A kernel without
+// the netdev family has no VPCs; one without the bridge family has them, and
+// leaves its host open to frames for 01:80:c2:00:00:02: Check says so.
 //
 // What the shields reach. A tenant cannot send, to other hosts or to the VPC's
 // namespace, any frame with a VTEP's MAC, with a sender address of the peer

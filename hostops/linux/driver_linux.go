@@ -166,7 +166,8 @@ func (d *Driver) filterEvents() {
 
 func sameFilter(a, b hostops.Filter) bool {
 	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
-		maps.EqualFunc(a.Sources, b.Sources, maps.Equal[hostops.AddrSet, hostops.AddrSet]) && maps.Equal(a.Shields, b.Shields)
+		maps.EqualFunc(a.Sources, b.Sources, maps.Equal[hostops.AddrSet, hostops.AddrSet]) && maps.Equal(a.Shields, b.Shields) &&
+		maps.Equal(a.Seals, b.Seals)
 }
 
 // Observe implements hostops.Driver.
@@ -207,6 +208,7 @@ func (d *Driver) state() hostops.State {
 	s.Filter.VNIs = maps.Clone(s.Filter.VNIs)
 	s.Filter.Sources = hostops.CloneSources(s.Filter.Sources)
 	s.Filter.Shields = maps.Clone(s.Filter.Shields)
+	s.Filter.Seals = maps.Clone(s.Filter.Seals)
 	for _, v := range d.devices {
 		owner, ours := v.ours()
 		if !ours {
@@ -218,7 +220,7 @@ func (d *Driver) state() hostops.State {
 		}
 		s.Devices[v.name] = hostops.Device{
 			Kind: hostops.Kind(v.kind), Owner: owner, Alias: v.alias, MTU: v.mtu, Master: d.name(v.master), Up: v.up,
-			Quiet: v.noAddrGen && (v.kind != "bridge" || !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
+			Quiet: v.noAddrGen && (v.kind != "bridge" || v.deaf && v.forwards == forwardReserved && !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Learning: v.learning, Isolated: v.isolated,
 			Flood: v.flood.share(), FDB: v.fdb.share(), Pinned: v.pinned,
 		}

@@ -39,11 +39,14 @@ type filter struct {
 	requests *atomic.Uint64
 	known    bool
 	state    hostops.Filter
+	chains   map[string]bool // of the netdev family, whole or not
+	reserved bool            // the chain of that name is in place
+	noSeals  bool            // this kernel cannot filter what a device receives
 }
 
 // openFilter runs in the namespace ns.
 func openFilter(ns int, requests *atomic.Uint64) (*filter, error) {
-	f := &filter{requests: requests, ns: ns}
+	f := &filter{requests: requests, ns: ns, chains: map[string]bool{}}
 	var err error
 	if f.events, err = subscribe(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil); err != nil {
 		return nil, err
@@ -167,7 +170,7 @@ func (f *filter) create(port uint16) error {
 	}
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
-		VNIs: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields,
+		VNIs: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
 	}
 	return nil
 }
@@ -186,7 +189,8 @@ func commentOf(r *nftables.Rule) string {
 
 // rules are those of the chain, in order. The first spares frames within our
 // bridges, which come by here where bridge-nf-call-iptables is set: a tenant's
-// own VXLAN is not ours. The last drops what comes to the port and is too short
+// own VXLAN is not ours, and none is for the host, as the bridges are sealed. The
+// last drops what comes to the port and is too short
 // to hold a VNI: a first fragment, whose rest would not be judged.
 func rules(port uint16) []rule {
 	text := func(what string) string { return fmt.Sprintf("meshvpc %s %d", what, port) }
@@ -253,10 +257,10 @@ func loadVNI(register uint32) []expr.Any {
 	}
 }
 
-// remove deletes both tables.
+// remove deletes all tables.
 func (f *filter) remove() error {
-	for _, t := range []*nftables.Table{table(), bridgeTable()} {
-		if t.Family == nftables.TableFamilyBridge && f.state.NoShields {
+	for _, t := range []*nftables.Table{table(), bridgeTable(), deviceTable()} {
+		if (t.Family == nftables.TableFamilyBridge && f.state.NoShields) || (t.Family == nftables.TableFamilyNetdev && f.noSeals) {
 			continue
 		}
 		f.cc.AddTable(t)
@@ -266,6 +270,7 @@ func (f *filter) remove() error {
 		return err
 	}
 	f.state = hostops.Filter{NoShields: f.state.NoShields}
+	f.chains, f.reserved = map[string]bool{}, false
 	return nil
 }
 
@@ -331,18 +336,21 @@ func (f *filter) guard(v cluster.VNI, on bool) error {
 	return nil
 }
 
-// read reads both tables.
+// read reads all tables.
 func (f *filter) read() error {
 	f.touched() // what comes later is read later
 	s := hostops.Filter{
 		NoShields: f.state.NoShields,
-		VNIs:      map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{},
+		VNIs:      map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{}, Seals: map[string]struct{}{},
 	}
 	if err := f.readTable(&s); err != nil {
 		return fmt.Errorf("read nftables table inet %s: %w", hostops.FilterName, err)
 	}
 	if err := f.readShields(&s); err != nil {
 		return fmt.Errorf("read nftables table bridge %s: %w", hostops.FilterName, err)
+	}
+	if err := f.readSeals(&s); err != nil {
+		return fmt.Errorf("read nftables table netdev %s: %w", hostops.FilterName, err)
 	}
 	f.state, f.known = s, true
 	return nil

@@ -63,7 +63,7 @@ func (h *host) tenant(bridge, name string) *tenant {
 		}
 		return netlink.LinkSetUp(l)
 	}))
-	h.carries(name)
+	carries(h.t, h.ns, name)
 	must(h.t, unix.SetsockoptTimeval(x.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300_000}))
 	h.t.Cleanup(func() { unix.Close(x.fd) })
 	return x
@@ -71,11 +71,11 @@ func (h *host) tenant(bridge, name string) *tenant {
 
 // carries waits until the kernel has noticed that the device has a carrier, and
 // the bridge forwards to it.
-func (h *host) carries(device string) {
-	h.t.Helper()
+func carries(t testing.TB, ns netns.NsHandle, device string) {
+	t.Helper()
 	updates, done := make(chan netlink.LinkUpdate, 1000), make(chan struct{})
 	defer close(done)
-	must(h.t, netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{Namespace: &h.ns, ListExisting: true}))
+	must(t, netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{Namespace: &ns, ListExisting: true}))
 	deadline := time.After(5 * time.Second)
 	for {
 		select {
@@ -84,7 +84,7 @@ func (h *host) carries(device string) {
 				return
 			}
 		case <-deadline:
-			h.t.Fatalf("device %s has no carrier", device)
+			t.Fatalf("device %s has no carrier", device)
 		}
 	}
 }
@@ -112,6 +112,18 @@ func (x *tenant) send(b []byte) {
 		err = send(x.fd, b, x.dev)
 	}
 	must(x.t, err)
+}
+
+// drain throws away what has come in.
+func (x *tenant) drain() {
+	x.t.Helper()
+	for buf := make([]byte, 9000); ; {
+		_, _, err := unix.Recvfrom(x.fd, buf, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) {
+			return
+		}
+		must(x.t, err)
+	}
 }
 
 // until returns the texts of the messages that come in before the one that last

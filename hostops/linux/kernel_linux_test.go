@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -106,7 +108,7 @@ func (k kernel) nft() *nftables.Conn {
 
 func (k kernel) HasFilter() bool {
 	k.t.Helper()
-	for _, f := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyBridge} {
+	for _, f := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyBridge, nftables.TableFamilyNetdev} {
 		ts, err := k.nft().ListTablesOfFamily(f)
 		must(k.t, err)
 		if slices.ContainsFunc(ts, func(t *nftables.Table) bool { return t.Name == hostops.FilterName }) {
@@ -114,6 +116,49 @@ func (k kernel) HasFilter() bool {
 		}
 	}
 	return false
+}
+
+// Hears sends IPv6: what IPv4 there is a bridge of ours lets in only without its
+// settings too.
+func (k kernel) Hears(bridge string) bool {
+	k.t.Helper()
+	must(k.t, k.nl.LinkAdd(veth("ear", 1500)))
+	defer func() { must(k.t, k.DeleteDevice("ear")) }()
+	must(k.t, k.SetMaster("ear", bridge))
+	must(k.t, k.SetUp("ear", true))
+	must(k.t, k.SetUp("earp", true))
+	carries(k.t, k.ns, "ear")
+	local := hosttest.Underlays()[1].Prefix.Addr()
+	heard := false
+	must(k.t, within(int(k.ns), func() error {
+		c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: local.AsSlice(), Port: listenPort})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		src := netip.MustParseAddr("2001:db8:9::9")
+		b := frame(everybody, cluster.MAC{2, 0, 0, 0, 0, 9}, unix.ETH_P_IPV6, ipv6(src, local, unix.IPPROTO_UDP, udp(src, local, listenPort, []byte("host"))))
+		for range 5 {
+			if err := send(fd, b, k.link("earp").Attrs().Index); err != nil {
+				return err
+			}
+		}
+		if err := c.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			return err
+		}
+		n, err := c.Read(make([]byte, 100))
+		heard = n > 0
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		return err
+	}))
+	return heard
 }
 
 func (k kernel) WipeFilter() error {

@@ -3,7 +3,6 @@ package linux
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/hostops"
@@ -228,28 +226,4 @@ func TestAdoptionLosesNothing(t *testing.T) {
 		t.Logf("received %v, want %v", got, want)
 	}
 	t.Error("frames were lost every time")
-}
-
-// TestTenantReachesNoHost: from a VPC neither the host's addresses nor another
-// VPC's namespace answers.
-func TestTenantReachesNoHost(t *testing.T) {
-	hosts := newUnderlay(t, 1, 1500)
-	hosts[0].reconcile(false, mesh(hosts, 0, "blue", 10000, true), mesh(hosts, 0, "red", 10001, true))
-	k := kernel{t: t, ns: hosts[0].ns, nl: hosts[0].nl, dir: hosts[0].dir}
-	in := k.inside("vpc-blue")
-	defer in.Close()
-	l, err := in.LinkByName(inner)
-	must(t, err)
-	// Everything is sent to the bridge, as a tenant would who looks for the host.
-	must(t, in.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: hosts[0].v4.AsSlice(), Mask: net.CIDRMask(32, 32)}}))
-	if err := hosts[0].ping("blue", hosts[0].v4, 0); !errors.Is(err, hostops.ErrNoAnswer) && !errors.Is(err, unix.EHOSTUNREACH) {
-		t.Errorf("ping of the host: %v, want no answer", err)
-	}
-	// Red holds the same VTEP address; the frames of blue are not seen there.
-	x, y := hosts[0].tenant("blue", "t0"), hosts[0].tenant("red", "t1")
-	z := hosts[0].tenant("red", "t2")
-	repeat(func() { x.send(message(x.mac, "blue")) })
-	if got := z.until("end", func() { y.send(message(y.mac, "end")) }); len(got) > 0 {
-		t.Errorf("red received %v", got)
-	}
 }

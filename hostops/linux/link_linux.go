@@ -18,12 +18,22 @@ const (
 	iflaBrFDBMaxLearned  = 49   // IFLA_BR_FDB_MAX_LEARNED, kernel 6.7
 	iflaInet6AddrGenMode = 8    // IFLA_INET6_ADDR_GEN_MODE
 	addrGenNone          = 1    // IN6_ADDR_GEN_MODE_NONE
+	iflaInetConf         = 1    // IFLA_INET_CONF
+	devconfRPFilter      = 8    // IPV4_DEVCONF_RP_FILTER
+	devconfArpIgnore     = 19   // IPV4_DEVCONF_ARP_IGNORE
+	arpIgnoreAll         = 8    // answer for no address at all
 	skipStats            = 8    // RTEXT_FILTER_SKIP_STATS
 	ntfSticky            = 0x40 // NTF_STICKY
 	nlaTypeMask          = 0x3fff
 	nlmBulk              = 0x200 // NLM_F_BULK
 	ndaStateMask         = 16    // NDA_NDM_STATE_MASK
 )
+
+// forwardReserved are the groups 01-80-C2-00-00-0X that a bridge of ours forwards
+// like any other: bit X. Those it does not it hands to the host by the port that
+// they came in by, around the seal: all but 0 (forwarded without STP), 1 (never
+// let through) and 2, which kernels refuse here and filter.reserve drops.
+const forwardReserved = 0xfff8
 
 // link is what the driver tracks of a device; it is compared with ==.
 type link struct {
@@ -34,10 +44,12 @@ type link struct {
 	up                  bool
 	mac                 cluster.MAC
 	noAddrGen           bool
+	deaf                bool // see deafAndQuiet
 	isolated            bool
 
 	snooping   bool   // bridge
 	maxLearned uint32 // bridge
+	forwards   uint16 // bridge
 
 	vni      cluster.VNI // vxlan
 	local    netip.Addr
@@ -145,6 +157,7 @@ func parseLink(b []byte) (link, bool) {
 			}
 		case unix.IFLA_AF_SPEC:
 			l.noAddrGen = addrGenMode(data) == addrGenNone
+			l.deaf = deaf(data)
 		case unix.IFLA_LINKINFO:
 			l.parseInfo(data)
 		}
@@ -166,6 +179,21 @@ func addrGenMode(b []byte) byte {
 	return mode
 }
 
+// deaf reads what deafAndQuiet sets: an array of all IPv4 settings.
+func deaf(b []byte) bool {
+	yes := true // without IPv4 there is nobody to hear
+	attrs(b, func(family int, data []byte) {
+		if family == unix.AF_INET {
+			attrs(data, func(kind int, v []byte) {
+				if kind == iflaInetConf && len(v) >= 4*devconfArpIgnore {
+					yes = native32(v[4*(devconfArpIgnore-1):]) == arpIgnoreAll && native32(v[4*(devconfRPFilter-1):]) != 0
+				}
+			})
+		}
+	})
+	return yes
+}
+
 func (l *link) parseInfo(b []byte) {
 	attrs(b, func(kind int, data []byte) {
 		switch kind {
@@ -182,6 +210,10 @@ func (l *link) parseInfo(b []byte) {
 						l.snooping = len(v) == 1 && v[0] != 0
 					case iflaBrFDBMaxLearned:
 						l.maxLearned = native32(v)
+					case nl.IFLA_BR_GROUP_FWD_MASK:
+						if len(v) == 2 {
+							l.forwards = binary.NativeEndian.Uint16(v)
+						}
 					}
 				})
 			}

@@ -75,6 +75,8 @@ func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 func u16be(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 
+func u16(v uint16) []byte { return binary.NativeEndian.AppendUint16(nil, v) }
+
 func putNative16(b []byte, v uint16) { binary.NativeEndian.PutUint16(b, v) }
 
 func zstr(s string) []byte { return nl.ZeroTerminated(s) }
@@ -97,6 +99,16 @@ func noAddrGen() *nl.RtAttr {
 	spec := attr(unix.IFLA_AF_SPEC, nil)
 	inet6 := spec.AddRtAttr(unix.AF_INET6, nil)
 	inet6.AddRtAttr(iflaInet6AddrGenMode, []byte{addrGenNone})
+	return spec
+}
+
+// deafAndQuiet is noAddrGen and keeps the kernel from answering ARP on the
+// device, and from believing any IPv4 source there: no route leads to it.
+func deafAndQuiet() *nl.RtAttr {
+	spec := noAddrGen()
+	conf := spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(iflaInetConf, nil)
+	conf.AddRtAttr(devconfArpIgnore, u32(arpIgnoreAll))
+	conf.AddRtAttr(devconfRPFilter, u32(1))
 	return spec
 }
 

@@ -19,6 +19,7 @@ import (
 // readShields reads the chains of the bridge family.
 func (f *filter) readShields(s *hostops.Filter) error {
 	t := bridgeTable()
+	f.reserved = false
 	f.requests.Add(1)
 	there, err := f.hasTable(t)
 	if unsupported(err) {
@@ -36,13 +37,17 @@ func (f *filter) readShields(s *hostops.Filter) error {
 	}
 	for _, c := range chains {
 		n, err := strconv.ParseUint(strings.TrimPrefix(c.Name, shield), 10, 24)
-		if c.Table.Name != t.Name || err != nil {
+		if c.Table.Name != t.Name || (err != nil && c.Name != reserved) {
 			continue
 		}
 		f.requests.Add(1)
 		rs, err := f.cc.GetRules(t, c)
 		if err != nil {
 			return err
+		}
+		if c.Name == reserved {
+			f.reserved = c.Hooknum != nil && isRule(rs, reservedText, reservedRule())
+			continue
 		}
 		s.Shields[cluster.VNI(n)] = networkOf(rs)
 	}
