@@ -19,6 +19,10 @@ import (
 var binary string // meshvpc, built for this run
 
 func TestMain(m *testing.M) {
+	if os.Getenv(listenWord) != "" {
+		fmt.Fprintln(os.Stderr, listening())
+		os.Exit(1)
+	}
 	os.Exit(run(m))
 }
 
@@ -299,61 +303,4 @@ func TestReaddress(t *testing.T) {
 		}
 		return err
 	}))
-}
-
-// TestIsolation: two VPCs with the same peer network and the same tenants on
-// the same hosts, and a stranger on the underlay.
-func TestIsolation(t *testing.T) {
-	ctx := within(t)
-	m := newMesh(t, lab.IPv6)
-	m.create(ctx, "red")
-	red := m.workload(ctx, 0, "red", "red") // the address of jail1, on the same host
-
-	heard, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: red.Host, Workload: red.Name, Match: lab.Match{Contains: []byte("for all of vpc1")}})
-	m.must(err)
-	var ears []*lab.SniffRun
-	for _, w := range []lab.Workload{m.workloads[0], m.workloads[2]} {
-		s, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: w.Host, Workload: w.Name, Match: lab.Match{Contains: []byte("for all of vpc1")}})
-		m.must(err)
-		ears = append(ears, s)
-	}
-	from := m.workloads[1]
-	m.must(m.Lab.SendFrames(ctx, lab.Frames{Host: from.Host, Workload: from.Name, Frame: frame("for all of vpc1"), Count: 10, Interval: 5 * time.Millisecond}))
-	m.awaitPings(ctx) // what was sent before has arrived
-	for i, s := range ears {
-		if got, err := s.Stop(ctx); err != nil || got.Count != 10 {
-			t.Errorf("ear %d heard %d broadcasts, %v; want each of 10 once", i, got.Count, err)
-		}
-	}
-	if got, err := heard.Stop(ctx); err != nil || got.Count != 0 {
-		t.Errorf("another VPC heard %d broadcasts, %v; want none", got.Count, err)
-	}
-	m.strangers(ctx)
-	host, err := m.Lab.Host(ctx, from.Host)
-	m.must(err)
-	if r, err := m.Lab.Ping(ctx, lab.Ping{Host: from.Host, Workload: from.Name, To: host.Underlay[0].Addr(), Count: 2, Timeout: 200 * time.Millisecond}); err != nil || r.Received != 0 {
-		t.Errorf("a workload reached its host: %d answers, %v; want none", r.Received, err)
-	}
-}
-
-// strangers sends frames of vpc1's VNI from an address that is no peer's.
-func (m *mesh) strangers(ctx context.Context) {
-	m.t.Helper()
-	w := m.workloads[1]
-	host, err := m.Lab.Host(ctx, w.Host)
-	m.must(err)
-	ear, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: w.Host, Workload: w.Name, Match: lab.Match{Contains: []byte("forged")}})
-	m.must(err)
-	vxlan := append([]byte{8, 0, 0, 0, 10000 >> 16, 10000 >> 8 & 0xff, 10000 & 0xff, 0}, frame("forged")...)
-	m.must(m.Lab.SendUDP(ctx, lab.Datagrams{Host: lab.Stranger, To: netip.AddrPortFrom(host.Underlay[0].Addr(), 4789), Payload: vxlan, Count: 20, Interval: 5 * time.Millisecond}))
-	m.awaitPings(ctx)
-	if got, err := ear.Stop(ctx); err != nil || got.Count != 0 {
-		m.t.Errorf("%d forged frames of a stranger arrived, %v; want none", got.Count, err)
-	}
-}
-
-// frame is an Ethernet broadcast of a type that nobody answers.
-func frame(text string) []byte {
-	f := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0, 0, 0x99, 0x88, 0xb5}, text...)
-	return append(f, make([]byte, max(0, 60-len(f)))...)
 }

@@ -17,6 +17,7 @@ import (
 //	link-add-vxlan DEV VNI PORT
 //	fdb-del DEV MAC IP    fdb-add DEV MAC IP     addr-del DEV PREFIX
 //	addr-add DEV PREFIX   netns-del NAME         nft-flush
+//	sysctl NAME VALUE     with NAME below net, as in ipv4/conf/all/rp_filter
 func (l *Lab) Tamper(ctx context.Context, host, netns string, words ...string) error {
 	_, err := l.tamper(ctx, host, netns, words)
 	return err

@@ -56,6 +56,8 @@ func tampering(verb string, args []string) (out any, err error) {
 			return nil, err
 		}
 		return nil, os.Remove(path)
+	case verb == "sysctl" && len(args) == 2:
+		return nil, os.WriteFile(filepath.Join("/proc/sys/net", args[0]), []byte(args[1]), 0)
 	case verb == "link-add-bridge":
 		return nil, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: args[0]}})
 	case verb == "link-add-vxlan" && len(args) == 3:
