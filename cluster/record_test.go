@@ -454,3 +454,27 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestNeedsInAnySpelling: whatever encoding/json would take for "needs" counts.
+func TestNeedsInAnySpelling(t *testing.T) {
+	for _, member := range []string{`"needs"`, `"NEEDS"`, `"Needs"`, `"\u006eeeds"`, `"need\u017f"`, "\"need\u017f\""} {
+		value := `{"state":"member",` + member + `:99}`
+		if _, err := Decode(KeyHostVPC("a", "blue"), []byte(value)); !errors.Is(err, ErrNewer) {
+			t.Errorf("Decode(%s) = %v; want ErrNewer", value, err)
+		}
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	key := KeyMember("blue", "a")
+	value, err := Encode(examples()[key], nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Decode(key, value); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -42,6 +42,7 @@ type Agent struct {
 	lists      int                 // of hosts/<me>/, to notice a store that was restored
 	follow     []string
 	nextReport time.Time
+	joining    bool // some VPC is ready and has not said so
 	incarnate  string
 	started    time.Time
 
@@ -180,7 +181,11 @@ func (a *Agent) outcome(now time.Time, p Probe, rtt time.Duration, lost bool) {
 	l := link.report()
 	a.log.Info("link is "+string(l.State), zap.String("vpc", p.id.vpc), zap.String("peer", l.Peer),
 		zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int("probes", link.asked))
-	a.nextReport = now
+	switch known := a.links.count[cluster.LinkUnknown] == 0; {
+	case a.joining && !known: // the first report waits for all, or for its time
+	case a.joining, a.nextReport.IsZero(), a.nextReport.After(now.Add(reportCoalesce)):
+		a.nextReport = now
+	} // else the report that is planned says it too
 }
 
 // write wants a record of ours to be put, or deleted if r is nil.

@@ -52,6 +52,9 @@ func (r *report) due(now *cluster.VPCStatus, t time.Time) (write bool, again tim
 	return false, time.Time{}
 }
 
+// joining reports whether the host is ready and has not said so.
+func (r *report) joining() bool { return !r.ready.IsZero() }
+
 func (r *report) wait(t, until time.Time, enough bool) (bool, time.Time) {
 	if enough || !t.Before(until) {
 		return true, time.Time{}

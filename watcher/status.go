@@ -82,10 +82,12 @@ func (a *Agent) reportVPCs() (next time.Time) {
 		return time.Time{}
 	}
 	byVPC := a.linksByVPC()
+	a.joining = false
 	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
 		v := a.memory.VPCs[name]
 		switch {
 		case a.host0.Ready[name] && !v.kept:
+			a.joining = true
 			continue // ready means that a reboot brings it back: soon
 		case v.Members == nil && !v.Leaving && v.hold == "":
 			continue // its records are on their way
@@ -103,6 +105,7 @@ func (a *Agent) reportVPCs() (next time.Time) {
 			a.write(cluster.KeyVPCStatus(a.cfg.Node, name), &own, 0)
 			r.wrote(s, a.now)
 		}
+		a.joining = a.joining || r.joining()
 		next = earliest(next, again)
 	}
 	return next
