@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -90,7 +91,10 @@ func serverTable(w io.Writer, members []serverReport) {
 func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 	r := clusterReport{Engine: "etcd", Members: []serverReport{}, Warnings: []string{}}
 	records, _, err := store.List[*cluster.Server](ctx, s.store, cluster.PrefixSrvs)
-	if err != nil {
+	switch {
+	case errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
+		r.Warnings = append(r.Warnings, "some servers have no datacenter here: "+oneLine(err.Error()))
+	case err != nil:
 		return r, err
 	}
 	r.Quorum = true

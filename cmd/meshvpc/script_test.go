@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
-			"put": cmdPut, "remember": cmdRemember, "unchanged": cmdUnchanged, "mode": cmdMode, "within": cmdWithin, "await": cmdAwait,
+			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "mode": cmdMode, "within": cmdWithin, "await": cmdAwait,
 		},
 	})
 }
@@ -139,7 +139,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 func cmdCluster(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	ts.Check(firstRecords(w.ctx, w.kv, serverConfig{Name: "jhoster1", Datacenter: "skynet", Advertise: []string{ts.Getenv("ENDPOINT")},
-		Bootstrap: &bootstrap{Cluster: "test", ClusterID: "c1", NodeID: "id-jhoster1", UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange}}, time.Now()))
+		Bootstrap: &bootstrap{Cluster: "test", ClusterID: "c1", NodeID: "id-jhoster1", UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange}}, time.Now(), zap.NewNop()))
 	if len(args) > 0 {
 		return
 	}
@@ -204,6 +204,17 @@ func cmdPorts(ts *testscript.TestScript, _ bool, args []string) {
 func cmdPut(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	_, err := w.kv.Txn(w.ctx, mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(cluster.Root+args[0], []byte(strings.ReplaceAll(args[1], `\e`, "\x1b")))}})
+	ts.Check(err)
+}
+
+// putat ADDRESS KEY VALUE: a raw record in the store there.
+func cmdPutAt(ts *testscript.TestScript, _ bool, args []string) {
+	cli, err := client.Dial(client.Config{Endpoints: []string{"http://" + args[0]}})
+	ts.Check(err)
+	defer cli.Close()
+	ctx, cancel := context.WithTimeout(worldOf(ts).ctx, 10*time.Second)
+	defer cancel()
+	_, err = client.New(cli).Txn(ctx, mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(cluster.Root+args[1], []byte(args[2]))}})
 	ts.Check(err)
 }
 

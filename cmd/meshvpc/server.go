@@ -122,7 +122,7 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, log *zap
 	}
 	defer cli.Close()
 	kv := client.New(cli)
-	if err := retryUnavailable(ctx, func() error { return firstRecords(ctx, kv, cfg, time.Now()) }); err != nil {
+	if err := retryUnavailable(ctx, func() error { return firstRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
 		return err
 	}
 	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log})
@@ -149,15 +149,16 @@ func retryUnavailable(ctx context.Context, do func() error) error {
 
 // firstRecords writes what `cluster init` decided, each record only if it is
 // absent: config, this node, this server. A store with another cluster's
-// config is refused.
-func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Time) error {
+// config is refused. A record that is there and cannot be read stays as it is:
+// the store must run for somebody to mend it.
+func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Time, log *zap.Logger) error {
 	b := cfg.Bootstrap
 	if b == nil {
 		return nil
 	}
 	s := store.New(kv, cluster.Identity{Role: cluster.Operator})
 	at := cluster.At(now)
-	err := createOnce(ctx, s, cluster.KeyConfig, &cluster.Config{Cluster: b.Cluster, ID: b.ClusterID, Era: 1,
+	err := createOnce(ctx, s, log, cluster.KeyConfig, &cluster.Config{Cluster: b.Cluster, ID: b.ClusterID, Era: 1,
 		UnderlayPort: b.UnderlayPort, VNIs: b.VNIs, Encryption: "none"},
 		func(c *cluster.Config) error {
 			if c.ID != b.ClusterID {
@@ -168,7 +169,7 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 	if err != nil {
 		return err
 	}
-	err = createOnce(ctx, s, cluster.KeyNode(cfg.Name), &cluster.Node{ID: b.NodeID, Datacenter: cfg.Datacenter,
+	err = createOnce(ctx, s, log, cluster.KeyNode(cfg.Name), &cluster.Node{ID: b.NodeID, Datacenter: cfg.Datacenter,
 		State: cluster.NodeActive, Agent: true, Joined: at},
 		func(n *cluster.Node) error {
 			if n.ID != b.NodeID {
@@ -179,27 +180,29 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 	if err != nil || len(cfg.Advertise) == 0 {
 		return err
 	}
-	return createOnce(ctx, s, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
+	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
 		Address: cfg.Advertise[0], Voter: true, Why: "the first server", Joined: at},
 		func(*cluster.Server) error { return nil })
 }
 
-// createOnce writes a record unless there is one, which check may refuse.
-func createOnce[T cluster.Record](ctx context.Context, s *store.Store, key string, r T, check func(T) error) error {
+// createOnce writes a record unless there is one, which check may refuse if it
+// can be read.
+func createOnce[T cluster.Record](ctx context.Context, s *store.Store, log *zap.Logger, key string, r T, check func(T) error) error {
 	it, err := store.Get[T](ctx, s, key)
-	if err == nil {
-		return check(it.Value)
-	}
-	if !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	var c store.Change
-	store.Create(&c, key, r)
-	_, err = s.Commit(ctx, c)
-	if errors.Is(err, store.ErrConflict) {
-		if it, err = store.Get[T](ctx, s, key); err == nil {
-			return check(it.Value)
+	if errors.Is(err, store.ErrNotFound) {
+		var c store.Change
+		store.Create(&c, key, r)
+		if _, err = s.Commit(ctx, c); !errors.Is(err, store.ErrConflict) {
+			return err
 		}
+		it, err = store.Get[T](ctx, s, key)
+	}
+	switch {
+	case err == nil:
+		return check(it.Value)
+	case errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
+		log.Error("a record cannot be read and stays as it is", zap.String("key", key), zap.Error(err))
+		return nil
 	}
 	return err
 }
