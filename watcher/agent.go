@@ -168,13 +168,14 @@ func (a *Agent) Prove(now time.Time) Effects {
 // be sent. One that is not answered in time the agent itself holds for lost.
 // Prove must be called afterwards, once for any number of them.
 func (a *Agent) Answered(now time.Time, p Probe, rtt time.Duration, err error) {
-	a.outcome(now, p, rtt, err != nil)
+	a.outcome(now, p, rtt, err)
 }
 
 // outcome tells the schedule what came of a probe, and has it reported if that
 // is news.
-func (a *Agent) outcome(now time.Time, p Probe, rtt time.Duration, lost bool) {
-	if !a.links.answer(now, p, rtt, lost) {
+func (a *Agent) outcome(now time.Time, p Probe, rtt time.Duration, err error) {
+	news := a.links.answer(now, p, rtt, err != nil)
+	if news = a.links.blame(p, err) || news; !news {
 		return
 	}
 	link := a.links.all[p.id]
@@ -197,7 +198,7 @@ func (a *Agent) write(key string, r cluster.Record, lease mvcc.LeaseID) {
 // due.
 func (a *Agent) probe() {
 	for p, ok := a.links.lost(a.now); ok; p, ok = a.links.lost(a.now) {
-		a.outcome(a.now, p, 0, true)
+		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
 	a.out.Next = earliest(a.links.again(a.now), a.nextReport)

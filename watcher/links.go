@@ -3,6 +3,7 @@ package watcher
 import (
 	"cmp"
 	"container/heap"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 // Times of the link probes. Each link is probed every probePeriod, whatever its
@@ -54,6 +56,7 @@ type link struct {
 	since    time.Time
 	fullAt   time.Time
 	fullLost int
+	fault    string // why probes cannot be made at all; "": they can
 	next     time.Time
 	index    int // in the heap
 }
@@ -290,6 +293,24 @@ func (ls *links) answered(l *link, now time.Time, p Probe, rtt time.Duration) {
 	}
 }
 
+// blame notes why a probe could not be made, as opposed to one that was lost,
+// and reports whether that changes what is said of the link.
+func (ls *links) blame(p Probe, err error) bool {
+	l := ls.all[p.id]
+	if l == nil || l.to != p.to {
+		return false
+	}
+	fault := ""
+	if err != nil && !errors.Is(err, hostops.ErrNoAnswer) && !errors.Is(err, hostops.ErrCongested) {
+		fault = err.Error()
+	}
+	if fault == l.fault {
+		return false
+	}
+	l.fault = fault
+	return l.state == cluster.LinkDown
+}
+
 // soon probes a link that lost one again, sooner than its period. One that is
 // down has its times by schedule.
 func (ls *links) soon(l *link, now time.Time) {
@@ -314,6 +335,9 @@ func (l *link) report() cluster.Link {
 	}
 	if l.state == cluster.LinkUp && l.fullLost >= probeLosses {
 		r.Reason = fullSizeLost(l.mtu)
+	}
+	if l.state == cluster.LinkDown {
+		r.Reason = l.fault
 	}
 	return r
 }

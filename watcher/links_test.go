@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -108,6 +110,41 @@ func TestFullSizeLossHasAReason(t *testing.T) {
 	run(ls, 15*time.Second, always)
 	if got := ls.all[id].report().Reason; got != "" {
 		t.Errorf("reason of a whole link = %q; want none", got)
+	}
+}
+
+// TestFaultHasAReason: probes that cannot be made are told apart from those
+// that are lost, and the report follows when that changes.
+func TestFaultHasAReason(t *testing.T) {
+	ls, id := oneLink()
+	run(ls, 5*time.Second, never)
+	p := Probe{id: id, to: ls.all[id].to, seq: 99}
+	reason := func() string { return ls.all[id].report().Reason }
+	for _, step := range []struct {
+		err  error
+		news bool
+		want string
+	}{
+		{fmt.Errorf("ping: %w", hostops.ErrNoAnswer), false, ""},
+		{errors.New("open ICMP socket: operation not permitted"), true, "open ICMP socket: operation not permitted"},
+		{errors.New("open ICMP socket: operation not permitted"), false, "open ICMP socket: operation not permitted"},
+		{fmt.Errorf("ping: %w", hostops.ErrNoAnswer), true, ""},
+		{fmt.Errorf("ping: %w", hostops.ErrCongested), false, ""},
+		{errors.New("send: network is unreachable"), true, "send: network is unreachable"},
+	} {
+		if news := ls.blame(p, step.err); news != step.news || reason() != step.want {
+			t.Errorf("after %v: news %t, reason %q; want %t, %q", step.err, news, reason(), step.news, step.want)
+		}
+	}
+	at := epoch.Add(time.Minute)
+	for _, due := range ls.due(at) {
+		ls.answer(at, due, time.Millisecond, false)
+	}
+	if got := reason(); got != "" || ls.all[id].state != cluster.LinkUp {
+		t.Errorf("reason of a link that is %s = %q; want none, up", ls.all[id].state, got)
+	}
+	if p.to = netip.MustParseAddr("10.100.0.9"); ls.blame(p, errors.New("stale")) {
+		t.Error("a probe of the peer's former address counted")
 	}
 }
 
