@@ -32,7 +32,8 @@ type Agent struct {
 
 	hold       string              // why no records count
 	underlay   []string            // problems of the underlay
-	loadErr    error               // of the cache
+	loadErr    error               // of the cache, until it holds what the records say
+	cached     bool                // the cache was to be written since the records were read
 	saveErr    error               // of the cache
 	host0      hostops.Report      // of the last pass
 	reasons    map[string]string   // by VPC, of desire
@@ -128,6 +129,9 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	a.saveErr = in.SaveErr
 	if in.Saved {
 		a.memory.keep()
+		if a.cached && in.SaveErr == nil {
+			a.loadErr = nil
+		}
 	}
 	if f := a.gatherer.follow(in.View); !slices.Equal(f, a.follow) {
 		a.out.Follow, a.follow = f, f
@@ -304,6 +308,7 @@ func (a *Agent) remember() {
 		return
 	}
 	a.out.Cache = b
+	a.cached = a.memory.ClusterID != ""
 }
 
 // earliest is the earlier of two times; the zero time is never.

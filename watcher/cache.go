@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,30 +55,58 @@ func decodeCache(path string, b []byte, node, nodeID string) (*memory, error) {
 	if m.VPCs == nil {
 		m.VPCs = map[string]*vpc{}
 	}
-	for name, v := range m.VPCs {
-		if err := v.validate(name); err != nil {
-			return empty, fmt.Errorf("read cache %s: VPC %q: %w", path, name, err)
-		}
+	if err := m.validate(); err != nil {
+		return empty, fmt.Errorf("read cache %s: %w", path, err)
 	}
 	return m, nil
 }
 
-func (v *vpc) validate(name string) error {
-	if err := cluster.CheckVPCName(name); err != nil {
+// validate holds a memory that was read to what absorb would have accepted.
+func (m *memory) validate() error {
+	if err := m.Underlay.Validate(); err != nil {
 		return err
 	}
-	if v == nil || v.VNI > cluster.MaxVNI {
-		return cluster.ErrInvalid
-	}
-	for _, m := range v.Members {
-		if m == nil {
-			return cluster.ErrInvalid
+	for _, v := range m.Remove {
+		if err := v.Validate(); err != nil {
+			return fmt.Errorf("to be removed: %w", err)
 		}
-		if err := m.Validate(); err != nil {
-			return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.VPCs)) {
+		if err := m.VPCs[name].validate(name); err != nil {
+			return fmt.Errorf("VPC %q: %w", name, err)
 		}
 	}
 	return nil
+}
+
+func (v *vpc) validate(name string) error {
+	switch err := cluster.CheckVPCName(name); {
+	case err != nil:
+		return err
+	case v == nil:
+		return fmt.Errorf("%w: null", cluster.ErrInvalid)
+	case v.VNI > cluster.MaxVNI:
+		return v.VNI.Validate()
+	case v.Members == nil: // left, or not read yet
+		return nil
+	case v.MTU < cluster.MinMTU || v.MTU > cluster.MaxMTU:
+		return fmt.Errorf("%w MTU %d: want %d to %d", cluster.ErrInvalid, v.MTU, cluster.MinMTU, cluster.MaxMTU)
+	}
+	for node, m := range v.Members {
+		if err := cluster.CheckNodeName(node); err != nil {
+			return err
+		}
+		if m == nil {
+			return fmt.Errorf("%w member %s: null", cluster.ErrInvalid, node)
+		}
+		if err := m.Validate(); err != nil {
+			return fmt.Errorf("member %s: %w", node, err)
+		}
+		if !netip.PrefixFrom(m.VTEP, v.Length).IsValid() {
+			return fmt.Errorf("%w prefix length %d of %s", cluster.ErrInvalid, v.Length, m.VTEP)
+		}
+	}
+	return v.VNI.Validate()
 }
 
 // saveCache replaces the file; it holds either the old or the new state,
