@@ -226,11 +226,14 @@ func (r *statusReport) addLocal(agent localView) {
 	}
 }
 
-// judgeLocal is the status of a host whose store does not answer.
+// judgeLocal is the status of a host whose store did not answer in time. An
+// agent that has not lost the store may just not have noticed: a connection
+// that broke silently and a store that is slow look alike for a while.
 func judgeLocal(s watcher.State, why error) statusReport {
 	r := statusReport{Store: "unreachable", StaleSince: s.StaleSince, Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none", Trust: "none"}
 	if r.StaleSince.IsZero() {
-		r.add(oneLine(why.Error()), "see the endpoints of "+clientPath("")+": the agent of this host does reach its store")
+		r.add(oneLine(why.Error())+"; this host's agent has not noticed that it lost the store, what follows is what it knows",
+			"meshvpc status --timeout 15s, if the store is slow; if that has no answer either: meshvpc server, on the servers, and see the endpoints of "+clientPath(""))
 	} else {
 		r.add(fmt.Sprintf("%s; what follows is stale since %s", oneLine(why.Error()), stamp(s.StaleSince)), "meshvpc server, on the servers; traffic goes on meanwhile")
 	}

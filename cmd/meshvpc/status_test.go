@@ -49,6 +49,30 @@ func TestStatusWithoutStore(t *testing.T) {
 	}
 }
 
+// TestStatusOfSlowStore: that the agent has not lost the store does not mean
+// that it reaches it, nor that the endpoints are wrong.
+func TestStatusOfSlowStore(t *testing.T) {
+	slow := &unreachable{[]string{"192.0.2.1:2379"}, statusStore, "client.yaml", mvcc.ErrUnavailable}
+	lost := watcher.State{StaleSince: cluster.At(time.Unix(1800000000, 0))}
+	for name, tt := range map[string]struct {
+		agent watcher.State
+		want  finding
+	}{
+		"the agent noticed nothing": {watcher.State{}, finding{
+			"reach the store at 192.0.2.1:2379: no answer within 1.5s; this host's agent has not noticed that it lost the store, what follows is what it knows",
+			"meshvpc status --timeout 15s, if the store is slow; if that has no answer either: meshvpc server, on the servers, and see the endpoints of " + clientPath("")}},
+		"the agent lost it, too": {lost, finding{
+			"reach the store at 192.0.2.1:2379: no answer within 1.5s; what follows is stale since " + stamp(lost.StaleSince),
+			"meshvpc server, on the servers; traffic goes on meanwhile"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff([]finding{tt.want}, judgeLocal(tt.agent, slow).Problems); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // viewOf is a view of a store that holds records as their writers wrote them.
 func viewOf(t *testing.T, records map[string]cluster.Record) *store.View {
 	t.Helper()
