@@ -75,6 +75,9 @@ type Effects struct {
 	Cache  []byte   // the cache file's new content; nil: as before
 	Probes []Probe  // echo requests to be sent; Answered takes the answers
 	Pings  []PingOrder
+	// Moved says that the underlay changed: connections from an address that
+	// this host has no more lead nowhere.
+	Moved bool
 	// Next is when to call Prove at the latest, the zero time: never.
 	Next time.Time
 }
@@ -227,6 +230,7 @@ func (a *Agent) findUnderlay(ctx context.Context) bool {
 	}
 	a.log.Info("underlay is", zap.Stringer("address", u))
 	a.memory.Underlay = u
+	a.out.Moved = true
 	return true
 }
 

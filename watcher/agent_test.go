@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,10 +34,11 @@ type world struct {
 	caches string
 	save   func(path string, b []byte) error // of the next agents; nil: to the file
 	stop   map[string]func()
+	moved  map[string]*atomic.Int64 // how often the agent of a node said so
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, kv: mvcc.NewMemory(mvcc.Config{}), net: fake.NewNetwork(), hosts: map[string]*fake.Host{}, caches: t.TempDir(), stop: map[string]func(){}}
+	w := &world{t: t, kv: mvcc.NewMemory(mvcc.Config{}), net: fake.NewNetwork(), hosts: map[string]*fake.Host{}, caches: t.TempDir(), stop: map[string]func(){}, moved: map[string]*atomic.Int64{}}
 	w.put(cluster.Operator, cluster.KeyConfig, &cluster.Config{Cluster: "c", ID: "c1", Era: 1, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange, Encryption: "none"})
 	return w
 }
@@ -83,9 +85,12 @@ func (w *world) start(name string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	moved := new(atomic.Int64)
+	w.moved[name] = moved
 	a, err := New(Config{
 		Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name), Version: "test", OS: "fake",
 		Store: store.New(w.kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
+		Moved: func() { moved.Add(1) },
 	})
 	if err != nil {
 		w.t.Fatal(err)

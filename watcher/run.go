@@ -147,6 +147,9 @@ func (r *runner) input(full bool) Input {
 // do hands effects to those who carry them out. unsent: the agent was told of a
 // probe that could not be sent.
 func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
+	if e.Moved && r.cfg.Moved != nil {
+		r.cfg.Moved()
+	}
 	if e.Follow != nil {
 		r.mirror.Follow(e.Follow...)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -104,7 +105,8 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		}
 		urls[i] = "http://" + hp
 	}
-	cli, err := client.Dial(client.Config{Endpoints: urls, SyncInterval: endpointsEvery, Logger: log})
+	var connections client.Connections
+	cli, err := client.Dial(client.Config{Endpoints: urls, SyncInterval: endpointsEvery, Dialer: connections.Dial, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		Node: cfg.Node, NodeID: cfg.ID, Driver: driver, Underlay: underlay,
 		Store:  store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
 		Hint:   func() netip.Addr { return towards(cfg.Endpoints) },
+		Moved:  func() { dropLost(&connections, log) },
 		Cache:  d.cache(),
 		Socket: d.socket(),
 		BootID: bootID(), OS: osName(), Version: version(), Log: log,
@@ -129,6 +132,25 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 	})
 	defer trim.Stop()
 	return agent.Run(ctx)
+}
+
+// dropLost ends the connections to the store that come from an address that
+// this host has lost.
+func dropLost(c *client.Connections, log *zap.Logger) {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		log.Warn("cannot list this host's addresses", zap.Error(err))
+		return
+	}
+	n := c.DropLost(func(a netip.Addr) bool {
+		return slices.ContainsFunc(own, func(o net.Addr) bool {
+			p, err := netip.ParsePrefix(o.String())
+			return err == nil && p.Addr().Unmap() == a
+		})
+	})
+	if n > 0 {
+		log.Info("dialling the store anew, from another address", zap.Int("connections", n))
+	}
 }
 
 // towards is the address that this host reaches the first of the endpoints

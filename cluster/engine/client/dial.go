@@ -1,9 +1,11 @@
 package client
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -21,6 +23,8 @@ type Config struct {
 	// SyncInterval is how often the endpoints are replaced by those that the
 	// servers advertise; 0 is never.
 	SyncInterval time.Duration
+	// Dialer opens connections to "host:port"; nil is gRPC's own.
+	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	// TLS is nil for plain HTTP.
 	TLS *tls.Config
 	// Logger gets the client's warnings; nil means none.
@@ -49,6 +53,11 @@ func Dial(cfg Config) (*clientv3.Client, error) {
 	}
 	retry := backoff.DefaultConfig
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, maxBackoff
+	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff: retry, MinConnectTimeout: cfg.DialTimeout})}
+	if cfg.Dialer != nil {
+		options = append(options, grpc.WithContextDialer(cfg.Dialer))
+	}
 	cli, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		AutoSyncInterval:     cfg.SyncInterval,
@@ -58,8 +67,7 @@ func Dial(cfg Config) (*clientv3.Client, error) {
 		PermitWithoutStream:  true,
 		TLS:                  cfg.TLS,
 		Logger:               cfg.Logger.Named("etcd-client").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: retry, MinConnectTimeout: cfg.DialTimeout})},
+		DialOptions:          options,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial store: %w", err)
