@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,4 +46,54 @@ func TestRepoint(t *testing.T) {
 	}
 	t.Logf("the host moved within %v, its peer followed %v later; %d of %d pings at 10 ms were lost, longest gap %v",
 		told.Sub(begun).Round(time.Millisecond), followed.Sub(told).Round(time.Millisecond), got.Lost, got.Sent, got.Gap)
+}
+
+// TestServerMoves gives the only server's host another address. Nobody can
+// know the new one: traffic goes on, the host says what to do, and that is
+// enough.
+func TestServerMoves(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv6)
+	before, err := m.Lab.Host(ctx, m.Server)
+	m.must(err)
+	var after lab.Host
+	stays, err := m.Lab.StartPing(ctx, lab.Ping{Host: m.workloads[1].Host, Workload: m.workloads[1].Name,
+		To: m.workloads[2].Prefixes[0].Addr(), Interval: 10 * time.Millisecond})
+	m.must(err)
+	after, err = m.Lab.Readdress(ctx, m.Server)
+	m.must(err)
+	was, is := before.Underlay[0].Addr().String(), after.Underlay[0].Addr().String()
+	said, err := m.Meshvpc(ctx, m.Server, "status")
+	for _, want := range []string{"the server of this host cannot be reached: it listens on " + was, "put the new address into listen, advertise and listen_peers of "} {
+		if err == nil || !strings.Contains(said, want) {
+			t.Errorf("status lacks %q: %v\n%s", want, err, said)
+		}
+	}
+	m.must(m.Until(ctx, func() error {
+		log, err := os.ReadFile(filepath.Join(m.Lab.Disk(m.Server).Log, "server.log"))
+		if err == nil && !strings.Contains(string(log), "nobody reaches this server") {
+			err = errors.New("the server's log says nothing")
+		}
+		return err
+	}))
+	for _, h := range m.hosts {
+		files, err := filepath.Glob(filepath.Join(m.Lab.Disk(h).Etc, "*.yaml"))
+		m.must(err)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			m.must(err)
+			m.must(os.WriteFile(f, []byte(strings.ReplaceAll(string(b), was, is)), 0o600))
+		}
+		m.must(m.Lab.Kill(ctx, h, ""))
+		m.must(m.Lab.StartServices(ctx, h, ""))
+	}
+	m.must(m.AwaitNodes(ctx, 3))
+	if got, err := stays.Stop(ctx); err != nil || got.Lost > 0 || got.Received == 0 {
+		t.Errorf("%d of %d pings between the others were lost, %v; want none", got.Lost, got.Sent, err)
+	}
+	m.awaitPings(ctx)
+	record, err := m.Meshvpc(ctx, m.hosts[1], "get", "servers/"+m.Server)
+	if err != nil || !strings.Contains(record, is) {
+		t.Errorf("the server's record after the move: %s %v; want %s", record, err, is)
+	}
 }

@@ -137,17 +137,12 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 // dropLost ends the connections to the store that come from an address that
 // this host has lost.
 func dropLost(c *client.Connections, log *zap.Logger) {
-	own, err := net.InterfaceAddrs()
+	own, err := ownAddresses()
 	if err != nil {
-		log.Warn("cannot list this host's addresses", zap.Error(err))
+		log.Warn("cannot see which connections are lost", zap.Error(err))
 		return
 	}
-	n := c.DropLost(func(a netip.Addr) bool {
-		return slices.ContainsFunc(own, func(o net.Addr) bool {
-			p, err := netip.ParsePrefix(o.String())
-			return err == nil && p.Addr().Unmap() == a
-		})
-	})
+	n := c.DropLost(func(a netip.Addr) bool { return slices.Contains(own, a) })
 	if n > 0 {
 		log.Info("dialling the store anew, from another address", zap.Int("connections", n))
 	}

@@ -48,6 +48,9 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkListen(cfg, path); err != nil {
+		return err
+	}
 	return serve(ctx, cfg, path, log)
 }
 
@@ -77,6 +80,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 		}
 		return control(ctx, cfg, engine.Endpoints(), log)
 	})
+	g.Go(func() error { watchListen(ctx, cfg, path, log); return nil })
 	err = g.Wait()
 	log.Info("server stopped", zap.Error(err))
 	return err
@@ -148,7 +152,7 @@ func retryUnavailable(ctx context.Context, do func() error) error {
 }
 
 // firstRecords writes what `cluster init` decided, each record only if it is
-// absent: config, this node, this server. A store with another cluster's
+// absent: config, this node, this server, whose address follows server.yaml. A store with another cluster's
 // config is refused. A record that is there and cannot be read stays as it is:
 // the store must run for somebody to mend it.
 func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Time, log *zap.Logger) error {
@@ -160,8 +164,8 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 	at := cluster.At(now)
 	err := createOnce(ctx, s, log, cluster.KeyConfig, &cluster.Config{Cluster: b.Cluster, ID: b.ClusterID, Era: 1,
 		UnderlayPort: b.UnderlayPort, VNIs: b.VNIs, Encryption: "none"},
-		func(c *cluster.Config) error {
-			if c.ID != b.ClusterID {
+		func(it store.Item[*cluster.Config]) error {
+			if c := it.Value; c.ID != b.ClusterID {
 				return failed("give server.yaml the data_dir of its own cluster", "start server: the store belongs to cluster %s, server.yaml to %s", clean(c.ID), b.ClusterID)
 			}
 			return nil
@@ -171,8 +175,8 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 	}
 	err = createOnce(ctx, s, log, cluster.KeyNode(cfg.Name), &cluster.Node{ID: b.NodeID, Datacenter: cfg.Datacenter,
 		State: cluster.NodeActive, Agent: true, Joined: at},
-		func(n *cluster.Node) error {
-			if n.ID != b.NodeID {
+		func(it store.Item[*cluster.Node]) error {
+			if n := it.Value; n.ID != b.NodeID {
 				return failed("give one of the two another name", "start server: node name %s is taken by another host (id %s)", cfg.Name, clean(n.ID))
 			}
 			return nil
@@ -182,12 +186,21 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 	}
 	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
 		Address: cfg.Advertise[0], Voter: true, Why: "the first server", Joined: at},
-		func(*cluster.Server) error { return nil })
+		func(it store.Item[*cluster.Server]) error {
+			if it.Value.Address == cfg.Advertise[0] {
+				return nil
+			}
+			it.Value.Address = cfg.Advertise[0]
+			var c store.Change
+			store.Put(&c, it, it.Value)
+			_, err := s.Commit(ctx, c)
+			return err
+		})
 }
 
-// createOnce writes a record unless there is one, which check may refuse if it
-// can be read.
-func createOnce[T cluster.Record](ctx context.Context, s *store.Store, log *zap.Logger, key string, r T, check func(T) error) error {
+// createOnce writes a record unless there is one, which check may refuse or
+// change if it can be read.
+func createOnce[T cluster.Record](ctx context.Context, s *store.Store, log *zap.Logger, key string, r T, check func(store.Item[T]) error) error {
 	it, err := store.Get[T](ctx, s, key)
 	if errors.Is(err, store.ErrNotFound) {
 		var c store.Change
@@ -199,7 +212,7 @@ func createOnce[T cluster.Record](ctx context.Context, s *store.Store, log *zap.
 	}
 	switch {
 	case err == nil:
-		return check(it.Value)
+		return check(it)
 	case errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
 		log.Error("a record cannot be read and stays as it is", zap.String("key", key), zap.Error(err))
 		return nil

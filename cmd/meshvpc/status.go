@@ -73,6 +73,7 @@ func (p *program) status(ctx context.Context, c *cli.Context) error {
 		r.addLocal(agent)
 	case agent.err == nil:
 		r = judgeLocal(agent.state, err)
+		r.judgeServer()
 	default:
 		return err
 	}
@@ -256,6 +257,19 @@ func judgeLocal(s watcher.State, why error) statusReport {
 		}
 	}
 	return r
+}
+
+// judgeServer finds a server on this host that has lost its address.
+func (r *statusReport) judgeServer() {
+	var cfg serverConfig
+	path := hostDirs().server()
+	own, err := ownAddresses()
+	if err != nil || readConfig(path, &cfg) != nil {
+		return // no server, or it says so itself
+	}
+	if lost := lostListen(cfg, own); lost != "" {
+		r.add("the server of this host cannot be reached: "+lost, fmt.Sprintf(moveServer, path))
+	}
 }
 
 func stamp(t cluster.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

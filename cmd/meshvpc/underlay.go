@@ -45,6 +45,22 @@ func hostAddresses() ([]hostAddress, error) {
 	return list, nil
 }
 
+// ownAddresses lists all addresses of this host.
+func ownAddresses() ([]netip.Addr, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of this host: %w", err)
+	}
+	var list []netip.Addr
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			ip, _ := netip.AddrFromSlice(n.IP)
+			list = append(list, ip.Unmap())
+		}
+	}
+	return list, nil
+}
+
 // checkUnderlay holds the --underlay words against the addresses of this host
 // and returns the address that others reach it at: (bind, advertise).
 func checkUnderlay(words []string, have []hostAddress) (bind, advertise netip.Addr, err error) {
