@@ -134,9 +134,19 @@ func (p *program) verb(name, args, usage string, flags []cli.Flag, do func(ctx c
 			if err := checkOutput(c); err != nil {
 				return err
 			}
+			if err := checkTimeout(c); err != nil {
+				return err
+			}
 			return do(c.Context, c)
 		},
 	}
+}
+
+func checkTimeout(c *cli.Context) error {
+	if d := c.Duration("timeout"); c.IsSet("timeout") && d <= 0 {
+		return usage("want a time like 500ms or 30s", "invalid --timeout %s", d)
+	}
+	return nil
 }
 
 // arity counts the words of an args usage: "A [B]" takes one or two, "A [B...]"

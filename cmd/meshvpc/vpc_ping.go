@@ -43,8 +43,11 @@ type pairReport struct {
 func (p *program) vpcPing(ctx context.Context, c *cli.Context, s *session) error {
 	name := c.Args().First()
 	request := &cluster.PingRequest{ID: randomID(), Count: c.Int("count"), Size: c.Int("size")}
-	if err := request.Validate(); err != nil {
-		return &refusal{exitUsage, err, ""}
+	switch {
+	case request.Count < 1 || request.Count > cluster.MaxPingCount:
+		return usage(fmt.Sprintf("want 1 to %d requests a pair", cluster.MaxPingCount), "invalid --count %d", request.Count)
+	case request.Size < 0 || request.Size > cluster.MaxPingSize:
+		return usage(fmt.Sprintf("want at most %d bytes, or leave --size out", cluster.MaxPingSize), "invalid --size %d", request.Size)
 	}
 	m, err := p.readMesh(ctx, s, name)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 	return p.verb("set", "V", "change a VPC and wait until it is so", waitFlags(meshWait,
 		&cli.StringFlag{Name: "members", Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES`"},
-		excludeFlag(),
+		excludeFlag(), yesFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
@@ -46,6 +47,16 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 	v, err := s.read(ctx, nodeKeys, cluster.PrefixNodes, cluster.PrefixLive, cluster.KeyVPCSpec(name))
 	if err != nil {
 		return err
+	}
+	if c.IsSet("members") || c.IsSet("exclude") {
+		m, err := p.readMesh(ctx, s, name)
+		if err != nil {
+			return err
+		}
+		if err := p.confirmSet(c, m, cluster.Selector(c.String("members"))); err != nil {
+			return err
+		}
+		m.warnExcluded(p, exclude)
 	}
 	err = edit(ctx, s, cluster.KeyVPCSpec(name), func(spec *cluster.VPCSpec) error {
 		if spec.State == cluster.VPCDeleting {
@@ -85,6 +96,46 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 		return p.printPeers(c, m)
 	}
 	return p.awaitMesh(ctx, c, s, name)
+}
+
+// confirmSet asks before members are taken out of a VPC whose workloads use it.
+func (p *program) confirmSet(c *cli.Context, m *mesh, members cluster.Selector) error {
+	users := m.dropped(members)
+	if !c.IsSet("members") || members.Validate() != nil || len(users) == 0 || c.Bool("yes") {
+		return nil
+	}
+	fmt.Fprintf(p.err, "workloads of %s would lose VPC %s\n", few(users), m.name)
+	if err := p.confirm(c, "VPC", m.name); err != nil {
+		if r, ok := errors.AsType[*refusal](err); ok {
+			return usage(r.do, "set VPC %q: workloads of %s would lose it, and that was not confirmed", m.name, few(users))
+		}
+		return err
+	}
+	return nil
+}
+
+// dropped names the members that a selector takes out of the VPC and whose
+// workloads use it.
+func (m *mesh) dropped(members cluster.Selector) []string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(m.members)) {
+		node, status := m.nodes[name], m.statuses[name]
+		if status == nil || len(portsOf(status)) == 0 || node != nil && members.Selects(name, node) {
+			continue
+		}
+		list = append(list, fmt.Sprintf("%s (%s)", name, clean(strings.Join(portsOf(status), ", "))))
+	}
+	return list
+}
+
+// warnExcluded says which addresses are excluded from now on and in use: who
+// has one keeps it.
+func (m *mesh) warnExcluded(p *program, exclude []netip.Addr) {
+	for _, name := range slices.Sorted(maps.Keys(m.members)) {
+		if a := m.members[name].VTEP; slices.Contains(exclude, a) {
+			p.warn("%s is in use by %s, which keeps it as long as it is a member", a, name)
+		}
+	}
 }
 
 func (p *program) vpcDeleteCommand() *cli.Command {

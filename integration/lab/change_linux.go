@@ -146,8 +146,12 @@ func (s *supervisor) cut(c Cut) (any, error) {
 		if side == "" && side != c.A {
 			continue
 		}
-		if _, err := s.side(side); err != nil {
+		list, err := s.side(side)
+		if err != nil {
 			return nil, fmt.Errorf("cut %s: %w", c.A, err)
+		}
+		if c.A == c.B && len(list) == 1 {
+			return nil, fmt.Errorf("cut %s from itself: name two sides, or one to cut it from everybody else", c.A)
 		}
 	}
 	s.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +57,18 @@ func TestCutAndHeal(t *testing.T) {
 			}
 			wantCut(t, nil)
 		})
+	}
+	for _, side := range []string{gold1, "skynet"} {
+		if err := l.Cut(t.Context(), side, side); err == nil || !strings.Contains(err.Error(), "name two sides") {
+			t.Errorf("%s was cut from itself: %v", side, err)
+		}
+	}
+	if err := l.Cut(t.Context(), "hetzner", "hetzner"); err != nil {
+		t.Errorf("cut of a datacenter's hosts from one another: %v", err)
+	}
+	wantCut(t, map[pair]bool{{gold2, gold1}: true})
+	if err := l.Heal(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	if err := l.Cut(t.Context(), "nowhere", ""); !errors.Is(err, lab.ErrNotFound) {
 		t.Errorf("cut of an unknown place: got %v, want ErrNotFound", err)
