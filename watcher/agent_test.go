@@ -34,6 +34,7 @@ type world struct {
 	caches string
 	save   func(path string, b []byte) error // of the next agents; nil: to the file
 	stop   map[string]func()
+	now    func() time.Time         // of the next agents; nil: the bubble's
 	moved  map[string]*atomic.Int64 // how often the agent of a node said so
 }
 
@@ -90,7 +91,7 @@ func (w *world) start(name string) {
 	a, err := New(Config{
 		Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name), Version: "test", OS: "fake",
 		Store: store.New(w.kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
-		Moved: func() { moved.Add(1) },
+		Moved: func() { moved.Add(1) }, Now: w.now,
 	})
 	if err != nil {
 		w.t.Fatal(err)
