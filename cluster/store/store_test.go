@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -12,7 +14,13 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if config := os.Getenv(memberWord); config != "" {
+		fmt.Fprintln(os.Stderr, member(config))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	controller = cluster.Identity{Role: cluster.Controller}
