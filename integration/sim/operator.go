@@ -58,7 +58,9 @@ func (o *operator) act() {
 	case 5:
 		o.deleteVPC()
 	case 6:
-		o.addNode()
+		if len(o.nodes()) < mostNodes {
+			o.addNode()
+		}
 	case 7:
 		o.removeNode()
 	default:
@@ -67,9 +69,6 @@ func (o *operator) act() {
 }
 
 func (o *operator) addNode() {
-	if len(o.nodes()) >= mostNodes {
-		return
-	}
 	o.names++
 	n := o.w.newNode(fmt.Sprintf("n%d", o.names))
 	o.w.nodes = append(o.w.nodes, n)
