@@ -30,14 +30,8 @@ type membership struct {
 	reasons  []string
 }
 
-// members makes members of the nodes that the spec selects, and lets the others
-// leave. It fills net.Refused and adds to net.Reason.
-func (s *state) members(w *world, v *vpc, net *cluster.VPCNet, p *plan) {
-	m := &membership{
-		state: s, w: w, v: v, net: net, p: p,
-		network:  allocator.Network{Prefix: net.PeerNetwork, Exclude: v.spec.Value.Exclude},
-		admitted: map[string]bool{},
-	}
+// depart lets the nodes leave that the spec does not select.
+func (w *world) depart(v *vpc, p *plan) {
 	for _, name := range v.nodes() {
 		n := w.nodes[name]
 		if n != nil && !v.spec.Value.Members.Selects(name, n) && !w.blocks(v, name) {
@@ -45,6 +39,16 @@ func (s *state) members(w *world, v *vpc, net *cluster.VPCNet, p *plan) {
 		}
 	}
 	w.tellForgotten(v, p)
+}
+
+// members makes members of the nodes that the spec selects. It fills
+// net.Refused and adds to net.Reason.
+func (s *state) members(w *world, v *vpc, net *cluster.VPCNet, p *plan) {
+	m := &membership{
+		state: s, w: w, v: v, net: net, p: p,
+		network:  allocator.Network{Prefix: net.PeerNetwork, Exclude: v.spec.Value.Exclude},
+		admitted: map[string]bool{},
+	}
 	candidates := m.keepMembers()
 	for _, name := range candidates {
 		if why := m.admit(name); why != "" {

@@ -23,8 +23,14 @@ func (s *state) bring(w *world, v *vpc, p *plan) {
 	} else {
 		net = s.newNet(w, v, p)
 	}
-	if net.Phase == cluster.PhaseActive {
+	w.depart(v, p)
+	switch {
+	case net.Phase == cluster.PhaseActive:
 		s.members(w, v, net, p)
+	case len(v.members) == 0 && !v.inUse(): // it starts anew, some day
+		for _, it := range w.heldBy(v) {
+			p.add(release(it))
+		}
 	}
 	tidy(net)
 	if v.net.Value == nil || !reflect.DeepEqual(net, v.net.Value) {
@@ -133,11 +139,12 @@ func (w *world) usedVNIs(name string) map[cluster.VNI]bool {
 }
 
 // newMTU is the MTU asked for; else the one that hosts have, if the net record
-// was lost; else what the members that are present can carry.
+// was lost, those that are to leave too; else what the members that are present
+// can carry.
 func (w *world) newMTU(v *vpc) (int, error) {
 	spec := v.spec.Value
 	var selected, small []string
-	least, have := 0, 0
+	least, have := 0, v.reportedMTU()
 	for _, name := range w.names {
 		if !spec.Members.Selects(name, w.nodes[name]) {
 			continue
@@ -154,11 +161,10 @@ func (w *world) newMTU(v *vpc) (int, error) {
 		if m := u.MTU(); least == 0 || m < least {
 			least = m
 		}
-		if s, ok := v.status[name]; ok && v.uses(name) && s.Value.MTU >= cluster.MinMTU && (have == 0 || s.Value.MTU < have) {
-			have = s.Value.MTU
-		}
 	}
 	switch {
+	case len(selected) == 0 && have != 0:
+		return have, nil
 	case len(selected) == 0:
 		return 0, fmt.Errorf("no node is selected by %q", spec.Members)
 	case least == 0 && len(small) > 0 && spec.MTU != 0:
@@ -173,6 +179,17 @@ func (w *world) newMTU(v *vpc) (int, error) {
 		return have, nil
 	}
 	return min(least, cluster.MaxMTU), nil
+}
+
+// reportedMTU is the least that a host says it has, 0 if none does.
+func (v *vpc) reportedMTU() int {
+	least := 0
+	for node, s := range v.status {
+		if mtu := s.Value.MTU; v.uses(node) && mtu >= cluster.MinMTU && (least == 0 || mtu < least) {
+			least = mtu
+		}
+	}
+	return least
 }
 
 // keepNet is what is in force, changed as far as the spec may change it.
