@@ -205,7 +205,7 @@ func (p *planner) namespace(v VPC) {
 		p.add(CreatePort{onPort, name, v.VNI, mac})
 		d, inner = Device{Kind: KindPort, Owner: v.VNI}, &NamespacePort{}
 	}
-	p.common(onPort, d, v.MTU, CleanAlias("port-of-"+v.Name))
+	p.common(onPort, d, v.MTU, portOf(v.Name))
 	if d.Master != v.Name {
 		p.add(SetMaster{onPort, v.Name})
 		d.Pinned = cluster.MAC{}
@@ -380,7 +380,7 @@ func (p *planner) tunnel(v VPC, t Tunnel) {
 	if !d.Learning {
 		p.add(SetLearning{on})
 	}
-	p.common(on, d, v.MTU, CleanAlias("tunnels-of-"+v.Name))
+	p.common(on, d, v.MTU, tunnelsOf(v.Name))
 	if d.Master != v.Name {
 		if d.Up { // a new port is not isolated yet, and must not forward
 			p.add(SetDown{on})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -246,6 +247,25 @@ func (s State) Carries(v cluster.VNI) bool {
 	_, judged := s.Filter.VNIs[v]
 	return judged
 }
+
+// OwnersOf lists, sorted, the marks of what is on the host for the VPC of that
+// name: the host itself knows, whatever its agent has forgotten.
+func (s State) OwnersOf(vpc string) []cluster.VNI {
+	owners := map[cluster.VNI]bool{}
+	for name, d := range s.Devices {
+		if name == vpc || d.Alias == tunnelsOf(vpc) || d.Alias == portOf(vpc) {
+			owners[d.Owner] = true
+		}
+	}
+	if n := s.Namespaces[NamespaceOf(vpc)]; n.Owner != 0 {
+		owners[n.Owner] = true
+	}
+	return slices.Sorted(maps.Keys(owners))
+}
+
+// Aliases of a VPC's devices.
+func tunnelsOf(vpc string) string { return CleanAlias("tunnels-of-" + vpc) }
+func portOf(vpc string) string    { return CleanAlias("port-of-" + vpc) }
 
 // Clone is a deep copy.
 func (s State) Clone() State {

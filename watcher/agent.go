@@ -252,9 +252,14 @@ func sameUnderlay(a, b cluster.Underlay) bool {
 	return same(a.IPv4, b.IPv4) && same(a.IPv6, b.IPv6)
 }
 
-// reconcile makes the kernel equal to memory and reports whether what waited
-// to be taken down is gone.
-func (a *Agent) reconcile(ctx context.Context, full bool) (gone bool) {
+// reconcile makes the kernel equal to memory and reports whether what is to be
+// taken down changed.
+func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
+	if a.memory.leaving() {
+		if state, err := a.cfg.Driver.Observe(ctx, full); err == nil { // else the pass below fails, too
+			changed = a.memory.seek(state)
+		}
+	}
 	desired, reasons := a.memory.desire(a.cfg.Node)
 	a.reasons = reasons
 	a.host0 = a.host.Reconcile(ctx, desired, full)
@@ -262,16 +267,14 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (gone bool) {
 		a.repairs[name] += n
 	}
 	a.links.set(a.now, a.targets(desired))
-	if len(a.memory.Remove) == 0 {
-		return false
+	if !a.memory.leaving() {
+		return changed
 	}
 	state, err := a.cfg.Driver.Observe(ctx, false)
 	if err != nil {
-		return false // the report says so already
+		return changed // the report says so already
 	}
-	left := len(a.memory.Remove)
-	a.memory.Remove = slices.DeleteFunc(a.memory.Remove, func(v cluster.VNI) bool { return !state.Carries(v) })
-	return len(a.memory.Remove) != left
+	return a.memory.see(state) || changed
 }
 
 // targets are the links that should answer.
@@ -291,7 +294,7 @@ func (a *Agent) targets(d hostops.Desired) map[linkID]target {
 // status record, and reports whether there were any.
 func (a *Agent) forget(r records) (changed bool) {
 	for name, v := range a.memory.VPCs {
-		if _, told := r.vpcs[name]; told || !r.synced || !v.Leaving || slices.Contains(a.memory.Remove, v.VNI) {
+		if _, told := r.vpcs[name]; told || !r.synced || !v.Leaving || !v.gone {
 			continue
 		}
 		delete(a.memory.VPCs, name)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -354,6 +355,42 @@ func TestLeavingIsAnExplicitWord(t *testing.T) {
 			t.Errorf("status record of a VPC that is over: %v, %v; want none", r.Keys, err)
 		}
 	})
+}
+
+// TestLeavingWhatWasForgotten tells a host to leave a VPC that its agent does
+// not know of: it was killed before the cache was saved.
+func TestLeavingWhatWasForgotten(t *testing.T) {
+	for name, lose := range map[string]func(w *world){
+		"tunnel, bridge and port known by the net record": func(w *world) {},
+		"net record gone": func(w *world) { w.raw(cluster.KeyVPCNet("vpc1"), "") },
+		"net record and bridge gone": func(w *world) {
+			w.raw(cluster.KeyVPCNet("vpc1"), "")
+			if err := w.hosts["n1"].DeleteDevice("vpc1"); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := mesh(t)
+				defer w.close()
+				w.stop["n1"]()
+				if err := os.Remove(filepath.Join(w.caches, "n1")); err != nil {
+					t.Fatal(err)
+				}
+				w.put(cluster.Controller, cluster.KeyHostVPC("n1", "vpc1"), &cluster.HostVPC{State: cluster.AssignedLeaving})
+				lose(w)
+				w.start("n1")
+				w.settle(5 * time.Second)
+				if s := w.hosts["n1"].State(); len(s.Devices) > 0 || len(s.Namespaces) > 0 || len(s.Filter.VNIs) > 0 {
+					t.Errorf("left behind: %+v", s)
+				}
+				if s := w.status("n1"); s.State != cluster.HostLeft {
+					t.Errorf("status = %+v; want left", s)
+				}
+			})
+		})
+	}
 }
 
 func TestRemovedNodeCleansUp(t *testing.T) {

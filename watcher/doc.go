@@ -33,6 +33,8 @@
 //
 //   - A VPC is taken down on an explicit word only: its assignment says
 //     leaving, or the node's own record (same id) says left.
+//     Then all goes that the host carries for it, whether or not memory knew,
+//     and "left" is said when the host has been seen without it.
 //   - A peer is dropped by absence only from a members list that was read whole
 //     and holds this node's own record.
 //   - A record that vanished, cannot be decoded or needs a newer version, a

@@ -85,7 +85,6 @@ func (g *gatherer) gatherVPC(v *store.View, name string) vpcRecords {
 	}
 	for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(name)) {
 		r.members[strings.TrimPrefix(it.Key, cluster.PrefixMembers(name))] = it.Value
-		r.revision = max(r.revision, it.Mod)
 	}
 	for _, p := range v.Problems() {
 		if node, ok := strings.CutPrefix(p.Key, cluster.PrefixMembers(name)); ok && r.members[node] == nil {

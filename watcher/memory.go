@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 // memory is what this host has accepted from the records: last known good, and
@@ -23,13 +24,13 @@ type memory struct {
 
 // vpc is this host's part in one VPC.
 type vpc struct {
-	VNI      cluster.VNI                `json:"vni"`
-	MTU      int                        `json:"mtu"`
-	Length   int                        `json:"length"`   // of the peer network's prefix, bits
-	Members  map[string]*cluster.Member `json:"members"`  // ourselves included
-	Revision int64                      `json:"revision"` // the newest write among Members
-	Leaving  bool                       `json:"leaving,omitempty"`
+	VNI     cluster.VNI                `json:"vni"`
+	MTU     int                        `json:"mtu"`
+	Length  int                        `json:"length"`  // of the peer network's prefix, bits
+	Members map[string]*cluster.Member `json:"members"` // ourselves included
+	Leaving bool                       `json:"leaving,omitempty"`
 
+	gone bool   // Leaving, and the host has been seen without anything of it
 	hold string // why the records do not count at the moment
 	kept bool   // the cache file has had its members: a reboot brings it back
 }
@@ -48,7 +49,6 @@ type vpcRecords struct {
 	net        *cluster.VPCNet
 	ping       *cluster.PingRequest
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
-	revision   int64                      // the newest write among members
 	unreadable []string                   // members whose record never could be read
 }
 
@@ -113,7 +113,7 @@ func (m *memory) leave(r records) (changed bool) {
 	for _, v := range m.VPCs {
 		if !v.Leaving {
 			m.remove(v.VNI)
-			v.Leaving, changed = true, true
+			v.Leaving, v.gone, changed = true, false, true
 		}
 		v.hold = ""
 	}
@@ -121,6 +121,54 @@ func (m *memory) leave(r records) (changed bool) {
 		m.Left, changed = true, true
 	}
 	return changed
+}
+
+// seek marks what the host carries of VPCs that are to leave to be taken down:
+// memory may never have known of it, or have forgotten. It reports whether
+// there was anything new.
+func (m *memory) seek(on hostops.State) (found bool) {
+	had := len(m.Remove)
+	for name, v := range m.VPCs {
+		if v.Leaving {
+			for _, owner := range on.OwnersOf(name) {
+				if m.unwanted(owner) {
+					m.remove(owner)
+				}
+			}
+		}
+	}
+	return len(m.Remove) != had
+}
+
+// see notes what is left on the host of what is to be taken down, and reports
+// whether any of it is gone.
+func (m *memory) see(on hostops.State) (gone bool) {
+	had := len(m.Remove)
+	m.Remove = slices.DeleteFunc(m.Remove, func(v cluster.VNI) bool { return !on.Carries(v) })
+	for name, v := range m.VPCs {
+		v.gone = v.Leaving && !slices.Contains(m.Remove, v.VNI) && !slices.ContainsFunc(on.OwnersOf(name), m.unwanted)
+	}
+	return len(m.Remove) != had
+}
+
+// leaving reports whether any VPC is to be taken down.
+func (m *memory) leaving() bool {
+	for _, v := range m.VPCs {
+		if v.Leaving {
+			return true
+		}
+	}
+	return len(m.Remove) > 0
+}
+
+// unwanted reports whether no VPC that stays has the VNI.
+func (m *memory) unwanted(n cluster.VNI) bool {
+	for _, v := range m.VPCs {
+		if !v.Leaving && v.VNI == n {
+			return false
+		}
+	}
+	return true
 }
 
 // remove marks a VNI to be taken down.
@@ -137,6 +185,9 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	case r.assignment == nil: // unreadable, and never was readable
 		return false
 	case r.assignment.State == cluster.AssignedLeaving:
+		if v == nil && r.members == nil {
+			return false // not read yet: the VNI may be there
+		}
 		if v == nil {
 			v = &vpc{}
 			m.VPCs[name] = v
@@ -147,13 +198,13 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 			return false
 		}
 		m.remove(v.VNI)
-		v.Leaving, v.hold, v.Members = true, "", nil
+		v.Leaving, v.gone, v.hold, v.Members = true, false, "", nil
 		return true
 	case v == nil:
 		v = &vpc{} // worth caching when its members are known
 		m.VPCs[name] = v
 	case v.Leaving: // assigned again before it was gone
-		v.Leaving, v.Revision, changed = false, 0, true
+		v.Leaving, changed = false, true
 	}
 	v.hold = ""
 	if r.members == nil {
@@ -176,11 +227,14 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	if length := r.net.PeerNetwork.Bits(); v.MTU != r.net.MTU || v.Length != length {
 		v.MTU, v.Length, changed = r.net.MTU, length, true
 	}
-	if members := r.keeping(v.Members); v.Revision != r.revision || len(v.Members) != len(members) {
-		v.Members, v.Revision, changed = members, r.revision, true
+	// Revisions would not tell: a store that went back in time counts them again.
+	if members := r.keeping(v.Members); v.Members == nil || !maps.EqualFunc(v.Members, members, sameMember) {
+		v.Members, changed = members, true
 	}
 	return changed
 }
+
+func sameMember(a, b *cluster.Member) bool { return a == b || *a == *b }
 
 // keep notes that the cache file holds all of memory.
 func (m *memory) keep() {

@@ -122,7 +122,7 @@ func (a *Agent) status(name string, links []cluster.Link) *cluster.VPCStatus {
 		s.VTEP = mine.VTEP
 	}
 	switch {
-	case v.Leaving && slices.Contains(a.memory.Remove, v.VNI):
+	case v.Leaving && !v.gone:
 		s.Ready, s.Reason = false, "taking it down"
 	case v.Leaving:
 		return &cluster.VPCStatus{NodeID: a.cfg.NodeID, State: cluster.HostLeft}
