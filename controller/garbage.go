@@ -109,6 +109,12 @@ func (w *world) removedNode(name string, p *plan) {
 	if r, ok := w.reports[name]; ok {
 		u.change.Remove(r.Key, r.Mod)
 	}
+	for _, problem := range w.view.Problems() { // its agent does not mend them any more
+		if ours := problem.Key == cluster.KeyLive(name) || strings.HasPrefix(problem.Key, cluster.PrefixStatus(name)); ours &&
+			errors.Is(problem.Err, cluster.ErrInvalid) && !slices.Contains(u.change.Keys(), problem.Key) {
+			u.change.Remove(problem.Key, problem.Mod)
+		}
+	}
 	p.add(u)
 }
 
@@ -155,7 +161,8 @@ func (s *state) oldPings(w *world, p *plan, now time.Time) (next time.Time) {
 
 // spoiled deletes records of the controller's that are garbage and that no
 // effect writes anew: nobody needs them, or their absence makes the next pass
-// rebuild them. What belongs to a VPC of which the spec cannot be told stays.
+// rebuild them. What belongs to a VPC of which the spec cannot be told stays,
+// and so it does while the spec is lost and a host has the VPC.
 func (w *world) spoiled(effects []effect) []effect {
 	written := map[string]bool{}
 	for _, e := range effects {
@@ -170,7 +177,7 @@ func (w *world) spoiled(effects []effect) []effect {
 			cluster.WriterOf(k.Kind) != cluster.Controller || !errors.Is(problem.Err, cluster.ErrInvalid) {
 			continue
 		}
-		if v := w.vpcs[k.VPC]; k.VPC != "" && (v == nil || v.blocked || v.spec.Value == nil) {
+		if v := w.vpcs[k.VPC]; v != nil && (v.blocked || v.spec.Value == nil && v.inUse()) {
 			continue
 		}
 		u := unit{verb: "delete", object: "spoiled " + problem.Key}
