@@ -186,6 +186,16 @@ type NodeStatus struct {
 	Notes        []string `json:"notes,omitempty"` // worth knowing, and nothing is wrong
 }
 
+// Can reports whether the node has one of the capabilities CanMultipoint, CanP2P
+// and CanMulticast.
+func (s *NodeStatus) Can(what string) bool {
+	says := func(c string) bool { return slices.Contains(s.Capabilities, c) }
+	if !says(CanMultipoint) && !says(CanP2P) && !says(CanMulticast) {
+		return what == CanMultipoint || what == CanP2P
+	}
+	return says(what)
+}
+
 // Validate checks the underlay and bounds the text.
 func (s *NodeStatus) Validate() error {
 	if err := checkID("node_id", s.NodeID); err != nil {

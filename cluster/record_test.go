@@ -47,7 +47,7 @@ func examples() map[string]Record {
 			Underlay: Underlay{IPv4: &UnderlayAddress{Bind: addr4, Advertise: addr4, Device: "eth0", MTU: 1500},
 				IPv6: &UnderlayAddress{Bind: addr6, Advertise: addr6, Device: "eth0", MTU: 1500}}},
 		KeyVPCStatus("a", "blue"): &VPCStatus{NodeID: "n1", State: HostMember, Ready: true, VNI: 7, MTU: 1430, At: when,
-			VTEP: netip.MustParseAddr("10.100.0.1"), Links: []Link{{Peer: "b", State: LinkUp, RTT: 0.25, VNI: 8}}},
+			VTEP: netip.MustParseAddr("10.100.0.1"), Links: []Link{{Peer: "b", State: LinkUp, RTT: 0.25, VNI: 8, Use: LinkActive}}},
 		KeyPingResult("a", "blue"):  &PingResult{ID: "p1", Peers: []PeerPing{{To: "b", Sent: 3, Received: 2, RTT: 0.5}}},
 		KeyAllocVNI(7):              &Allocation{Holder: "blue", Released: true},
 		KeyAllocVTEP("blue", addr4): &Allocation{Holder: "a"},

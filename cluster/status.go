@@ -22,8 +22,10 @@ type Link struct {
 	State  LinkState `json:"state"`
 	RTT    float64   `json:"rtt_ms,omitempty"` // of the last answered probe, milliseconds
 	Reason string    `json:"reason,omitempty"`
-	// VNI is that of the pair's own tunnel, if that is in place at this end.
-	VNI VNI `json:"vni,omitempty"`
+	// VNI and Use are those of the HostLink that this end has put in force, see
+	// LinkUse; both zero for none. A change is reported at once.
+	VNI VNI     `json:"vni,omitempty"`
+	Use LinkUse `json:"use,omitempty"`
 }
 
 // HostState is how a host stands to a VPC.
@@ -95,8 +97,11 @@ func (l Link) validate() error {
 	if l.State != LinkUp && l.State != LinkDown && l.State != LinkUnknown {
 		return fmt.Errorf("%w link state %q", ErrInvalid, CleanText(string(l.State)))
 	}
-	if l.VNI > MaxVNI {
+	switch {
+	case l.VNI > MaxVNI:
 		return l.VNI.Validate()
+	case l.Use != "" && !l.Use.valid(), (l.Use == "") != (l.VNI == 0):
+		return fmt.Errorf("%w link: use %q of VNI %d", ErrInvalid, CleanText(string(l.Use)), l.VNI)
 	}
 	if err := checkText("reason", l.Reason); err != nil {
 		return err

@@ -10,6 +10,9 @@ import (
 type Transport string
 
 // The transports. A pair is P2P if either end is; else it is what both are.
+// While members change from Multipoint to Multicast or back, a host receives by
+// both, floods to the group if it is Multicast, and to a list of the peers that
+// are not.
 const (
 	// Auto is Multipoint between members that can, P2P where one cannot. Only a
 	// spec says it.
@@ -20,7 +23,7 @@ const (
 	// P2P is one vxlan device per peer, with a VNI of the pair.
 	P2P Transport = "p2p"
 	// Multicast is one vxlan device per VPC that floods to a group of the
-	// underlay.
+	// underlay, over the group's address family.
 	Multicast Transport = "multicast"
 )
 
@@ -68,23 +71,55 @@ func checkGroup(t Transport, group netip.Addr) error {
 	return nil
 }
 
-// LinkUse is how far a pair's own tunnel is in use.
+// LinkUse is how far a pair's own tunnel is in use. A pair that shall be p2p
+// begins with preparing, or with active if it has no path that would have to be
+// kept: one of its members is P2P from its admission on.
+//
+// The controller writes the same record at both ends in one transaction. Each
+// end puts it in force and reports its VNI and use in Link. The controller goes
+// on to the next use when both ends report this one, or when its wish changed:
+//
+//	use        in force when this end …                      both   p2p    not p2p
+//	preparing  receives by the pair's tunnel too;            active –      retiring
+//	           it sends by the shared tunnel, as before
+//	active     receives and sends by the pair's tunnel       –      –      restoring
+//	restoring  receives by the shared tunnel too;            retiring active –
+//	           it sends by the pair's tunnel
+//	retiring   sends by the shared tunnel again; the pair's  none   preparing –
+//	           tunnel, if it is there, still receives
+//
+// So no end sends into a tunnel that the other does not have yet, and a host
+// that does not answer keeps its pairs where they are, on the path that works.
+// A tunnel that is not there need not be made to restore or retire it.
 type LinkUse string
 
-// The uses. Both ends of a pair change from one to the next in one transaction.
+// The uses, see LinkUse.
 const (
-	// LinkPreparing: both ends make the tunnel and receive by it; they send by
-	// what they sent by before.
 	LinkPreparing LinkUse = "preparing"
-	// LinkActive: the tunnel carries the pair's frames.
-	LinkActive LinkUse = "active"
-	// LinkRetiring: both ends send by the VPC's shared tunnel again and still
-	// receive by this one.
-	LinkRetiring LinkUse = "retiring"
+	LinkActive    LinkUse = "active"
+	LinkRestoring LinkUse = "restoring"
+	LinkRetiring  LinkUse = "retiring"
 )
 
+func (u LinkUse) valid() bool {
+	return u == LinkPreparing || u == LinkActive || u == LinkRestoring || u == LinkRetiring
+}
+
 // HostLink gives a link a tunnel of its own, at KeyHostLink of each end. VNI is
-// the pair's, the same at both ends. A record that vanished means hold.
+// the pair's, the same at both ends.
+//
+// The record, not the members' transports, says what carries a pair's frames.
+// Without one, the shared tunnel does if neither member is P2P; else there is
+// no path yet, and what is there stays (a member becomes P2P when all its pairs
+// are active, or is so from its admission on).
+//
+// A record that vanished means hold: use what it said, report it as before. The
+// words to remove the pair's tunnel are
+//
+//   - the record vanished after this end had Retiring in force;
+//   - the record has another VNI: that one's tunnel takes its place;
+//   - the peer is gone from a members list, read whole, that holds this node;
+//   - the VPC is left.
 type HostLink struct {
 	Needs int     `json:"needs,omitempty"`
 	VNI   VNI     `json:"vni"`
@@ -93,7 +128,7 @@ type HostLink struct {
 
 // Validate checks VNI and use.
 func (l *HostLink) Validate() error {
-	if l.Use != LinkPreparing && l.Use != LinkActive && l.Use != LinkRetiring {
+	if !l.Use.valid() {
 		return fmt.Errorf("%w link use %q", ErrInvalid, CleanText(string(l.Use)))
 	}
 	return l.VNI.Validate()

@@ -60,3 +60,39 @@ func TestPair(t *testing.T) {
 		}
 	}
 }
+
+func TestLinkInForce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		link Link
+		ok   bool
+	}{
+		"shared tunnel":      {Link{Peer: "b", State: LinkUp}, true},
+		"tunnel of the pair": {Link{Peer: "b", State: LinkUp, VNI: 8, Use: LinkRestoring}, true},
+		"use without a VNI":  {Link{Peer: "b", State: LinkUp, Use: LinkActive}, false},
+		"VNI without a use":  {Link{Peer: "b", State: LinkUp, VNI: 8}, false},
+		"unknown use":        {Link{Peer: "b", State: LinkUp, VNI: 8, Use: "idle"}, false},
+	} {
+		s := &VPCStatus{State: HostMember, Links: []Link{tt.link}}
+		if err := s.Validate(); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: Validate = %v; want ok %v", name, err, tt.ok)
+		}
+	}
+}
+
+func TestCan(t *testing.T) {
+	for _, tt := range []struct {
+		capabilities []string
+		want         [3]bool // multipoint, p2p, multicast
+	}{
+		{nil, [3]bool{true, true, false}},
+		{[]string{"static"}, [3]bool{true, true, false}},
+		{[]string{CanP2P}, [3]bool{false, true, false}},
+		{[]string{CanMultipoint, CanP2P, CanMulticast}, [3]bool{true, true, true}},
+		{[]string{CanMulticast}, [3]bool{false, false, true}},
+	} {
+		s := &NodeStatus{Capabilities: tt.capabilities}
+		if got := [3]bool{s.Can(CanMultipoint), s.Can(CanP2P), s.Can(CanMulticast)}; got != tt.want {
+			t.Errorf("Can of %v = %v, want %v", tt.capabilities, got, tt.want)
+		}
+	}
+}

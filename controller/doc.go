@@ -13,6 +13,7 @@
 //   - vpcs: VNI and MTU in force, phases, deletion.
 //   - members: who is a member, with which VTEP address and underlay; joining
 //     and leaving.
+//   - links: pairs that have a tunnel of their own.
 //   - garbage: what is in no live record any more.
 //
 // # Guarantees
@@ -36,6 +37,23 @@
 // take removed nodes apart, and nothing is reclaimed while a host is assigned
 // or reports that it has the VPC. Without a node record that node is left as
 // it is.
+//
+// # Links
+//
+// A pair of which a member needs it has a tunnel and a VNI of its own: a
+// HostLink at both ends and the VNI's reverse key, held by the pair, all three
+// in one transaction. cluster.LinkUse says how a pair comes to its tunnel and
+// back without losing a frame, and what the hosts report meanwhile;
+// cluster.HostLink says which word removes a tunnel.
+//
+// A new member is written first, with the transport P2P, then its pairs in
+// batches, active at once: they have no path that would have to be kept. A
+// member that lives by the shared tunnel keeps its transport until all its
+// pairs are active. It has the other transport again the moment it may, and its
+// pairs follow. Thus the records alone say what remains to be done.
+//
+// A pair without a common address family has no tunnel. One that had, and lost
+// the family, is left as it is.
 //
 // # Leaving
 //
