@@ -128,11 +128,27 @@ func (a *Allocator) Barrier(revision int64) {
 	}
 }
 
-// ClaimVNI claims the VNI that vpc holds, else the lowest free one of r that
-// avoid (which may be nil) does not object to. It returns ErrExhausted.
-func (a *Allocator) ClaimVNI(r cluster.VNIRange, vpc string, avoid func(cluster.VNI) bool) (*Claim, error) {
+// ClaimVNI claims the VNI that holder, a VPC or a pair, has, else the lowest
+// free one of r that avoid (which may be nil) does not object to. It returns
+// ErrExhausted.
+func (a *Allocator) ClaimVNI(r cluster.VNIRange, holder string, avoid func(cluster.VNI) bool) (*Claim, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	b := a.vnis(r)
+	key := func(i uint64) string { return cluster.KeyAllocVNI(r.First + cluster.VNI(i)) }
+	return a.claimLowest(b, holder, key, func(i uint64) bool { return avoid != nil && avoid(r.First+cluster.VNI(i)) })
+}
+
+// VNIsLeft counts the VNIs of r that nobody holds, claims or released lately.
+func (a *Allocator) VNIsLeft(r cluster.VNIRange) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.vnis(r).pool
+	return p.Capacity() - uint64(p.Taken())
+}
+
+// vnis is the book of VNIs, with r as what they are given out from.
+func (a *Allocator) vnis(r cluster.VNIRange) *book {
 	b := a.bookOf(cluster.PrefixVNIs)
 	if b.pool == nil || b.vnis != r {
 		b.vnis = r
@@ -141,16 +157,15 @@ func (a *Allocator) ClaimVNI(r cluster.VNIRange, vpc string, avoid func(cluster.
 			return uint64(v) - uint64(r.First), ok && r.Contains(v)
 		})
 	}
-	key := func(i uint64) string { return cluster.KeyAllocVNI(r.First + cluster.VNI(i)) }
-	return a.claimLowest(b, vpc, key, func(i uint64) bool { return avoid != nil && avoid(r.First+cluster.VNI(i)) })
+	return b
 }
 
-// ClaimVNIValue claims v for vpc, whatever range it is of. It returns a
+// ClaimVNIValue claims v for holder, whatever range it is of. It returns a
 // *TakenError if another has it.
-func (a *Allocator) ClaimVNIValue(vpc string, v cluster.VNI) (*Claim, error) {
+func (a *Allocator) ClaimVNIValue(holder string, v cluster.VNI) (*Claim, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.claimValue(cluster.KeyAllocVNI(v), vpc, "VNI "+strconv.FormatUint(uint64(v), 10))
+	return a.claimValue(cluster.KeyAllocVNI(v), holder, "VNI "+strconv.FormatUint(uint64(v), 10))
 }
 
 // ClaimVTEP claims the VTEP address that node holds in vpc, else the lowest

@@ -1,7 +1,6 @@
 package allocator
 
 import (
-	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -47,14 +46,4 @@ func (q *Quarantine) Due(v *store.View, now time.Time) (due []store.Item[*cluste
 	}
 	q.since = still
 	return due, again
-}
-
-// OwnerOf names the VPC that a reverse key belongs to: of a VTEP address by its
-// key, of a VNI by its holder.
-func OwnerOf(it store.Item[*cluster.Allocation]) string {
-	if rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs); ok {
-		vpc, _, _ := strings.Cut(rest, "/")
-		return vpc
-	}
-	return it.Value.Holder
 }

@@ -264,6 +264,14 @@ type Allocation struct {
 	Released bool `json:"released,omitempty"`
 }
 
+// Of says who holds a VNI: "VPC blue", or "the link a – b of VPC blue".
+func (a *Allocation) Of() string {
+	if p, err := ParsePair(a.Holder); err == nil {
+		return fmt.Sprintf("the link %s – %s of VPC %s", p.A, p.B, p.VPC)
+	}
+	return "VPC " + CleanText(a.Holder)
+}
+
 // Validate checks that somebody holds the value.
 func (a *Allocation) Validate() error {
 	if _, err := ParsePair(a.Holder); err == nil || CheckNodeName(a.Holder) == nil || CheckVPCName(a.Holder) == nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // filled is a store with one VPC of so many members, made by step itself.
-func filled(b *testing.B, members int) *mvcc.Memory {
+func filled(b *testing.B, members int, transport cluster.Transport) *mvcc.Memory {
 	kv := mvcc.NewMemory(mvcc.Config{})
 	put := func(key string, r cluster.Record) {
 		b.Helper()
@@ -26,19 +26,29 @@ func filled(b *testing.B, members int) *mvcc.Memory {
 		}
 	}
 	put(cluster.KeyConfig, &cluster.Config{ID: "c", Era: 1, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange})
-	put(cluster.KeyVPCSpec("blue"), spec("all", "10.100.0.0/16"))
+	blue := spec("all", "10.100.0.0/16")
+	blue.Transport = transport
+	put(cluster.KeyVPCSpec("blue"), blue)
 	for i := range members {
 		name := fmt.Sprintf("h%04d", i)
 		put(cluster.KeyNode(name), node(name))
 		put(cluster.KeyNodeStatus(name), report(name, fmt.Sprintf("192.168.%d.%d", i/250, i%250+1), 1500))
 	}
+	for fill(b, kv) {
+	}
+	return kv
+}
+
+// fill makes one pass by a new leader, and reports whether it did anything.
+func fill(b *testing.B, kv *mvcc.Memory) bool {
 	s := store.New(kv, cluster.Identity{Role: cluster.Controller})
-	for _, e := range firstOf(newState().step(viewOf(b, kv), time.Now())) {
+	es := firstOf(newState().step(viewOf(b, kv), time.Now()))
+	for _, e := range es {
 		if _, err := s.Commit(b.Context(), e.change); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return kv
+	return len(es) > 0
 }
 
 func firstOf(es []effect, _ time.Time) []effect { return es }
@@ -47,7 +57,7 @@ func firstOf(es []effect, _ time.Time) []effect { return es }
 func BenchmarkPass(b *testing.B) {
 	for _, members := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
-			view := viewOf(b, filled(b, members))
+			view := viewOf(b, filled(b, members, ""))
 			s := newState()
 			for b.Loop() {
 				if es, _ := s.step(view, time.Unix(0, 0)); len(es) != 0 {
@@ -63,7 +73,7 @@ func BenchmarkPass(b *testing.B) {
 func BenchmarkJoin(b *testing.B) {
 	for _, members := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
-			kv := filled(b, members)
+			kv := filled(b, members, "")
 			c, err := New(Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: "a"})
 			if err != nil {
 				b.Fatal(err)
@@ -96,6 +106,65 @@ func BenchmarkJoin(b *testing.B) {
 			for b.Loop() {
 				join()
 			}
+		})
+	}
+}
+
+// BenchmarkPairs measures passes over a p2p VPC of so many members, which has
+// members·(members-1)/2 pairs: one at rest, and all that a VPC takes from
+// nothing, their transactions included.
+func BenchmarkPairs(b *testing.B) {
+	for _, members := range []int{10, 50, 200} {
+		b.Run(fmt.Sprintf("rest/%d", members), func(b *testing.B) {
+			view := viewOf(b, filled(b, members, cluster.P2P))
+			s := newState()
+			for b.Loop() {
+				if es, _ := s.step(view, time.Unix(0, 0)); len(es) != 0 {
+					b.Fatalf("%d effects, first %s", len(es), es[0].change.Why)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("new/%d", members), func(b *testing.B) {
+			var passes, planning, worst float64
+			for b.Loop() {
+				b.StopTimer()
+				kv := filled(b, members, "")
+				links, err := kv.Range(b.Context(), mvcc.Prefix(cluster.KeyVPCSpec("blue")))
+				if err != nil || len(links.Keys) != 1 {
+					b.Fatal(err)
+				}
+				blue := spec("all", "10.100.0.0/16")
+				blue.Transport = cluster.P2P
+				v, err := cluster.Encode(blue, links.Keys[0].Value)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := kv.Txn(b.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(cluster.KeyVPCSpec("blue"), v)}}); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				s := newState()
+				for {
+					view := viewOf(b, kv)
+					began := time.Now()
+					es, _ := s.step(view, time.Unix(0, 0))
+					took := time.Since(began).Seconds() * 1e3
+					passes, planning, worst = passes+1, planning+took, max(worst, took)
+					if len(es) == 0 {
+						break
+					}
+					st := store.New(kv, cluster.Identity{Role: cluster.Controller})
+					for _, e := range es {
+						rev, err := st.Commit(b.Context(), e.change)
+						if e.settle(rev, err); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+			}
+			b.ReportMetric(passes/float64(b.N), "passes/op")
+			b.ReportMetric(planning/float64(b.N), "planning-ms/op")
+			b.ReportMetric(worst, "worst-pass-ms")
 		})
 	}
 }

@@ -21,16 +21,13 @@ func (e *effect) settle(revision int64, err error) {
 	}
 }
 
-// batchUnits is how many units one transaction takes: each has at most four
-// writes and four guards, and the head a few, of mvcc.MaxTxnOps.
-const batchUnits = 24
-
 // plan gathers the writes of one VPC: a head that must be first, and units of
-// which each is whole by itself.
+// which each is whole by itself. Those of links come after all others.
 type plan struct {
 	group string
 	head  unit
 	units []unit
+	links []unit
 }
 
 // unit is what must be written together, mostly a node's part in a VPC.
@@ -55,19 +52,34 @@ func (p *plan) add(u unit) {
 	}
 }
 
-// effects cuts the plan into transactions.
-func (p *plan) effects() []effect {
-	var out []effect
+func (p *plan) addLink(u unit) {
+	if !u.empty() {
+		p.links = append(p.links, u)
+	}
+}
+
+// empty reports whether the plan writes nothing.
+func (p *plan) empty() bool { return p.head.empty() && len(p.units) == 0 && len(p.links) == 0 }
+
+// effects cuts the plan into transactions; those of links are apart, for the
+// rest of other VPCs comes before them.
+func (p *plan) effects() (first, links []effect) {
 	units := p.units
 	if !p.head.empty() {
 		units = append([]unit{p.head}, units...)
 	}
+	return p.batches(units), p.batches(p.links)
+}
+
+// batches packs whole units into as few transactions as hold them.
+func (p *plan) batches(units []unit) []effect {
+	var out []effect
 	for len(units) > 0 {
-		n := min(len(units), batchUnits)
-		e := effect{group: p.group}
-		for _, u := range units[:n] {
-			e.change.Add(u.change)
-			e.claims = append(e.claims, u.claims...)
+		e, n := effect{group: p.group}, 0
+		for n < len(units) && (n == 0 || e.change.Fits(units[n].change)) {
+			e.change.Add(units[n].change)
+			e.claims = append(e.claims, units[n].claims...)
+			n++
 		}
 		e.change.Why = p.group + ": " + why(units[:n])
 		out = append(out, e)

@@ -37,7 +37,8 @@ func (s *state) garbage(w *world, now time.Time) ([]effect, time.Time) {
 		}
 	}
 	next = earlier(next, s.oldPings(w, &p, now))
-	return p.effects(), next
+	first, _ := p.effects()
+	return first, next
 }
 
 // freeReleased deletes reverse keys whose quarantine is over. A value that some
@@ -57,12 +58,7 @@ func (s *state) freeReleased(w *world, p *plan, now time.Time) time.Time {
 func (w *world) stillUsed(it allocItem) bool {
 	rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs)
 	if !ok {
-		for vni := range w.reported {
-			if cluster.KeyAllocVNI(vni) == it.Key {
-				return true
-			}
-		}
-		return false
+		return w.onHosts(vniOf(it))
 	}
 	name, addr, _ := strings.Cut(rest, "/")
 	v := w.vpcs[name]
@@ -184,7 +180,8 @@ func (w *world) spoiled(effects []effect) []effect {
 		u.change.Remove(problem.Key, problem.Mod)
 		p.add(u)
 	}
-	return p.effects()
+	first, _ := p.effects()
+	return first
 }
 
 // earlier is the earlier of two times, of which the zero one means never.

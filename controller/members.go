@@ -28,6 +28,8 @@ type membership struct {
 	taken    map[netip.Addr]string // what members and hosts have, whatever the reverse keys say
 	admitted map[string]bool       // reverse keys claimed in this pass
 	reasons  []string
+	parts    []*part // members that stay, or come
+	pairs    linkCount
 }
 
 // depart lets the nodes leave that the spec does not select.
@@ -51,26 +53,29 @@ func (s *state) members(w *world, v *vpc, net *cluster.VPCNet, p *plan) {
 	}
 	candidates := m.keepMembers()
 	for _, name := range candidates {
-		if why := m.admit(name); why != "" {
-			if net.Refused == nil {
-				net.Refused = map[string]string{}
-			}
-			net.Refused[name] = why
-		}
+		m.refuse(name, m.admit(name))
 	}
 	for _, name := range v.spec.Value.Members.Names() {
 		if w.nodes[name] == nil {
-			if net.Refused == nil {
-				net.Refused = map[string]string{}
-			}
-			net.Refused[name] = "no such node"
+			m.refuse(name, "no such node")
 		}
 	}
 	m.releaseOrphans()
+	m.links()
 	if len(m.reasons) > 0 {
 		all := some(m.reasons, "; ")
 		net.Reason = strings.TrimPrefix(net.Reason+"; "+all, "; ")
 	}
+}
+
+func (m *membership) refuse(name, why string) {
+	if why == "" {
+		return
+	}
+	if m.net.Refused == nil {
+		m.net.Refused = map[string]string{}
+	}
+	m.net.Refused[name] = why
 }
 
 // keepMembers looks after those that are members and lists, sorted, the nodes
@@ -114,6 +119,7 @@ func (m *membership) count(p place) {
 func (m *membership) keep(name string, it memberItem) {
 	u := unit{verb: "repoint", object: name}
 	now := *it.Value
+	part := &part{name: name, wants: now.Transport, can: true}
 	if r, ok := m.w.reports[name]; ok {
 		p := m.w.placeOf(name, r.Value.Underlay, it.Value)
 		now.NodeID, now.Datacenter = m.w.nodes[name].ID, m.w.nodes[name].Datacenter
@@ -121,6 +127,7 @@ func (m *membership) keep(name string, it memberItem) {
 		if p.against != "" {
 			m.reasons = append(m.reasons, name+" keeps its underlay address: "+p.against)
 		}
+		m.keepTransport(part, &now, r.Value, p)
 	}
 	if now != *it.Value {
 		store.Put(&u.change, it, &now)
@@ -135,7 +142,25 @@ func (m *membership) keep(name string, it memberItem) {
 		u.verb = "rebuild"
 		m.assign(&u, name)
 	}
+	part.item, part.written = it, !u.empty()
+	part.item.Value = &now
+	m.parts = append(m.parts, part)
 	m.p.add(u)
+}
+
+// keepTransport decides how a member carries frames from now on. One that is to
+// be P2P stays what it is until its pairs have changed over.
+func (m *membership) keepTransport(part *part, now *cluster.Member, r *cluster.NodeStatus, p place) {
+	part.can = r.Can(cluster.CanP2P)
+	t, why := m.transport(r, p)
+	if why != "" {
+		m.refuse(part.name, why)
+		return
+	}
+	part.wants = t
+	if t != cluster.P2P {
+		now.Transport = t
+	}
 }
 
 // rebuildKey writes the reverse key of a member's address again.
@@ -177,6 +202,10 @@ func (m *membership) admit(name string) (refused string) {
 	case m.alone(p):
 		return fmt.Sprintf("no common family: its underlay has %s only, and no member has that", family(p))
 	}
+	transport, why := m.transport(r.Value, p)
+	if why != "" {
+		return why
+	}
 	claim, err := m.claim(name)
 	switch {
 	case errors.Is(err, allocator.ErrExhausted):
@@ -189,10 +218,12 @@ func (m *membership) admit(name string) (refused string) {
 	m.admitted[claim.Key()] = true
 	m.members++
 	it, _ := store.At[*cluster.Member](m.w.view, cluster.KeyMember(m.v.name, name))
-	store.Put(&u.change, it, &cluster.Member{
+	it.Value = &cluster.Member{
 		NodeID: m.w.nodes[name].ID, Datacenter: m.w.nodes[name].Datacenter,
-		VTEP: claim.Addr(), UnderlayIPv4: p.v4, UnderlayIPv6: p.v6, Transport: cluster.Multipoint,
-	})
+		VTEP: claim.Addr(), UnderlayIPv4: p.v4, UnderlayIPv6: p.v6, Transport: transport,
+	}
+	store.Put(&u.change, it, it.Value)
+	m.parts = append(m.parts, &part{name: name, item: it, wants: transport, can: r.Value.Can(cluster.CanP2P), written: true})
 	if !known {
 		m.assign(&u, name)
 	}

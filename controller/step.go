@@ -15,6 +15,7 @@ type state struct {
 	alloc      *allocator.Allocator
 	quarantine allocator.Quarantine
 	pings      map[string]sighting
+	own        ownTunnels
 }
 
 // step decides what has to be written so that the records are as they should
@@ -23,6 +24,8 @@ type state struct {
 func (s *state) step(v *store.View, now time.Time) (effects []effect, again time.Time) {
 	s.alloc.Refresh(v, v.Revision(cluster.Root))
 	w := newWorld(v)
+	w.own = &s.own
+	var links []effect
 	for _, vpc := range w.inOrder() {
 		p := plan{group: vpc.name}
 		switch {
@@ -34,10 +37,12 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 		default:
 			s.bring(w, vpc, &p)
 		}
-		effects = append(effects, p.effects()...)
+		first, later := p.effects()
+		effects, links = append(effects, first...), append(links, later...)
 	}
 	garbage, again := s.garbage(w, now)
-	effects = append(effects, garbage...)
+	s.own.sweep()
+	effects = slices.Concat(effects, garbage, links)
 	return append(effects, w.spoiled(effects)...), again
 }
 

@@ -58,6 +58,7 @@ func tidy(net *cluster.VPCNet) {
 // newNet finds a VNI and an MTU for a VPC that has none in force.
 func (s *state) newNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 	net := &cluster.VPCNet{Phase: cluster.PhasePending, PeerNetwork: v.spec.Value.PeerNetwork}
+	askTransport(net, v.spec.Value)
 	claim, err := s.claimVNI(w, v)
 	if err != nil {
 		net.Reason = err.Error()
@@ -93,7 +94,7 @@ func (s *state) claimVNI(w *world, v *vpc) (*allocator.Claim, error) {
 		}
 		return takenBy(s.alloc.ClaimVNIValue(v.name, want))
 	case len(v.vnis) == 0:
-		for vni, name := range w.reported {
+		for vni, name := range w.ofVPC {
 			if name != v.name {
 				continue
 			}
@@ -102,8 +103,7 @@ func (s *state) claimVNI(w *world, v *vpc) (*allocator.Claim, error) {
 			}
 		}
 	}
-	used := w.usedVNIs(v.name)
-	c, err := s.alloc.ClaimVNI(w.config.VNIs, v.name, func(n cluster.VNI) bool { return used[n] })
+	c, err := s.alloc.ClaimVNI(w.config.VNIs, v.name, w.usedByOther(cluster.Pair{VPC: v.name}))
 	if errors.Is(err, allocator.ErrExhausted) {
 		return nil, fmt.Errorf("all VNIs of the cluster's range %d-%d are taken", w.config.VNIs.First, w.config.VNIs.Last)
 	}
@@ -118,24 +118,10 @@ func (v *vpc) holdsVNI() bool {
 // takenBy words the refusal of a VNI.
 func takenBy(c *allocator.Claim, err error) (*allocator.Claim, error) {
 	if taken, ok := errors.AsType[*allocator.TakenError](err); ok && taken.Holder != "" && !taken.Released {
-		return nil, fmt.Errorf("%s is taken by VPC %s", taken.Value, taken.Holder)
+		of := cluster.Allocation{Holder: taken.Holder}
+		return nil, fmt.Errorf("%s is taken by %s", taken.Value, of.Of())
 	}
 	return c, err
-}
-
-// usedVNIs are those that VPCs other than name have in force or on hosts,
-// whatever their reverse keys say.
-func (w *world) usedVNIs(name string) map[cluster.VNI]bool {
-	used := map[cluster.VNI]bool{}
-	for vni, of := range w.reported {
-		used[vni] = of != name
-	}
-	for _, v := range w.vpcs {
-		if v.active() && v.name != name {
-			used[v.net.Value.VNI] = true
-		}
-	}
-	return used
 }
 
 // newMTU is the MTU asked for; else the one that hosts have, if the net record
@@ -196,6 +182,9 @@ func (v *vpc) reportedMTU() int {
 func (s *state) keepNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 	net := *v.net.Value
 	net.Reason, net.Refused = "", nil
+	if askTransport(&net, v.spec.Value) {
+		p.head.object = "transport " + orText(string(net.Transport), string(cluster.Multipoint))
+	}
 	var reasons []string
 	spec := v.spec.Value
 	if spec.PeerNetwork != net.PeerNetwork {
@@ -217,6 +206,27 @@ func (s *state) keepNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 	}
 	net.Reason = strings.Join(reasons, "; ")
 	return &net
+}
+
+// askTransport makes the transport of net what spec asks for, and reports
+// whether it changed.
+func askTransport(net *cluster.VPCNet, spec *cluster.VPCSpec) bool {
+	t, group := spec.Transport, spec.MulticastGroup
+	if t == cluster.Auto {
+		t = ""
+	}
+	changed := t != net.Transport && !(t == "" && net.Transport == cluster.Multipoint) || group != net.MulticastGroup
+	if changed {
+		net.Transport, net.MulticastGroup = t, group
+	}
+	return changed
+}
+
+func orText(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
 }
 
 // tooLarge names a member that cannot carry mtu.
@@ -282,7 +292,8 @@ func (w *world) dismantle(v *vpc, p *plan) {
 		}
 	}
 	w.tellForgotten(v, p)
-	if len(p.units) > 0 || !p.head.empty() {
+	w.dropLinks(v, p, func(node string) bool { return w.gone(v, node) })
+	if !p.empty() {
 		return
 	}
 	for _, a := range v.assigns {
@@ -309,6 +320,10 @@ func (w *world) erase(v *vpc, p *plan) {
 	for _, it := range w.heldBy(v) {
 		p.add(release(it))
 	}
+	if w.dropLinks(v, p, func(string) bool { return true }) {
+		return
+	}
+	p.units, p.links = append(p.units, p.links...), nil
 	last := unit{verb: "delete", object: "what is left of it"}
 	if v.net.Mod != 0 {
 		last.change.Remove(v.net.Key, v.net.Mod)
@@ -344,7 +359,11 @@ func (w *world) orphan(v *vpc, p *plan) {
 			p.add(w.leave(v, node, true))
 		}
 	}
-	if len(p.units) > 0 || v.inUse() {
+	w.dropLinks(v, p, func(node string) bool {
+		n := w.nodes[node]
+		return n != nil && n.State == cluster.NodeLeft && w.gone(v, node)
+	})
+	if !p.empty() || v.inUse() {
 		return
 	}
 	for _, node := range v.nodes() {

@@ -19,6 +19,7 @@ type (
 	statusItem = store.Item[*cluster.VPCStatus]
 	allocItem  = store.Item[*cluster.Allocation]
 	reportItem = store.Item[*cluster.NodeStatus]
+	linkItem   = store.Item[*cluster.HostLink]
 )
 
 // world is a view, sorted for deciding. Records of which a newer version is in
@@ -34,9 +35,12 @@ type world struct {
 	alive    map[string]bool       // its agent runs
 	owners   map[netip.Addr]string // who may use an underlay address
 
-	vpcs     map[string]*vpc
-	newer    map[string]bool // keys that must not be written
-	reported map[cluster.VNI]string
+	vpcs    map[string]*vpc
+	newer   map[string]bool        // keys that must not be written
+	ofVPC   map[cluster.VNI]string // as hosts report it
+	own     *ownTunnels
+	tunnels map[cluster.VNI]cluster.Pair // see tunnelVNIs; nil: not looked at yet
+	used    map[cluster.VNI]cluster.Pair // see usedByOther; nil: not looked at yet
 }
 
 // vpc is all records of one VPC, by node where they are a node's.
@@ -48,7 +52,8 @@ type vpc struct {
 	assigns map[string]hostItem
 	status  map[string]statusItem
 	vteps   map[string]allocItem // by reverse key
-	vnis    []allocItem
+	vnis    []allocItem          // of the VPC itself
+	links   map[[2]string]*link  // by the pair's nodes, in order
 	blocked bool
 	handled map[string]bool // nodes whose status record this pass deletes
 }
@@ -62,7 +67,8 @@ func newWorld(v *store.View) *world {
 		alive:    map[string]bool{},
 		vpcs:     map[string]*vpc{},
 		newer:    map[string]bool{},
-		reported: map[cluster.VNI]string{},
+		ofVPC:    map[cluster.VNI]string{},
+		own:      &ownTunnels{},
 	}
 	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok {
 		w.config = it.Value
@@ -88,6 +94,7 @@ func (w *world) vpc(name string) *vpc {
 			assigns: map[string]hostItem{},
 			status:  map[string]statusItem{},
 			vteps:   map[string]allocItem{},
+			links:   map[[2]string]*link{},
 			handled: map[string]bool{},
 		}
 		w.vpcs[name] = v
@@ -139,6 +146,12 @@ func (w *world) readHosts() {
 		node, rest := cutPath(it.Key, cluster.PrefixHosts)
 		w.vpc(strings.TrimPrefix(rest, "vpcs/")).assigns[node] = it
 	}
+	for it := range store.Below[*cluster.HostLink](w.view, cluster.PrefixHosts) {
+		node, rest := cutPath(it.Key, cluster.PrefixHosts)
+		vpc, peer := cutPath(rest, "links/")
+		l, end := w.vpc(vpc).end(node, peer)
+		l.ends[end] = it
+	}
 	for it := range store.Below[*cluster.VPCStatus](w.view, cluster.PrefixStat) {
 		node, rest := cutPath(it.Key, cluster.PrefixStat)
 		if n := w.nodes[node]; n != nil && n.ID != it.Value.NodeID {
@@ -147,7 +160,7 @@ func (w *world) readHosts() {
 		name := strings.TrimPrefix(rest, "vpcs/")
 		w.vpc(name).status[node] = it
 		if it.Value.State != cluster.HostLeft && it.Value.VNI != 0 {
-			w.reported[it.Value.VNI] = name
+			w.ofVPC[it.Value.VNI] = name
 		}
 	}
 }
@@ -157,6 +170,10 @@ func (w *world) readAllocations() {
 		if rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs); ok {
 			name, _, _ := strings.Cut(rest, "/")
 			w.vpc(name).vteps[it.Key] = it
+		} else if name, pair, ok := strings.Cut(it.Value.Holder, "/"); ok {
+			a, b, _ := strings.Cut(pair, "/")
+			l, _ := w.vpc(name).end(a, b)
+			l.held = append(l.held, it)
 		} else {
 			v := w.vpc(it.Value.Holder)
 			v.vnis = append(v.vnis, it)
@@ -191,6 +208,11 @@ func (w *world) readProblems() {
 			if !newer {
 				delete(w.vpc(k.VPC).assigns, k.Node)
 			}
+		case cluster.KindHostLink:
+			l, end := w.vpc(k.VPC).end(k.Node, k.Name)
+			l.blocked = l.blocked || newer
+			l.ends[end], _ = store.At[*cluster.HostLink](w.view, p.Key)
+			l.ends[end].Value = nil
 		}
 	}
 }

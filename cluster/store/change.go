@@ -90,6 +90,11 @@ func (c *Change) Require(key string, mod int64) {
 // and as many guards, of which a fence takes one.
 func (c *Change) Ops() int { return len(c.ops) }
 
+// Fits reports whether c and o together are still one transaction.
+func (c *Change) Fits(o Change) bool {
+	return len(c.ops)+len(o.ops) <= mvcc.MaxTxnOps && len(c.guards)+len(o.guards) < mvcc.MaxTxnOps
+}
+
 // Keys lists the keys that the change writes.
 func (c *Change) Keys() []string {
 	keys := make([]string, len(c.check))

@@ -1,0 +1,249 @@
+package controller
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/meshvpc/meshvpc/allocator"
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// linksAtOnce is how many links of one VPC a pass changes: a few dozen
+// transactions, between which nothing else is decided.
+const linksAtOnce = 1000
+
+// part is a member as links see it.
+type part struct {
+	name    string
+	item    memberItem // Value is what this pass makes of it
+	wants   cluster.Transport
+	can     bool // speak p2p
+	written bool // by this pass
+	waits   bool // some pair that shall be p2p is not active yet
+}
+
+func (p *part) is(t cluster.Transport) bool { return p.item.Value.Transport == t }
+
+// linkCount sums up the pairs that shall be p2p.
+type linkCount struct {
+	wanted  int  // have, or need, a VNI of their own
+	without int  // have none, because the range is used up
+	full    bool // it is
+}
+
+// links gives every pair that shall be p2p a tunnel of its own, and takes it from
+// the others.
+func (m *membership) links() {
+	slices.SortFunc(m.parts, func(a, b *part) int { return cmp.Compare(a.name, b.name) })
+	if m.concernsLinks() {
+		for i, a := range m.parts {
+			for _, b := range m.parts[i+1:] {
+				m.link(a, b)
+			}
+		}
+		for _, p := range m.parts {
+			m.settle(p)
+		}
+		m.w.dropLinks(m.v, m.p, func(node string) bool { return m.w.gone(m.v, node) })
+	}
+	if n := m.pairs; n.full {
+		r := m.w.config.VNIs
+		m.reasons = append(m.reasons, fmt.Sprintf("%d pairs need a VNI of their own, %d of them have none: the cluster's range %d-%d has %d left; "+
+			"ask for another transport or fewer members, or delete VPCs", n.wanted, n.without, r.First, r.Last, m.alloc.VNIsLeft(r)))
+	}
+}
+
+// concernsLinks reports whether there is any pair to look after; most VPCs have
+// none.
+func (m *membership) concernsLinks() bool {
+	return len(m.v.links) > 0 || slices.ContainsFunc(m.parts, func(p *part) bool {
+		return p.wants == cluster.P2P || p.is(cluster.P2P) || len(m.w.own.of(m.v.status[p.name])) > 0
+	})
+}
+
+// link does the next thing for the pair of two members.
+func (m *membership) link(a, b *part) {
+	l := m.v.links[[2]string{a.name, b.name}]
+	p2p := a.wants == cluster.P2P || b.wants == cluster.P2P
+	if l == nil && !p2p && !m.reportsLink(a, b) {
+		return
+	}
+	if l == nil {
+		l, _ = m.v.end(a.name, b.name)
+	}
+	l.met = true
+	stands, ok := l.stands()
+	apart := m.apart(a, b, p2p)
+	if p2p && !apart {
+		m.pairs.wanted++
+		if !ok || !l.agrees() || stands.Use != cluster.LinkActive {
+			a.waits, b.waits = true, true
+		}
+	}
+	switch {
+	case l.blocked:
+	case apart && ok:
+		m.write(l, stands) // as it is
+	case apart:
+		m.release(l, 0)
+	case ok:
+		next := stands
+		next.Use = nextUse(stands.Use, p2p, m.inForce(l, stands))
+		m.write(l, next)
+	default:
+		shared := !a.is(cluster.P2P) && !b.is(cluster.P2P)
+		use := firstUse(m.w.reported(m.v, a.name, b.name), m.w.reported(m.v, b.name, a.name), p2p, shared)
+		if use == "" {
+			m.release(l, 0)
+			return
+		}
+		m.write(l, cluster.HostLink{Use: use})
+	}
+}
+
+func (m *membership) reportsLink(a, b *part) bool {
+	return m.w.reported(m.v, a.name, b.name).VNI != 0 || m.w.reported(m.v, b.name, a.name).VNI != 0
+}
+
+// apart reports whether two members cannot have a tunnel of their own at all.
+func (m *membership) apart(a, b *part, p2p bool) bool {
+	if _, _, ok := a.item.Value.LinkTo(b.item.Value); !ok {
+		return true // as their hosts say
+	}
+	for _, p := range [2]*part{a, b} {
+		if p2p && !p.can {
+			m.reasons = append(m.reasons, fmt.Sprintf("%s – %s need a tunnel of their own, which %s cannot have: it is not capable of p2p", a.name, b.name, p.name))
+			return true
+		}
+	}
+	return false
+}
+
+// inForce reports whether both ends say that they have put what stands in force.
+func (m *membership) inForce(l *link, stands cluster.HostLink) bool {
+	a, b := m.w.reported(m.v, l.pair.A, l.pair.B), m.w.reported(m.v, l.pair.B, l.pair.A)
+	return a.VNI == stands.VNI && a.Use == stands.Use && b.VNI == stands.VNI && b.Use == stands.Use
+}
+
+// write makes a link what it is to be: with a VNI that it holds, the same at both
+// ends. Without a VNI it gets one; without a use it ends.
+func (m *membership) write(l *link, is cluster.HostLink) {
+	switch {
+	case is.Use != "" && is.VNI != 0 && l.agrees() && *l.ends[0].Value == is && l.holds(is.VNI):
+		m.release(l, is.VNI)
+		return
+	case len(m.p.links) >= linksAtOnce:
+		return
+	case is.Use == "":
+		m.p.addLink(m.w.unlink(l))
+		return
+	}
+	u := unit{verb: verbOf(l, is), object: l.String()}
+	if is.VNI == 0 || !l.holds(is.VNI) {
+		claim, err := m.claimLink(l, is.VNI)
+		switch {
+		case errors.Is(err, allocator.ErrExhausted):
+			m.pairs.full = true
+			m.pairs.without++
+			return
+		case err != nil:
+			m.reasons = append(m.reasons, fmt.Sprintf("%s: %v", l, err))
+			return
+		}
+		u.claim(claim)
+		is.VNI = claim.VNI()
+	}
+	l.tell(&u, is)
+	m.p.addLink(u)
+}
+
+func verbOf(l *link, is cluster.HostLink) string {
+	switch stands, ok := l.stands(); {
+	case !ok && is.Use == cluster.LinkActive:
+		return "link"
+	case !ok || stands.Use != is.Use:
+		return map[cluster.LinkUse]string{
+			cluster.LinkPreparing: "prepare link", cluster.LinkActive: "use link",
+			cluster.LinkRestoring: "restore shared tunnel of", cluster.LinkRetiring: "retire link",
+		}[is.Use]
+	}
+	return "rebuild link"
+}
+
+// claimLink claims the VNI that the records say, else the one that the pair
+// holds, else the one that its hosts report, else the lowest free one. A pair
+// whose VNI is another's gets a new one.
+func (m *membership) claimLink(l *link, vni cluster.VNI) (*allocator.Claim, error) {
+	if m.w.config == nil {
+		return nil, errors.New("the cluster has no config record")
+	}
+	holder, other := l.pair.String(), m.w.usedByOther(l.pair)
+	known := []cluster.VNI{vni}
+	if len(l.held) == 0 {
+		known = append(known, m.w.reported(m.v, l.pair.A, l.pair.B).VNI, m.w.reported(m.v, l.pair.B, l.pair.A).VNI)
+	}
+	for _, n := range known {
+		if n != 0 && !other(n) {
+			if c, err := m.alloc.ClaimVNIValue(holder, n); err == nil {
+				return c, nil
+			}
+		}
+	}
+	if m.pairs.full {
+		return nil, allocator.ErrExhausted
+	}
+	return m.alloc.ClaimVNI(m.w.config.VNIs, holder, other)
+}
+
+// release gives back what a link holds but does not need.
+func (m *membership) release(l *link, except cluster.VNI) {
+	for _, it := range l.held {
+		if it.Value.Released || m.w.blockedKey(it.Key) || vniOf(it) == except {
+			continue
+		}
+		if len(m.p.links) < linksAtOnce {
+			m.p.addLink(release(it))
+		}
+	}
+}
+
+// settle makes a member P2P when all its pairs have changed over.
+func (m *membership) settle(p *part) {
+	if p.wants != cluster.P2P || p.is(cluster.P2P) || p.waits || p.written {
+		return
+	}
+	now := *p.item.Value
+	now.Transport = cluster.P2P
+	u := unit{verb: "make p2p", object: p.name}
+	store.Put(&u.change, p.item, &now)
+	m.p.add(u)
+}
+
+// transport picks how a node is to carry frames, or says why it cannot.
+func (m *membership) transport(r *cluster.NodeStatus, p place) (t cluster.Transport, refused string) {
+	wants := m.net.Transport
+	if wants == "" {
+		wants = cluster.Multipoint
+	}
+	cannot := fmt.Sprintf("it is not capable of %s", wants)
+	switch group := m.net.MulticastGroup; {
+	case wants == cluster.P2P && r.Can(cluster.CanP2P):
+		return wants, ""
+	case wants == cluster.P2P:
+		return "", cannot
+	case wants == cluster.Multipoint && r.Can(cluster.CanMultipoint):
+		return wants, ""
+	case wants == cluster.Multicast && r.Can(cluster.CanMulticast):
+		if group.Is4() && p.v4.IsValid() || group.Is6() && p.v6.IsValid() {
+			return wants, ""
+		}
+		cannot = fmt.Sprintf("it has no underlay address of the family of the multicast group %s", group)
+	}
+	if r.Can(cluster.CanP2P) {
+		return cluster.P2P, ""
+	}
+	return "", cannot + ", nor of p2p"
+}
