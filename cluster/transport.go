@@ -82,7 +82,9 @@ func checkGroup(t Transport, group netip.Addr) error {
 //	use        in force when this end …                      both   p2p    not p2p
 //	preparing  receives by the pair's tunnel too;            active –      retiring
 //	           it sends by the shared tunnel, as before
-//	active     receives and sends by the pair's tunnel       –      –      restoring
+//	active     receives and sends by the pair's tunnel; it   –      –      restoring
+//	           receives by the shared tunnel, too, while
+//	           neither member is P2P
 //	restoring  receives by the shared tunnel too;            retiring active –
 //	           it sends by the pair's tunnel
 //	retiring   sends by the shared tunnel again; the pair's  none   preparing –
@@ -110,8 +112,9 @@ func (u LinkUse) valid() bool {
 //
 // The record, not the members' transports, says what carries a pair's frames.
 // Without one, the shared tunnel does if neither member is P2P; else there is
-// no path yet, and what is there stays (a member becomes P2P when all its pairs
-// are active, or is so from its admission on).
+// no path yet, and what is there stays. A member becomes P2P when it is sure
+// that nobody sends to it by the shared tunnel any more: all its pairs are active
+// and both ends have reported it; or it is so from its admission on.
 //
 // A record that vanished means hold: use what it said, report it as before. The
 // words to remove the pair's tunnel are

@@ -186,11 +186,12 @@ type hosts struct {
 	mu   sync.Mutex
 	down map[string]bool
 	told map[string]string // what was reported, by assignment key
+	net  *fabric
 	kick chan struct{}
 }
 
 func (r *rig) startHosts() *hosts {
-	h := &hosts{r: r, down: map[string]bool{}, told: map[string]string{}, kick: make(chan struct{}, 1)}
+	h := &hosts{r: r, down: map[string]bool{}, told: map[string]string{}, net: newFabric(), kick: make(chan struct{}, 1)}
 	r.hosts = h
 	ctx, cancel := context.WithCancel(r.t.Context())
 	mirror := store.NewMirror(store.MirrorConfig{Store: r.op})
@@ -232,10 +233,13 @@ func (h *hosts) answer(ctx context.Context, v *store.View) {
 			continue
 		case it.Value.State == cluster.AssignedLeaving:
 			s.State = cluster.HostLeft
+			h.net.leave(k.VPC, k.Node)
 		case !member || net.Value == nil:
 			continue
 		default:
 			s.VNI, s.MTU, s.VTEP = net.Value.VNI, net.Value.MTU, m.Value.VTEP
+			h.net.apply(v, k.VPC, k.Node)
+			s.Links = h.net.links(k.VPC, k.Node)
 		}
 		if said := fmt.Sprint(it.Create, s); h.told[it.Key] == said {
 			continue
@@ -249,6 +253,7 @@ func (h *hosts) answer(ctx context.Context, v *store.View) {
 		n, ok := store.At[*cluster.Node](v, cluster.KeyNode(k.Node))
 		if ok && n.Value.State == cluster.NodeLeft && !v.Has(key) && !h.down[k.Node] {
 			delete(h.told, key)
+			h.net.leave(k.VPC, k.Node)
 			h.report(ctx, k, &cluster.VPCStatus{NodeID: "id-" + k.Node, State: cluster.HostLeft})
 		}
 	}

@@ -22,7 +22,7 @@ type part struct {
 	wants   cluster.Transport
 	can     bool // speak p2p
 	written bool // by this pass
-	waits   bool // some pair that shall be p2p is not active yet
+	waits   bool // some pair that shall be p2p may still send by the shared tunnel
 }
 
 func (p *part) is(t cluster.Transport) bool { return p.item.Value.Transport == t }
@@ -77,9 +77,10 @@ func (m *membership) link(a, b *part) {
 	l.met = true
 	stands, ok := l.stands()
 	apart := m.apart(a, b, p2p)
+	shared := !a.is(cluster.P2P) && !b.is(cluster.P2P)
 	if p2p && !apart {
 		m.pairs.wanted++
-		if !ok || !l.agrees() || stands.Use != cluster.LinkActive {
+		if !ok || !l.agrees() || stands.Use != cluster.LinkActive || shared && !m.inForce(l, stands) {
 			a.waits, b.waits = true, true
 		}
 	}
@@ -94,7 +95,6 @@ func (m *membership) link(a, b *part) {
 		next.Use = nextUse(stands.Use, p2p, m.inForce(l, stands))
 		m.write(l, next)
 	default:
-		shared := !a.is(cluster.P2P) && !b.is(cluster.P2P)
 		use := firstUse(m.w.reported(m.v, a.name, b.name), m.w.reported(m.v, b.name, a.name), p2p, shared)
 		if use == "" {
 			m.release(l, 0)

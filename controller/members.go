@@ -218,9 +218,13 @@ func (m *membership) admit(name string) (refused string) {
 	m.admitted[claim.Key()] = true
 	m.members++
 	it, _ := store.At[*cluster.Member](m.w.view, cluster.KeyMember(m.v.name, name))
+	now := transport
+	if transport == cluster.P2P && m.v.uses(name) && r.Value.Can(cluster.CanMultipoint) {
+		now = cluster.Multipoint // its record was lost: it may live by the shared tunnel
+	}
 	it.Value = &cluster.Member{
 		NodeID: m.w.nodes[name].ID, Datacenter: m.w.nodes[name].Datacenter,
-		VTEP: claim.Addr(), UnderlayIPv4: p.v4, UnderlayIPv6: p.v6, Transport: transport,
+		VTEP: claim.Addr(), UnderlayIPv4: p.v4, UnderlayIPv6: p.v6, Transport: now,
 	}
 	store.Put(&u.change, it, it.Value)
 	m.parts = append(m.parts, &part{name: name, item: it, wants: transport, can: r.Value.Can(cluster.CanP2P), written: true})

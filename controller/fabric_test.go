@@ -1,0 +1,141 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// fabric is what hosts have made of their records, as cluster.LinkUse and
+// cluster.HostLink tell them to. It watches over every change that no pair which
+// worked stops working.
+type fabric struct {
+	ends     map[end]inForce
+	works    map[end]bool // frames of the first get to the second
+	problems []string
+}
+
+// end is one member's side of a pair.
+type end struct{ vpc, node, peer string }
+
+func (e end) other() end { return end{e.vpc, e.peer, e.node} }
+
+// inForce is what an end has in force. Without a use it is the shared tunnel,
+// if neither member is P2P.
+type inForce struct {
+	vni  cluster.VNI
+	use  cluster.LinkUse
+	none bool // no path yet
+	// shared says that neither member is P2P
+	shared bool
+}
+
+func (f inForce) sendsShared() bool {
+	return !f.none && (f.use == "" || f.use == cluster.LinkPreparing || f.use == cluster.LinkRetiring)
+}
+
+func (f inForce) receivesShared() bool { return !f.none && (f.use != cluster.LinkActive || f.shared) }
+
+func (f inForce) sendsOwn() bool {
+	return f.use == cluster.LinkActive || f.use == cluster.LinkRestoring
+}
+
+func newFabric() *fabric { return &fabric{ends: map[end]inForce{}, works: map[end]bool{}} }
+
+// apply puts in force what the records tell node of a VPC.
+func (f *fabric) apply(v *store.View, vpc, node string) {
+	mine, ok := store.At[*cluster.Member](v, cluster.KeyMember(vpc, node))
+	if !ok {
+		return
+	}
+	peers := map[string]*cluster.Member{}
+	for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(vpc)) {
+		if name := lastPart(it.Key); name != node {
+			peers[name] = it.Value
+		}
+	}
+	for e := range f.ends {
+		if e.vpc == vpc && e.node == node && peers[e.peer] == nil {
+			f.drop(e)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(peers)) {
+		if _, _, ok := mine.Value.LinkTo(peers[name]); !ok {
+			continue
+		}
+		e := end{vpc, node, name}
+		is, known := f.ends[e]
+		shared := mine.Value.Transport != cluster.P2P && peers[name].Transport != cluster.P2P
+		it, ok := store.At[*cluster.HostLink](v, cluster.KeyHostLink(node, vpc, name))
+		switch {
+		case ok:
+			is = inForce{vni: it.Value.VNI, use: it.Value.Use, shared: shared}
+		case is.use == cluster.LinkRetiring:
+			is = inForce{none: !shared}
+		case is.use == "" && (!known || is.none): // else it is there, and nothing says to take it down
+			is = inForce{none: !shared}
+		}
+		f.set(e, is)
+	}
+}
+
+// set changes an end, and looks at the pair and at the host's VNIs.
+func (f *fabric) set(e end, is inForce) {
+	f.ends[e] = is
+	for _, way := range []end{e, e.other()} {
+		from, ok1 := f.ends[way]
+		to, ok2 := f.ends[way.other()]
+		works := ok1 && ok2 && (from.sendsShared() && to.receivesShared() || from.sendsOwn() && to.vni == from.vni)
+		if f.works[way] && !works {
+			f.problems = append(f.problems, fmt.Sprintf("frames from %s to %s in %s are lost: %+v, %+v", way.node, way.peer, way.vpc, from, to))
+		}
+		f.works[way] = works
+	}
+	for o, has := range f.ends {
+		if is.vni != 0 && o.node == e.node && o != e && has.vni == is.vni {
+			f.problems = append(f.problems, fmt.Sprintf("%s has VNI %d for %v and for %v", e.node, is.vni, e, o))
+		}
+	}
+}
+
+func (f *fabric) drop(e end) {
+	delete(f.ends, e)
+	delete(f.works, e)
+	delete(f.works, e.other())
+}
+
+// leave takes all of a VPC from a node.
+func (f *fabric) leave(vpc, node string) {
+	for e := range f.ends {
+		if e.vpc == vpc && e.node == node {
+			f.drop(e)
+		}
+	}
+}
+
+// links is what node reports of the tunnels that pairs have.
+func (f *fabric) links(vpc, node string) []cluster.Link {
+	var links []cluster.Link
+	for e, is := range f.ends {
+		if e.vpc == vpc && e.node == node && is.use != "" {
+			links = append(links, cluster.Link{Peer: e.peer, State: cluster.LinkUp, VNI: is.vni, Use: is.use})
+		}
+	}
+	slices.SortFunc(links, func(a, b cluster.Link) int { return cmp.Compare(a.Peer, b.Peer) })
+	return links
+}
+
+func sortedPairs(v *vpc) [][2]string {
+	return slices.SortedFunc(maps.Keys(v.links), func(x, y [2]string) int {
+		return cmp.Or(cmp.Compare(x[0], y[0]), cmp.Compare(x[1], y[1]))
+	})
+}
+
+// holdsAny reports whether the pair holds a VNI that is not in quarantine.
+func (l *link) holdsAny() bool {
+	return slices.ContainsFunc(l.held, func(it allocItem) bool { return !it.Value.Released })
+}
