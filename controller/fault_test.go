@@ -15,6 +15,7 @@ type faulty struct {
 	frozen chan struct{} // while frozen: closed by thaw
 	txns   int
 	onTxn  func(n int) (lose lost) // n counts from 1
+	after  func()                  // each transaction that the store did
 }
 
 type lost int
@@ -67,6 +68,9 @@ func (f *faulty) Txn(ctx context.Context, t mvcc.TxnRequest) (mvcc.TxnResponse, 
 	}
 	// A frozen process that wakes up sends what it had decided before.
 	r, err := f.KV.Txn(context.WithoutCancel(ctx), t)
+	if f.after != nil {
+		f.after()
+	}
 	if lose == loseAnswer {
 		return mvcc.TxnResponse{}, mvcc.ErrUnavailable
 	}

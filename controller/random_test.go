@@ -1,7 +1,9 @@
 package controller
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
 )
 
 // action is one thing that happens in TestRandom; what the numbers mean is the
@@ -20,14 +23,25 @@ type action struct {
 	X, Y int
 }
 
+// linkActions are those that concern pairs, on a VPC that is there.
+var linkActions = []string{
+	"transport", "transport", "transport", "able", "able", "down", "down", "up", "up", "lose record", "crash", "rival",
+	"lose request", "lose answer", "wait", "wait long", "select", "remove", "join", "readdress", "die",
+}
+
 var actions = []string{
 	"join", "join", "remove", "readdress", "down", "up", "die", "create", "create", "delete", "force",
-	"select", "lose record", "crash", "lose request", "lose answer", "wait", "wait long",
+	"select", "transport", "transport", "able", "lose record", "crash", "rival", "lose request", "lose answer", "wait", "wait long",
 }
 
 // TestRandom lets operators, hosts and faults do what they like, then lets the
 // cluster come to rest and looks whether it is in order.
-func TestRandom(t *testing.T) {
+func TestRandom(t *testing.T) { random(t, actions, "h0") }
+
+// TestRandomLinks is TestRandom on a VPC of four hosts, about its pairs.
+func TestRandomLinks(t *testing.T) { random(t, linkActions, "h0", "h1", "h2", "h3") }
+
+func random(t *testing.T, actions []string, nodes ...string) {
 	rapid.Check(t, func(rt *rapid.T) {
 		todo := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) action {
 			return action{
@@ -38,7 +52,7 @@ func TestRandom(t *testing.T) {
 		}), 1, 30).Draw(rt, "actions")
 		var problems []string
 		synctest.Test(t, func(t *testing.T) {
-			w := newChaos(t)
+			w := newChaos(t, nodes)
 			for _, a := range todo {
 				w.do(a)
 			}
@@ -56,15 +70,20 @@ type chaos struct {
 	stop    func()
 	leaders int
 	joined  map[string]bool
+	can     map[string][]string // capabilities, by node
+	lost    map[string]bool     // pairs of which a record was lost and is not back yet
+	broken  []string
 }
 
-func newChaos(t *testing.T) *chaos {
-	c := &chaos{rig: newRig(t), joined: map[string]bool{}}
+func newChaos(t *testing.T, nodes []string) *chaos {
+	c := &chaos{rig: newRig(t), joined: map[string]bool{}, can: map[string][]string{}, lost: map[string]bool{}}
 	c.startHosts()
-	c.kv = &faulty{KV: c.mem}
+	c.kv = &faulty{KV: c.mem, after: c.look}
 	c.crash()
-	c.join("h0", "192.0.2.10")
-	c.joined["h0"] = true
+	for i, name := range nodes {
+		c.join(name, fmt.Sprintf("192.0.2.%d", 10+i))
+		c.joined[name] = true
+	}
 	c.rig.vpc("v0", spec("all", "10.100.0.0/29"))
 	return c
 }
@@ -84,11 +103,25 @@ func (c *chaos) do(a action) {
 	switch {
 	case a.Do == "join":
 		c.join(node, fmt.Sprintf("192.0.2.%d", 10+a.X))
+		delete(c.can, node)
 		c.joined[node] = true
 	case a.Do == "remove" && known:
 		c.editNode(node, func(n *cluster.Node) { n.State = cluster.NodeLeft })
 	case a.Do == "readdress" && known:
-		c.report(node, fmt.Sprintf("192.0.2.%d", 10+a.Y%8), 1500)
+		c.able(node, fmt.Sprintf("192.0.2.%d", 10+a.Y%8), c.can[node]...)
+	case a.Do == "able" && known:
+		c.can[node] = [][]string{nil, {cluster.CanP2P}, {cluster.CanMultipoint, cluster.CanP2P, cluster.CanMulticast}}[a.Y%3]
+		r := get[*cluster.NodeStatus](c.rig, cluster.KeyNodeStatus(node))
+		if r != nil {
+			c.able(node, r.Underlay.String(), c.can[node]...)
+		}
+	case a.Do == "transport" && exists:
+		c.edit(vpc, func(s *cluster.VPCSpec) {
+			s.Transport, s.MulticastGroup = []cluster.Transport{cluster.P2P, cluster.Auto, cluster.Multicast}[a.Y%3], netip.Addr{}
+			if s.Transport == cluster.Multicast {
+				s.MulticastGroup = netip.MustParseAddr("239.1.1.1")
+			}
+		})
 	case a.Do == "down", a.Do == "die":
 		c.hosts.set(node, true)
 		if a.Do == "die" {
@@ -109,10 +142,18 @@ func (c *chaos) do(a action) {
 			keys = append(keys, cluster.Root+key)
 		}
 		if len(keys) > 0 {
-			c.delete(keys[a.Y%len(keys)])
+			c.lose(keys[a.Y*7%len(keys)])
 		}
 	case a.Do == "crash":
 		c.crash()
+	case a.Do == "rival": // takes over while the leader is frozen, who then goes on
+		old := c.kv
+		settle()
+		old.freeze()
+		c.kv, c.stop = &faulty{KV: c.mem, after: c.look}, nil
+		c.crash()
+		pass(15 * time.Second)
+		old.thaw()
 	case a.Do == "lose request", a.Do == "lose answer":
 		c.kv.mu.Lock()
 		at := c.kv.txns + 1 + a.Y%3
@@ -154,12 +195,17 @@ func (c *chaos) rest() (problems []string) {
 		say("%d writes at rest", n)
 	}
 
+	c.hosts.mu.Lock()
+	problems = append(problems, c.hosts.net.problems...)
+	c.hosts.mu.Unlock()
+	problems = append(problems, c.broken...)
+
 	v := viewOf(c.t, c.mem)
 	w := newWorld(v)
 	vnis := map[cluster.VNI]string{}
 	for _, vpc := range w.inOrder() {
 		if vpc.spec.Value == nil {
-			if len(vpc.members)+len(vpc.assigns)+len(vpc.vteps)+len(vpc.vnis) > 0 || vpc.net.Value != nil {
+			if len(vpc.members)+len(vpc.assigns)+len(vpc.vteps)+len(vpc.vnis)+len(vpc.links) > 0 || vpc.net.Value != nil {
 				say("left over of %s, which has no spec", vpc.name)
 			}
 			continue
@@ -210,6 +256,7 @@ func (c *chaos) rest() (problems []string) {
 		if len(vpc.vteps) != held {
 			say("%s has %d members and %d reverse keys", vpc.name, len(vpc.members), len(vpc.vteps))
 		}
+		problems = append(problems, c.linksAtRest(w, vpc)...)
 		addrs := map[string]string{}
 		for name, m := range vpc.members {
 			if other := addrs[m.Value.Underlay().String()]; other != "" {
@@ -219,5 +266,136 @@ func (c *chaos) rest() (problems []string) {
 		}
 	}
 	slices.Sort(problems)
+	return problems
+}
+
+// lose deletes a record, and excuses its pair until it is whole again.
+func (c *chaos) lose(key string) {
+	k, err := cluster.ParseKey(key)
+	switch {
+	case err == nil && k.Kind == cluster.KindHostLink:
+		c.lost[cluster.PairOf(k.VPC, k.Node, k.Name).String()] = true
+	case err == nil && k.Kind == cluster.KindAllocVNI:
+		if a := get[*cluster.Allocation](c.rig, key); a != nil {
+			c.lost[a.Holder] = true
+		}
+	}
+	c.delete(key)
+}
+
+// look runs after each transaction: both ends of a link are told the same, with
+// a VNI that the pair holds and nobody else has in force.
+func (c *chaos) look() {
+	say := func(format string, args ...any) { c.broken = append(c.broken, fmt.Sprintf(format, args...)) }
+	all, err := c.mem.Range(context.Background(), mvcc.Prefix(cluster.Root))
+	if err != nil {
+		say("read: %v", err)
+	}
+	inForce := map[cluster.VNI]string{}
+	use := func(vni cluster.VNI, by string) {
+		if other, ok := inForce[vni]; ok && other != by {
+			say("VNI %d is in force for %s and for %s", vni, other, by)
+		}
+		inForce[vni] = by
+	}
+	held := map[string][]cluster.VNI{} // by holder
+	links := map[string][]cluster.HostLink{}
+	for _, kv := range all.Keys {
+		k, err := cluster.ParseKey(kv.Key)
+		if err != nil {
+			say("%v", err)
+			continue
+		}
+		r, err := cluster.Decode(kv.Key, kv.Value)
+		if err != nil {
+			say("%v", err)
+			continue
+		}
+		switch r := r.(type) {
+		case *cluster.HostLink:
+			pair := cluster.PairOf(k.VPC, k.Node, k.Name).String()
+			links[pair] = append(links[pair], *r)
+			use(r.VNI, pair)
+		case *cluster.VPCNet:
+			if r.Phase == cluster.PhaseActive {
+				use(r.VNI, k.VPC)
+			}
+		case *cluster.Allocation:
+			if vni, err := cluster.ParseVNI(k.Name); err == nil && !r.Released && k.Kind == cluster.KindAllocVNI {
+				held[r.Holder] = append(held[r.Holder], vni)
+			}
+		}
+	}
+	for pair := range c.lost {
+		if len(links[pair]) == 0 && len(held[pair]) == 0 {
+			delete(c.lost, pair)
+		}
+	}
+	for pair, ends := range links {
+		switch {
+		case len(ends) == 2 && ends[0] == ends[1] && slices.Contains(held[pair], ends[0].VNI):
+			delete(c.lost, pair)
+		case !c.lost[pair]:
+			say("link %s is not whole: %+v, it holds %v", pair, ends, held[pair])
+		}
+	}
+	for holder := range held {
+		if _, err := cluster.ParsePair(holder); err == nil && len(links[holder]) == 0 && !c.lost[holder] {
+			say("%s holds %v and has no link", holder, held[holder])
+		}
+	}
+}
+
+// linksAtRest lists what is not in order with the links of a VPC.
+func (c *chaos) linksAtRest(w *world, v *vpc) (problems []string) {
+	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	links := 0
+	for a, x := range v.members {
+		only := len(c.can[a]) == 1
+		want := cluster.Multipoint
+		switch {
+		case v.spec.Value.Transport == cluster.P2P, only, v.spec.Value.Transport == cluster.Multicast && len(c.can[a]) == 0:
+			want = cluster.P2P
+		case v.spec.Value.Transport == cluster.Multicast:
+			want = cluster.Multicast
+		}
+		if x.Value.Transport != want && w.reports[a].Value != nil {
+			say("%s in %s is %s, want %s", a, v.name, x.Value.Transport, want)
+		}
+		for b, y := range v.members {
+			if a >= b {
+				continue
+			}
+			own := x.Value.Transport == cluster.P2P || y.Value.Transport == cluster.P2P
+			l := v.links[[2]string{a, b}]
+			is := inForce{shared: true}
+			if own {
+				links++
+				stands, ok := l.stands()
+				if !ok || !l.agrees() || stands.Use != cluster.LinkActive || !l.holds(stands.VNI) || len(l.held) != 1 {
+					say("%s – %s in %s: link is %+v", a, b, v.name, l)
+					continue
+				}
+				is = inForce{vni: stands.VNI, use: stands.Use}
+			}
+			for _, e := range []end{{v.name, a, b}, {v.name, b, a}} {
+				got := c.hosts.net.ends[e]
+				got.shared = is.shared
+				if got != is && own || !own && (got.use != "" || got.none) {
+					say("%v has %+v, want %+v", e, got, is)
+				}
+			}
+		}
+	}
+	for key, l := range v.links {
+		if _, ok := l.stands(); ok || l.holdsAny() {
+			links--
+		} else if len(l.held) > 0 {
+			say("%v in %s still waits in quarantine", key, v.name)
+		}
+	}
+	if links != 0 {
+		say("%s has %d pairs too few or too many", v.name, links)
+	}
 	return problems
 }
