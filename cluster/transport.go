@@ -112,7 +112,8 @@ func (u LinkUse) valid() bool {
 //
 // The record, not the members' transports, says what carries a pair's frames.
 // Without one, the shared tunnel does if neither member is P2P; else there is
-// no path yet, and what is there stays. A member becomes P2P when it is sure
+// no path yet, and what is there stays (the shared tunnel of a link just retired
+// does, too: members and links are read apart, in no order). A member becomes P2P when it is sure
 // that nobody sends to it by the shared tunnel any more: all its pairs are active
 // and both ends have reported it; or it is so from its admission on.
 //

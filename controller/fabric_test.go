@@ -75,22 +75,30 @@ func (f *fabric) apply(v *store.View, vpc, node string) {
 		case ok:
 			is = inForce{vni: it.Value.VNI, use: it.Value.Use, shared: shared}
 		case is.use == cluster.LinkRetiring:
-			is = inForce{none: !shared}
+			is = inForce{} // whatever the members are: they may be read later
 		case is.use == "" && (!known || is.none): // else it is there, and nothing says to take it down
 			is = inForce{none: !shared}
 		}
-		f.set(e, is)
+		stay := stays(v, vpc, node) && stays(v, vpc, name)
+		f.set(e, is, stay)
 	}
 }
 
-// set changes an end, and looks at the pair and at the host's VNIs.
-func (f *fabric) set(e end, is inForce) {
+// stays reports whether a node is not to leave a VPC.
+func stays(v *store.View, vpc, node string) bool {
+	a, ok := store.At[*cluster.HostVPC](v, cluster.KeyHostVPC(node, vpc))
+	return ok && a.Value.State == cluster.AssignedMember
+}
+
+// set changes an end, and looks at the host's VNIs and, unless a host is to
+// leave, at the pair.
+func (f *fabric) set(e end, is inForce, stay bool) {
 	f.ends[e] = is
 	for _, way := range []end{e, e.other()} {
 		from, ok1 := f.ends[way]
 		to, ok2 := f.ends[way.other()]
 		works := ok1 && ok2 && (from.sendsShared() && to.receivesShared() || from.sendsOwn() && to.vni == from.vni)
-		if f.works[way] && !works {
+		if stay && f.works[way] && !works {
 			f.problems = append(f.problems, fmt.Sprintf("frames from %s to %s in %s are lost: %+v, %+v", way.node, way.peer, way.vpc, from, to))
 		}
 		f.works[way] = works

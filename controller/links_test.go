@@ -442,6 +442,21 @@ func TestBatchesHoldWholeUnits(t *testing.T) {
 }
 
 func TestNextUse(t *testing.T) {
+	// Nothing goes on that both ends have to agree to.
+	for _, tt := range []struct {
+		use  cluster.LinkUse
+		p2p  bool
+		want cluster.LinkUse
+	}{
+		{cluster.LinkPreparing, true, cluster.LinkPreparing},
+		{cluster.LinkActive, true, cluster.LinkActive},
+		{cluster.LinkRestoring, false, cluster.LinkRestoring},
+		{cluster.LinkRetiring, false, cluster.LinkRetiring},
+	} {
+		if got := nextUse(tt.use, tt.p2p, false); got != tt.want {
+			t.Errorf("from %s with p2p %v and no answer to %q, want %q", tt.use, tt.p2p, got, tt.want)
+		}
+	}
 	// From every use, a wish that stays and hosts that answer lead to the end.
 	for _, p2p := range []bool{true, false} {
 		for _, from := range []cluster.LinkUse{cluster.LinkPreparing, cluster.LinkActive, cluster.LinkRestoring, cluster.LinkRetiring} {

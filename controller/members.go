@@ -219,7 +219,7 @@ func (m *membership) admit(name string) (refused string) {
 	m.members++
 	it, _ := store.At[*cluster.Member](m.w.view, cluster.KeyMember(m.v.name, name))
 	now := transport
-	if transport == cluster.P2P && m.v.uses(name) && r.Value.Can(cluster.CanMultipoint) {
+	if transport == cluster.P2P && (known || m.v.uses(name)) {
 		now = cluster.Multipoint // its record was lost: it may live by the shared tunnel
 	}
 	it.Value = &cluster.Member{
