@@ -481,3 +481,43 @@ func TestNoDoubleNoLeak(t *testing.T) {
 }
 
 func lastPart(s string) string { return s[strings.LastIndexByte(s, '/')+1:] }
+
+// TestPairsHoldVNIs has VPCs and pairs share a range, each what it has.
+func TestPairsHoldVNIs(t *testing.T) {
+	s, a := newStore(), New()
+	r := cluster.VNIRange{First: 5, Last: 8}
+	pair := cluster.PairOf("blue", "h1", "h2").String()
+	for i, holder := range []string{"blue", pair, cluster.PairOf("blue", "h1", "h3").String()} {
+		c, err := a.ClaimVNI(r, holder, nil)
+		if err != nil || c.VNI() != cluster.VNI(5+i) {
+			t.Fatalf("%s gets %v, %v", holder, c, err)
+		}
+		if err := commit(s, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := a.VNIsLeft(r); n != 1 {
+		t.Errorf("%d VNIs left, want 1", n)
+	}
+	a = New()
+	refresh(t, a, s)
+	if n := a.VNIsLeft(r); n != 1 {
+		t.Errorf("a new leader sees %d VNIs left, want 1", n)
+	}
+	c, err := a.ClaimVNI(r, pair, nil)
+	if err != nil || c.VNI() != 6 || c.New() {
+		t.Errorf("the pair gets %v, %v; want 6 again", c, err)
+	}
+	c.Settle(0, errNever)
+	if _, err := a.ClaimVNIValue("blue", 6); err == nil || !strings.Contains(err.Error(), "held by "+pair) {
+		t.Errorf("the VPC takes its pair's VNI: %v", err)
+	}
+	last, err := a.ClaimVNI(r, "red", nil)
+	if err != nil || a.VNIsLeft(r) != 0 {
+		t.Errorf("a claim leaves %d: %v", a.VNIsLeft(r), err)
+	}
+	if _, err := a.ClaimVNI(r, cluster.PairOf("red", "h1", "h2").String(), nil); !errors.Is(err, ErrExhausted) {
+		t.Errorf("a full range: %v", err)
+	}
+	last.Settle(0, errNever)
+}

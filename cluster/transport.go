@@ -165,3 +165,36 @@ func ParsePair(s string) (Pair, error) {
 	}
 	return Pair{}, fmt.Errorf("%w pair %q: want VPC/NODE/NODE, the nodes in order", ErrInvalid, CleanText(s))
 }
+
+// TransportIn is how a node carries frames in a VPC: by what the VPC's transport
+// is, else P2P; or refused says why it can do neither. Families are those that
+// it has an underlay address of.
+func (s *NodeStatus) TransportIn(n *VPCNet, ipv4, ipv6 bool) (t Transport, refused string) {
+	wants := n.Transport
+	if wants == "" {
+		wants = Multipoint
+	}
+	switch group := n.MulticastGroup; {
+	case !s.Can(string(wants)):
+		refused = fmt.Sprintf("it is not capable of %s", wants)
+	case wants == Multicast && !(group.Is4() && ipv4 || group.Is6() && ipv6):
+		refused = fmt.Sprintf("it has no underlay address of the family of the multicast group %s", group)
+	default:
+		return wants, ""
+	}
+	switch {
+	case wants == P2P:
+		return "", refused
+	case s.Can(CanP2P):
+		return P2P, ""
+	}
+	return "", refused + ", nor of p2p"
+}
+
+// InForce is the asked-for transport as a VPCNet has it: empty for Auto.
+func (s *VPCSpec) InForce() Transport {
+	if s.Transport == Auto {
+		return ""
+	}
+	return s.Transport
+}

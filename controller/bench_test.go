@@ -14,6 +14,14 @@ import (
 
 // filled is a store with one VPC of so many members, made by step itself.
 func filled(b *testing.B, members int, transport cluster.Transport) *mvcc.Memory {
+	kv := wished(b, members, transport)
+	for fill(b, kv) {
+	}
+	return kv
+}
+
+// wished is a store with the nodes and the spec of a VPC.
+func wished(b *testing.B, members int, transport cluster.Transport) *mvcc.Memory {
 	kv := mvcc.NewMemory(mvcc.Config{})
 	put := func(key string, r cluster.Record) {
 		b.Helper()
@@ -33,8 +41,6 @@ func filled(b *testing.B, members int, transport cluster.Transport) *mvcc.Memory
 		name := fmt.Sprintf("h%04d", i)
 		put(cluster.KeyNode(name), node(name))
 		put(cluster.KeyNodeStatus(name), report(name, fmt.Sprintf("192.168.%d.%d", i/250, i%250+1), 1500))
-	}
-	for fill(b, kv) {
 	}
 	return kv
 }
@@ -128,38 +134,22 @@ func BenchmarkPairs(b *testing.B) {
 			var passes, planning, worst float64
 			for b.Loop() {
 				b.StopTimer()
-				kv := filled(b, members, "")
-				links, err := kv.Range(b.Context(), mvcc.Prefix(cluster.KeyVPCSpec("blue")))
-				if err != nil || len(links.Keys) != 1 {
-					b.Fatal(err)
-				}
-				blue := spec("all", "10.100.0.0/16")
-				blue.Transport = cluster.P2P
-				v, err := cluster.Encode(blue, links.Keys[0].Value)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := kv.Txn(b.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(cluster.KeyVPCSpec("blue"), v)}}); err != nil {
-					b.Fatal(err)
-				}
+				kv := wished(b, members, cluster.P2P)
 				b.StartTimer()
-				s := newState()
-				for {
+				s, st := newState(), store.New(kv, cluster.Identity{Role: cluster.Controller})
+				for done := false; !done; {
 					view := viewOf(b, kv)
 					began := time.Now()
 					es, _ := s.step(view, time.Unix(0, 0))
 					took := time.Since(began).Seconds() * 1e3
 					passes, planning, worst = passes+1, planning+took, max(worst, took)
-					if len(es) == 0 {
-						break
-					}
-					st := store.New(kv, cluster.Identity{Role: cluster.Controller})
 					for _, e := range es {
 						rev, err := st.Commit(b.Context(), e.change)
 						if e.settle(rev, err); err != nil {
 							b.Fatal(err)
 						}
 					}
+					done = len(es) == 0
 				}
 			}
 			b.ReportMetric(passes/float64(b.N), "passes/op")

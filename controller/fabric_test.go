@@ -2,6 +2,7 @@ package controller
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 // cluster.HostLink tell them to. It watches over every change that no pair which
 // worked stops working.
 type fabric struct {
+	store    *store.Store
 	ends     map[end]inForce
 	works    map[end]bool // frames of the first get to the second
 	problems []string
@@ -44,7 +46,9 @@ func (f inForce) sendsOwn() bool {
 	return f.use == cluster.LinkActive || f.use == cluster.LinkRestoring
 }
 
-func newFabric() *fabric { return &fabric{ends: map[end]inForce{}, works: map[end]bool{}} }
+func newFabric(s *store.Store) *fabric {
+	return &fabric{store: s, ends: map[end]inForce{}, works: map[end]bool{}}
+}
 
 // apply puts in force what the records tell node of a VPC.
 func (f *fabric) apply(v *store.View, vpc, node string) {
@@ -79,26 +83,25 @@ func (f *fabric) apply(v *store.View, vpc, node string) {
 		case is.use == "" && (!known || is.none): // else it is there, and nothing says to take it down
 			is = inForce{none: !shared}
 		}
-		stay := stays(v, vpc, node) && stays(v, vpc, name)
-		f.set(e, is, stay)
+		f.set(e, is)
 	}
 }
 
-// stays reports whether a node is not to leave a VPC.
-func stays(v *store.View, vpc, node string) bool {
-	a, ok := store.At[*cluster.HostVPC](v, cluster.KeyHostVPC(node, vpc))
-	return ok && a.Value.State == cluster.AssignedMember
+// stays reports whether a node is not to leave a VPC, whatever a view shows.
+func (f *fabric) stays(vpc, node string) bool {
+	a, err := store.Get[*cluster.HostVPC](context.Background(), f.store, cluster.KeyHostVPC(node, vpc))
+	return err == nil && a.Value.State == cluster.AssignedMember
 }
 
 // set changes an end, and looks at the host's VNIs and, unless a host is to
 // leave, at the pair.
-func (f *fabric) set(e end, is inForce, stay bool) {
+func (f *fabric) set(e end, is inForce) {
 	f.ends[e] = is
 	for _, way := range []end{e, e.other()} {
 		from, ok1 := f.ends[way]
 		to, ok2 := f.ends[way.other()]
 		works := ok1 && ok2 && (from.sendsShared() && to.receivesShared() || from.sendsOwn() && to.vni == from.vni)
-		if stay && f.works[way] && !works {
+		if f.works[way] && !works && f.stays(e.vpc, e.node) && f.stays(e.vpc, e.peer) {
 			f.problems = append(f.problems, fmt.Sprintf("frames from %s to %s in %s are lost: %+v, %+v", way.node, way.peer, way.vpc, from, to))
 		}
 		f.works[way] = works

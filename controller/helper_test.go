@@ -191,7 +191,7 @@ type hosts struct {
 }
 
 func (r *rig) startHosts() *hosts {
-	h := &hosts{r: r, down: map[string]bool{}, told: map[string]string{}, net: newFabric(), kick: make(chan struct{}, 1)}
+	h := &hosts{r: r, down: map[string]bool{}, told: map[string]string{}, net: newFabric(r.op), kick: make(chan struct{}, 1)}
 	r.hosts = h
 	ctx, cancel := context.WithCancel(r.t.Context())
 	mirror := store.NewMirror(store.MirrorConfig{Store: r.op})

@@ -221,29 +221,3 @@ func (m *membership) settle(p *part) {
 	store.Put(&u.change, p.item, &now)
 	m.p.add(u)
 }
-
-// transport picks how a node is to carry frames, or says why it cannot.
-func (m *membership) transport(r *cluster.NodeStatus, p place) (t cluster.Transport, refused string) {
-	wants := m.net.Transport
-	if wants == "" {
-		wants = cluster.Multipoint
-	}
-	cannot := fmt.Sprintf("it is not capable of %s", wants)
-	switch group := m.net.MulticastGroup; {
-	case wants == cluster.P2P && r.Can(cluster.CanP2P):
-		return wants, ""
-	case wants == cluster.P2P:
-		return "", cannot
-	case wants == cluster.Multipoint && r.Can(cluster.CanMultipoint):
-		return wants, ""
-	case wants == cluster.Multicast && r.Can(cluster.CanMulticast):
-		if group.Is4() && p.v4.IsValid() || group.Is6() && p.v6.IsValid() {
-			return wants, ""
-		}
-		cannot = fmt.Sprintf("it has no underlay address of the family of the multicast group %s", group)
-	}
-	if r.Can(cluster.CanP2P) {
-		return cluster.P2P, ""
-	}
-	return "", cannot + ", nor of p2p"
-}

@@ -132,6 +132,9 @@ func (m *membership) keep(name string, it memberItem) {
 	if now != *it.Value {
 		store.Put(&u.change, it, &now)
 	}
+	if now.Transport != it.Value.Transport {
+		u.verb = "make " + string(now.Transport)
+	}
 	key := cluster.KeyAllocVTEP(m.v.name, now.VTEP)
 	if a, ok := m.v.vteps[key]; !ok || a.Value.Holder != name || a.Value.Released {
 		u.verb = "rebuild"
@@ -152,7 +155,7 @@ func (m *membership) keep(name string, it memberItem) {
 // be P2P stays what it is until its pairs have changed over.
 func (m *membership) keepTransport(part *part, now *cluster.Member, r *cluster.NodeStatus, p place) {
 	part.can = r.Can(cluster.CanP2P)
-	t, why := m.transport(r, p)
+	t, why := r.TransportIn(m.net, p.v4.IsValid(), p.v6.IsValid())
 	if why != "" {
 		m.refuse(part.name, why)
 		return
@@ -202,7 +205,7 @@ func (m *membership) admit(name string) (refused string) {
 	case m.alone(p):
 		return fmt.Sprintf("no common family: its underlay has %s only, and no member has that", family(p))
 	}
-	transport, why := m.transport(r.Value, p)
+	transport, why := r.Value.TransportIn(m.net, p.v4.IsValid(), p.v6.IsValid())
 	if why != "" {
 		return why
 	}

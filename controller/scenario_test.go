@@ -30,6 +30,12 @@ func twoVPCs(t *testing.T) *rig {
 // one, then all of them, with and without the specs. What comes back is what
 // was.
 func TestVanishedRecords(t *testing.T) {
+	for _, transport := range []cluster.Transport{"", cluster.P2P} {
+		t.Run(string(transport), func(t *testing.T) { vanishedRecords(t, transport) })
+	}
+}
+
+func vanishedRecords(t *testing.T, transport cluster.Transport) {
 	keysOf := func(r *rig, prefixes ...string) []string {
 		var keys []string
 		for line := range strings.Lines(r.dump(prefixes...)) {
@@ -42,6 +48,7 @@ func TestVanishedRecords(t *testing.T) {
 	check := func(t *testing.T, pick func(r *rig) (gone, again []string)) {
 		synctest.Test(t, func(t *testing.T) {
 			r := twoVPCs(t)
+			r.transport("blue", transport)
 			r.start("a", r.mem)
 			settle()
 			want := r.dump(all...)
@@ -66,6 +73,7 @@ func TestVanishedRecords(t *testing.T) {
 	one := 0
 	synctest.Test(t, func(t *testing.T) {
 		r := twoVPCs(t)
+		r.transport("blue", transport)
 		r.start("a", r.mem)
 		settle()
 		one = len(keysOf(r, all...))

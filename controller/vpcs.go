@@ -211,10 +211,7 @@ func (s *state) keepNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 // askTransport makes the transport of net what spec asks for, and reports
 // whether it changed.
 func askTransport(net *cluster.VPCNet, spec *cluster.VPCSpec) bool {
-	t, group := spec.Transport, spec.MulticastGroup
-	if t == cluster.Auto {
-		t = ""
-	}
+	t, group := spec.InForce(), spec.MulticastGroup
 	changed := t != net.Transport && !(t == "" && net.Transport == cluster.Multipoint) || group != net.MulticastGroup
 	if changed {
 		net.Transport, net.MulticastGroup = t, group
