@@ -112,6 +112,10 @@ type linkReport struct {
 	State  cluster.LinkState `json:"state"`
 	RTT    float64           `json:"rtt_ms"`
 	Reason string            `json:"reason,omitempty"`
+	// Transport is what carries frames now; empty for multipoint.
+	Transport cluster.Transport `json:"transport,omitempty"`
+
+	changing bool // it has a tunnel that it is not to have any more
 }
 
 type memberReport struct {
@@ -165,15 +169,23 @@ func (m *mesh) reason(members []memberReport) string {
 		return fmt.Sprintf("MTU %d is asked for, %d is in force: %s", m.spec.MTU, m.net.MTU, orText(clean(m.net.Reason), "the controller has not changed it yet"))
 	case m.spec.VNI != 0 && m.spec.VNI != m.net.VNI:
 		return fmt.Sprintf("VNI %d is asked for, %d is in force", m.spec.VNI, m.net.VNI)
+	case m.spec.InForce() != m.peers().Transport || m.spec.MulticastGroup != m.net.MulticastGroup:
+		return fmt.Sprintf("transport %s%s is asked for, the controller has not changed it yet", orText(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
 	}
-	waiting, down := []string{}, []string{}
+	waiting, down, apart, changing := []string{}, []string{}, []string{}, m.otherTransport()
 	for _, b := range members {
 		if !b.Ready {
 			waiting = append(waiting, b.Node)
 		}
 		for _, l := range b.Links {
-			if l.State != cluster.LinkUp && b.Node < l.Peer {
-				down = append(down, b.Node+" – "+l.Peer)
+			switch pair := b.Node + " – " + l.Peer; {
+			case b.Node > l.Peer:
+			case l.Reason == noCommonFamily:
+				apart = append(apart, pair)
+			case l.State != cluster.LinkUp:
+				down = append(down, pair)
+			case l.changing:
+				changing = append(changing, pair)
 			}
 		}
 	}
@@ -182,10 +194,46 @@ func (m *mesh) reason(members []memberReport) string {
 		return "no node is a member"
 	case len(waiting) > 0:
 		return "not ready: " + few(waiting)
+	case len(apart) > 0:
+		return noCommonFamily + ": " + few(apart)
 	case len(down) > 0:
-		return "links not up: " + few(down)
+		return "links not up: " + few(down) + suffix("; ", clean(m.net.Reason))
+	case len(changing) > 0:
+		return "the transport is being changed: awaiting " + few(changing) + suffix("; ", clean(m.net.Reason))
 	}
 	return ""
+}
+
+const noCommonFamily = "no common address family"
+
+// otherTransport names the members that do not carry frames yet as is asked for.
+func (m *mesh) otherTransport() []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(m.members)) {
+		t := m.members[name].Transport
+		if t != cluster.P2P && t != cluster.Transport(orText(string(m.spec.InForce()), string(cluster.Multipoint))) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// carrier is what carries the frames of a pair, as its ends report it.
+func (m *mesh) carrier(a, b string, ends ...cluster.Link) (t cluster.Transport, changing bool) {
+	x, y := m.members[a].Transport, m.members[b].Transport
+	for _, l := range ends {
+		changing = changing || l.Use != "" && x != cluster.P2P && y != cluster.P2P
+		if l.Use == cluster.LinkActive || l.Use == cluster.LinkRestoring {
+			t = cluster.P2P
+		}
+	}
+	switch {
+	case t == "" && (x == cluster.P2P || y == cluster.P2P):
+		t = cluster.P2P
+	case t == "" && x == cluster.Multicast && y == cluster.Multicast:
+		t = cluster.Multicast
+	}
+	return t, changing
 }
 
 // reportMember is one node's part. links holds each end's word of its links.
@@ -201,7 +249,12 @@ func (m *mesh) reportMember(name string, links map[string]map[string]cluster.Lin
 			continue
 		}
 		l := between(name, peer, links)
-		r.Links = append(r.Links, linkReport{Peer: peer, State: l.State, RTT: l.RTT, Reason: clean(l.Reason)})
+		report := linkReport{Peer: peer, State: l.State, RTT: l.RTT, Reason: clean(l.Reason)}
+		report.Transport, report.changing = m.carrier(name, peer, links[name][peer], links[peer][name])
+		if _, _, ok := m.members[name].LinkTo(m.members[peer]); !ok {
+			report.State, report.Reason = cluster.LinkDown, noCommonFamily
+		}
+		r.Links = append(r.Links, report)
 	}
 	return r
 }

@@ -160,11 +160,21 @@ func cmdNodes(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// agents [mtu=N] NAME...: their agents run.
+// agents [mtu=N] [can=A,B] [ipv4] NAME...: their agents run.
 func cmdAgents(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	mtu := 1500
+	var can []string
+	network := "2001:db8:%d::2"
 	for _, name := range args {
+		if list, ok := strings.CutPrefix(name, "can="); ok {
+			can = strings.Split(list, ",")
+			continue
+		}
+		if name == "ipv4" {
+			network = "192.0.2.%d"
+			continue
+		}
 		if n, err := fmt.Sscanf(name, "mtu=%d", &mtu); n == 1 && err == nil {
 			continue
 		}
@@ -172,7 +182,7 @@ func cmdAgents(ts *testscript.TestScript, _ bool, args []string) {
 		a := &fakeAgent{name: name, id: "id-" + name, store: store.New(w.kv, cluster.Identity{Role: cluster.Agent, Name: name}), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 		ctx, cancel := context.WithCancel(w.ctx)
 		a.cancel = cancel
-		ts.Check(a.start(ctx, netip.MustParseAddr(fmt.Sprintf("2001:db8:%d::2", w.nodes)), mtu))
+		ts.Check(a.start(ctx, netip.MustParseAddr(fmt.Sprintf(network, w.nodes)), mtu, can))
 		w.agents[name] = a
 		w.wg.Go(func() { a.run(ctx) })
 	}
@@ -305,11 +315,17 @@ type fakeAgent struct {
 	ports []string
 }
 
-func (a *fakeAgent) start(ctx context.Context, underlay netip.Addr, mtu int) error {
+func (a *fakeAgent) start(ctx context.Context, underlay netip.Addr, mtu int, can []string) error {
 	var c store.Change
 	store.Set(&c, cluster.KeyLive(a.name), &cluster.Live{NodeID: a.id, BootID: "boot", Incarnation: "one"}, nil, 0)
-	store.Set(&c, cluster.KeyNodeStatus(a.name), &cluster.NodeStatus{NodeID: a.id, OS: "test", Version: "0.1.0",
-		Underlay: cluster.Underlay{IPv6: &cluster.UnderlayAddress{Bind: underlay, Advertise: underlay, Device: "eth0", MTU: mtu}}}, nil, 0)
+	s := &cluster.NodeStatus{NodeID: a.id, OS: "test", Version: "0.1.0", Capabilities: can}
+	u := &cluster.UnderlayAddress{Bind: underlay, Advertise: underlay, Device: "eth0", MTU: mtu}
+	if underlay.Is4() {
+		s.Underlay.IPv4 = u
+	} else {
+		s.Underlay.IPv6 = u
+	}
+	store.Set(&c, cluster.KeyNodeStatus(a.name), s, nil, 0)
 	_, err := a.store.Commit(ctx, c)
 	return err
 }
@@ -364,7 +380,15 @@ func (a *fakeAgent) reports(v *store.View) map[string]cluster.Record {
 		pings := &cluster.PingResult{}
 		for peer := range store.Below[*cluster.Member](v, cluster.PrefixMembers(vpc)) {
 			if to := last(peer.Key); to != a.name {
-				status.Links = append(status.Links, cluster.Link{Peer: to, State: cluster.LinkUp, RTT: 0.5})
+				l := cluster.Link{Peer: to, State: cluster.LinkUp, RTT: 0.5}
+				own, ok := store.At[*cluster.HostLink](v, cluster.KeyHostLink(a.name, vpc, to))
+				switch {
+				case ok:
+					l.VNI, l.Use = own.Value.VNI, own.Value.Use
+				case mine.Value.Transport == cluster.P2P || peer.Value.Transport == cluster.P2P:
+					l.State, l.RTT = cluster.LinkUnknown, 0
+				}
+				status.Links = append(status.Links, l)
 				pings.Peers = append(pings.Peers, cluster.PeerPing{To: to, Sent: 3, Received: 3, RTT: 0.25})
 			}
 		}

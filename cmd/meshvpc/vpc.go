@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -26,6 +27,8 @@ func (p *program) vpcCommand() *cli.Command {
 			"meshvpc vpc peers vpc1",
 			"meshvpc vpc status vpc1",
 			"meshvpc vpc set vpc1 --members dc=hetzner --protect",
+			"meshvpc vpc set vpc1 --transport p2p",
+			"meshvpc vpc set vpc1 --transport multicast --multicast-group 239.1.1.1",
 			"meshvpc vpc delete vpc1",
 			"meshvpc vpc wait vpc1 --timeout 30s",
 			"meshvpc vpc ping vpc1 --count 5",
@@ -148,22 +151,34 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 			for _, a := range m.spec.Exclude {
 				fmt.Fprintf(w, "excluded:      %s\n", a)
 			}
+			fmt.Fprintf(w, "asked for:     transport %s%s\n", orText(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
 			fmt.Fprintf(w, "asked VNI:     %s\nasked MTU:     %s\nprotected:     %s\n", orText(nonZero(int(m.spec.VNI)), "any"), orText(nonZero(m.spec.MTU), "what the members carry"), yesNo(m.spec.Protect))
 		}
 		l := listed(m)
-		fmt.Fprintf(w, "phase:         %s%s\nVNI:           %s\nMTU:           %s\nencryption:    none\n\n", l.Phase, suffix(": ", l.Reason), number(int(l.VNI)), number(l.MTU))
+		fmt.Fprintf(w, "phase:         %s%s\nVNI:           %s\nMTU:           %s\ntransport:     %s%s\nencryption:    none\n\n",
+			l.Phase, suffix(": ", l.Reason), number(int(l.VNI)), number(l.MTU), orText(string(d.Transport), string(cluster.Multipoint)), groupSuffix(d.MulticastGroup))
 		m.peerTable(w)
 	})
 }
 
 // peerMap is `vpc peers -o json`.
 type peerMap struct {
-	VPC         string       `json:"vpc"`
-	VNI         cluster.VNI  `json:"vni"`
-	MTU         int          `json:"mtu"`
-	PeerNetwork string       `json:"peer_network"`
-	Encryption  string       `json:"encryption"`
-	Members     []peerReport `json:"members"`
+	VPC         string      `json:"vpc"`
+	VNI         cluster.VNI `json:"vni"`
+	MTU         int         `json:"mtu"`
+	PeerNetwork string      `json:"peer_network"`
+	Encryption  string      `json:"encryption"`
+	// Transport is empty for multipoint.
+	Transport      cluster.Transport `json:"transport,omitempty"`
+	MulticastGroup netip.Addr        `json:"multicast_group,omitzero"`
+	Members        []peerReport      `json:"members"`
+}
+
+func groupSuffix(group netip.Addr) string {
+	if !group.IsValid() {
+		return ""
+	}
+	return " to " + group.String()
 }
 
 type peerReport struct {
@@ -177,6 +192,9 @@ type peerReport struct {
 func (m *mesh) peers() peerMap {
 	l := listed(m)
 	r := peerMap{VPC: m.name, VNI: l.VNI, MTU: l.MTU, PeerNetwork: l.PeerNetwork, Encryption: "none", Members: []peerReport{}}
+	if m.net != nil && m.net.Transport != cluster.Multipoint {
+		r.Transport, r.MulticastGroup = m.net.Transport, m.net.MulticastGroup
+	}
 	for _, name := range m.concerned() {
 		if b := m.members[name]; b != nil {
 			r.Members = append(r.Members, peerReport{name, clean(b.Datacenter), b.Underlay().String(), b.VTEP.String(), b.Transport})
@@ -212,7 +230,8 @@ func (p *program) vpcPeers(ctx context.Context, c *cli.Context, s *session) erro
 func (p *program) printPeers(c *cli.Context, m *mesh) error {
 	r := m.peers()
 	return p.print(c, r, func(w io.Writer) {
-		fmt.Fprintf(w, "VPC %s: VNI %s, MTU %s, peer network %s, encryption: none\n", r.VPC, number(int(r.VNI)), number(r.MTU), r.PeerNetwork)
+		fmt.Fprintf(w, "VPC %s: VNI %s, MTU %s, peer network %s%s%s, encryption: none\n", r.VPC, number(int(r.VNI)), number(r.MTU), r.PeerNetwork,
+			suffix(", transport ", string(r.Transport)), groupSuffix(r.MulticastGroup))
 		m.peerTable(w)
 	})
 }

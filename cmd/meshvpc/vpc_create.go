@@ -22,7 +22,7 @@ func (p *program) vpcCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "network", Usage: "`PREFIX` of the workloads, to keep the two apart"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES` (default: what every member can carry)"},
 		&cli.StringFlag{Name: "vni", Usage: "`NUMBER` (default: the lowest free)"},
-		excludeFlag(),
+		transportFlag(), groupFlag(), excludeFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait for the mesh"},
 	), p.withStore(p.vpcCreate))
@@ -30,6 +30,14 @@ func (p *program) vpcCreateCommand() *cli.Command {
 
 func excludeFlag() cli.Flag {
 	return &cli.StringSliceFlag{Name: "exclude", Usage: "`ADDRESS` of the peer network never to give to a host; may be repeated"}
+}
+
+func transportFlag() cli.Flag {
+	return &cli.StringFlag{Name: "transport", Usage: "auto, `p2p` (a tunnel for each pair) or multicast (default: auto, one tunnel that floods to a list)"}
+}
+
+func groupFlag() cli.Flag {
+	return &cli.StringFlag{Name: "multicast-group", Usage: "`ADDRESS` of the underlay that --transport multicast floods to"}
 }
 
 func (p *program) vpcCreate(ctx context.Context, c *cli.Context, s *session) error {
@@ -89,8 +97,29 @@ func specFrom(c *cli.Context) (*cluster.VPCSpec, error) {
 	if spec.MTU, err = parseMTU(c.String("mtu")); err != nil {
 		return nil, err
 	}
+	if err = setTransport(c, spec); err != nil {
+		return nil, err
+	}
 	spec.Exclude, err = parseAddrs(c.StringSlice("exclude"))
 	return spec, err
+}
+
+// setTransport takes over --transport and --multicast-group, where given.
+func setTransport(c *cli.Context, spec *cluster.VPCSpec) error {
+	if c.IsSet("transport") {
+		spec.Transport = cluster.Transport(c.String("transport"))
+		if spec.Transport != cluster.Multicast {
+			spec.MulticastGroup = netip.Addr{}
+		}
+	}
+	if g := c.String("multicast-group"); g != "" {
+		group, err := netip.ParseAddr(g)
+		if err != nil {
+			return usage("want one like 239.1.1.1 or ff05::1:1", "invalid --multicast-group %q", g)
+		}
+		spec.MulticastGroup = group
+	}
+	return nil
 }
 
 func parsePrefix(flag, s string) (netip.Prefix, error) {
@@ -158,9 +187,9 @@ func (p *program) canCreate(ctx context.Context, c *cli.Context, s *session, nam
 		return failed("choose one of them, or leave --vni out", "VNI %d is not of the cluster's range %d-%d", spec.VNI, it.Value.VNIs.First, it.Value.VNIs.Last)
 	}
 	if it, ok := store.At[*cluster.Allocation](v, cluster.KeyAllocVNI(spec.VNI)); ok && it.Value.Holder != name {
-		why := "is held by VPC " + clean(it.Value.Holder)
+		why := "is held by " + it.Value.Of()
 		if it.Value.Released {
-			why = "was released by VPC " + clean(it.Value.Holder) + " a moment ago and rests"
+			why = "was released by " + it.Value.Of() + " a moment ago and rests"
 		}
 		return failed("choose another, or leave --vni out", "VNI %d %s", spec.VNI, why)
 	}
@@ -200,7 +229,30 @@ func checkMembers(v *store.View, m *mesh, spec *cluster.VPCSpec, someone bool) e
 	if err := checkRoom(spec, len(selected)); err != nil {
 		return err
 	}
+	if err := checkTransport(v, spec, selected); err != nil {
+		return err
+	}
 	return checkCarry(v, spec.MTU, selected)
+}
+
+// checkTransport refuses a transport that a member cannot do.
+func checkTransport(v *store.View, spec *cluster.VPCSpec, selected []string) error {
+	net := &cluster.VPCNet{Transport: spec.InForce(), MulticastGroup: spec.MulticastGroup}
+	var parts []string
+	for _, n := range selected {
+		it, ok := store.At[*cluster.NodeStatus](v, cluster.KeyNodeStatus(n))
+		if !ok {
+			continue
+		}
+		u := it.Value.Underlay
+		if _, why := it.Value.TransportIn(net, u.IPv4 != nil, u.IPv6 != nil); why != "" {
+			parts = append(parts, n+": "+why)
+		}
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	return failed("choose another --transport, or other --members", "transport %s is not for every member: %s", orText(string(net.Transport), string(cluster.Auto)), few(parts))
 }
 
 // checkCarry refuses an MTU that the underlay of a member does not carry.

@@ -21,7 +21,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 	return p.verb("set", "V", "change a VPC and wait until it is so", waitFlags(meshWait,
 		&cli.StringFlag{Name: "members", Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES`"},
-		excludeFlag(), yesFlag(),
+		transportFlag(), groupFlag(), excludeFlag(), yesFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
@@ -30,8 +30,8 @@ func (p *program) vpcSetCommand() *cli.Command {
 
 func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error {
 	name := c.Args().First()
-	if !slices.ContainsFunc([]string{"members", "mtu", "exclude", "protect", "no-protect"}, c.IsSet) {
-		return usage("give --members, --mtu, --exclude, --protect or --no-protect", "nothing to set")
+	if !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "exclude", "protect", "no-protect"}, c.IsSet) {
+		return usage("give --members, --mtu, --transport, --multicast-group, --exclude, --protect or --no-protect", "nothing to set")
 	}
 	if c.Bool("protect") && c.Bool("no-protect") {
 		return usage("give one of them", "--protect and --no-protect exclude each other")
@@ -68,6 +68,9 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 		if c.IsSet("mtu") {
 			spec.MTU = mtu
 		}
+		if err := setTransport(c, spec); err != nil {
+			return err
+		}
 		if c.IsSet("exclude") {
 			spec.Exclude = exclude
 		}
@@ -88,7 +91,7 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 	if err != nil {
 		return err
 	}
-	if c.Bool("no-wait") || !c.IsSet("members") && !c.IsSet("mtu") {
+	if c.Bool("no-wait") || !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group"}, c.IsSet) {
 		m, err := p.readMesh(ctx, s, name)
 		if err != nil {
 			return err

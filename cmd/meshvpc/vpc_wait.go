@@ -129,7 +129,9 @@ func (p *program) meshTable(w io.Writer, r meshReport) {
 	var rows [][]string
 	for _, b := range r.Members {
 		up, worst, reasons := 0, 0.0, []string{}
+		by := map[cluster.Transport]int{}
 		for _, l := range b.Links {
+			by[l.Transport]++
 			if l.State == cluster.LinkUp {
 				up++
 				worst = max(worst, l.RTT)
@@ -140,9 +142,24 @@ func (p *program) meshTable(w io.Writer, r meshReport) {
 		if b.Reason != "" {
 			reasons = []string{b.Reason}
 		}
-		rows = append(rows, []string{b.Node, yesNo(b.Ready), fmt.Sprintf("%d/%d", up, len(b.Links)), milliseconds(worst), few(reasons)})
+		rows = append(rows, []string{b.Node, yesNo(b.Ready), fmt.Sprintf("%d/%d", up, len(b.Links)), carriers(by), milliseconds(worst), few(reasons)})
 	}
-	columns(w, []string{"node", "ready", "links up", "slowest", "reason"}, rows)
+	columns(w, []string{"node", "ready", "links up", "by", "slowest", "reason"}, rows)
+}
+
+// carriers is "multipoint", or "2 p2p, 1 multipoint" where links differ.
+func carriers(by map[cluster.Transport]int) string {
+	var parts []string
+	for _, t := range []cluster.Transport{cluster.P2P, cluster.Multicast, ""} {
+		name := orText(string(t), string(cluster.Multipoint))
+		switch {
+		case by[t] > 0 && len(by) == 1:
+			return name
+		case by[t] > 0:
+			parts = append(parts, fmt.Sprintf("%d %s", by[t], name))
+		}
+	}
+	return orText(strings.Join(parts, ", "), "-")
 }
 
 func milliseconds(ms float64) string {
