@@ -37,15 +37,15 @@ type linkCount struct {
 // links gives every pair that shall be p2p a tunnel of its own, and takes it from
 // the others.
 func (m *membership) links() {
-	slices.SortFunc(m.parts, func(a, b *part) int { return cmp.Compare(a.name, b.name) })
 	if m.concernsLinks() {
-		for i, a := range m.parts {
-			for _, b := range m.parts[i+1:] {
-				m.link(a, b)
+		slices.SortFunc(m.parts, func(a, b part) int { return cmp.Compare(a.name, b.name) })
+		for i := range m.parts {
+			for j := i + 1; j < len(m.parts); j++ {
+				m.link(&m.parts[i], &m.parts[j])
 			}
 		}
-		for _, p := range m.parts {
-			m.settle(p)
+		for i := range m.parts {
+			m.settle(&m.parts[i])
 		}
 		m.w.dropLinks(m.v, m.p, func(node string) bool { return m.w.gone(m.v, node) })
 	}
@@ -59,7 +59,7 @@ func (m *membership) links() {
 // concernsLinks reports whether there is any pair to look after; most VPCs have
 // none.
 func (m *membership) concernsLinks() bool {
-	return len(m.v.links) > 0 || slices.ContainsFunc(m.parts, func(p *part) bool {
+	return len(m.v.links) > 0 || slices.ContainsFunc(m.parts, func(p part) bool {
 		return p.wants == cluster.P2P || p.is(cluster.P2P) || len(m.w.own.of(m.v.status[p.name])) > 0
 	})
 }

@@ -28,7 +28,7 @@ type membership struct {
 	taken    map[netip.Addr]string // what members and hosts have, whatever the reverse keys say
 	admitted map[string]bool       // reverse keys claimed in this pass
 	reasons  []string
-	parts    []*part // members that stay, or come
+	parts    []part // members that stay, or come
 	pairs    linkCount
 }
 
@@ -49,7 +49,8 @@ func (s *state) members(w *world, v *vpc, net *cluster.VPCNet, p *plan) {
 	m := &membership{
 		state: s, w: w, v: v, net: net, p: p,
 		network:  allocator.Network{Prefix: net.PeerNetwork, Exclude: v.spec.Value.Exclude},
-		admitted: map[string]bool{},
+		admitted: make(map[string]bool, len(v.members)),
+		parts:    make([]part, 0, len(v.members)),
 	}
 	candidates := m.keepMembers()
 	for _, name := range candidates {
@@ -119,7 +120,7 @@ func (m *membership) count(p place) {
 func (m *membership) keep(name string, it memberItem) {
 	u := unit{verb: "repoint", object: name}
 	now := *it.Value
-	part := &part{name: name, wants: now.Transport, can: true}
+	part := part{name: name, wants: now.Transport, can: true}
 	if r, ok := m.w.reports[name]; ok {
 		p := m.w.placeOf(name, r.Value.Underlay, it.Value)
 		now.NodeID, now.Datacenter = m.w.nodes[name].ID, m.w.nodes[name].Datacenter
@@ -127,7 +128,7 @@ func (m *membership) keep(name string, it memberItem) {
 		if p.against != "" {
 			m.reasons = append(m.reasons, name+" keeps its underlay address: "+p.against)
 		}
-		m.keepTransport(part, &now, r.Value, p)
+		m.keepTransport(&part, &now, r.Value, p)
 	}
 	if now != *it.Value {
 		store.Put(&u.change, it, &now)
@@ -230,7 +231,7 @@ func (m *membership) admit(name string) (refused string) {
 		VTEP: claim.Addr(), UnderlayIPv4: p.v4, UnderlayIPv6: p.v6, Transport: now,
 	}
 	store.Put(&u.change, it, it.Value)
-	m.parts = append(m.parts, &part{name: name, item: it, wants: transport, can: r.Value.Can(cluster.CanP2P), written: true})
+	m.parts = append(m.parts, part{name: name, item: it, wants: transport, can: r.Value.Can(cluster.CanP2P), written: true})
 	if !known {
 		m.assign(&u, name)
 	}
