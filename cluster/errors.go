@@ -11,3 +11,14 @@ var (
 	// ErrUnknownKey is returned when a key is no record of this version.
 	ErrUnknownKey = errors.New("unknown key")
 )
+
+// FieldError is a field of a record that breaks a rule.
+type FieldError struct {
+	Field string // its JSON name
+	Err   error  // wraps ErrInvalid, and makes sense without Field
+}
+
+func (e FieldError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e FieldError) Unwrap() error { return e.Err }

@@ -478,3 +478,40 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	}
 }
+
+// Check tells of every field that is wrong, and not of a field that would be
+// right if another were.
+func TestVPCSpecCheck(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	network := prefix("10.100.7.1/24")
+	for name, tt := range map[string]struct {
+		change func(*VPCSpec)
+		want   []string
+	}{
+		"right": {change: func(*VPCSpec) {}},
+		"each": {
+			change: func(s *VPCSpec) {
+				*s = VPCSpec{VNI: MaxVNI + 1, MTU: 1, Network: &network, Exclude: make([]netip.Addr, maxPeers+1)}
+			},
+			want: []string{"state", "vni", "mtu", "peer_network", "network", "exclude", "members"},
+		},
+		"peer network alone":  {change: func(s *VPCSpec) { s.PeerNetwork = prefix("10.100.0.1/16") }, want: []string{"peer_network"}},
+		"networks overlap":    {change: func(s *VPCSpec) { s.PeerNetwork = prefix("10.10.0.0/16"); s.Exclude = nil }, want: []string{"network"}},
+		"excluded, elsewhere": {change: func(s *VPCSpec) { s.PeerNetwork = prefix("10.99.0.0/16") }, want: []string{"exclude"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := examples()[KeyVPCSpec("blue")].(*VPCSpec)
+			tt.change(spec)
+			var got []string
+			for _, e := range spec.Check() {
+				got = append(got, e.Field)
+				if !errors.Is(e, ErrInvalid) {
+					t.Errorf("%s: %v does not wrap ErrInvalid", e.Field, e)
+				}
+			}
+			if d := cmp.Diff(got, tt.want); d != "" {
+				t.Errorf("(-got +want):\n%s", d)
+			}
+		})
+	}
+}

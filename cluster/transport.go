@@ -35,11 +35,11 @@ const (
 	CanMulticast  = "multicast"
 )
 
-// checkSpecTransport checks what an operator asks for.
-func checkSpecTransport(t Transport, group netip.Addr) error {
+// checkSpecTransport checks what an operator asks for, but the group.
+func checkSpecTransport(t Transport) error {
 	switch t {
 	case "", Auto, P2P, Multicast:
-		return checkGroup(t, group)
+		return nil
 	}
 	return fmt.Errorf("%w transport %q: want auto, p2p or multicast", ErrInvalid, CleanText(string(t)))
 }

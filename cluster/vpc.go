@@ -40,39 +40,60 @@ type VPCSpec struct {
 // overlap in it.
 var DefaultPeerNetwork = netip.MustParsePrefix("10.100.0.0/16")
 
-// Validate checks every field that needs no other record.
+// Validate checks every field that needs no other record; it returns the first
+// of Check.
 func (s *VPCSpec) Validate() error {
-	switch {
-	case s.State != VPCActive && s.State != VPCDeleting:
+	if wrong := s.Check(); len(wrong) > 0 {
+		return wrong[0]
+	}
+	return nil
+}
+
+// Check lists the fields that break a rule, at most once each. A rule between
+// fields is asked only when each keeps its own.
+func (s *VPCSpec) Check() []FieldError {
+	var wrong []FieldError
+	keeps := func(field string, err error) bool {
+		if err != nil {
+			wrong = append(wrong, FieldError{field, err})
+		}
+		return err == nil
+	}
+	keeps("state", s.checkState())
+	if s.VNI != 0 {
+		keeps("vni", s.VNI.Validate())
+	}
+	if s.MTU != 0 && (s.MTU < MinMTU || s.MTU > MaxMTU) {
+		keeps("mtu", fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, s.MTU, MinMTU, MaxMTU))
+	}
+	if keeps("transport", checkSpecTransport(s.Transport)) {
+		keeps("multicast_group", checkGroup(s.Transport, s.MulticastGroup))
+	}
+	peer := keeps("peer_network", checkNetwork("peer network", s.PeerNetwork))
+	if s.Network != nil && keeps("network", checkNetwork("network", *s.Network)) && peer && s.Network.Overlaps(s.PeerNetwork) {
+		keeps("network", fmt.Errorf("%w peer network %s: it overlaps the VPC's own network %s", ErrInvalid, s.PeerNetwork, s.Network))
+	}
+	if keeps("exclude", checkSize("excluded addresses", len(s.Exclude), maxPeers)) && peer {
+		keeps("exclude", s.checkExclude())
+	}
+	keeps("members", s.Members.Validate())
+	return wrong
+}
+
+func (s *VPCSpec) checkState() error {
+	if s.State != VPCActive && s.State != VPCDeleting {
 		return fmt.Errorf("%w VPC state %q", ErrInvalid, CleanText(string(s.State)))
-	case s.VNI > MaxVNI:
-		return s.VNI.Validate()
-	case s.MTU != 0 && (s.MTU < MinMTU || s.MTU > MaxMTU):
-		return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, s.MTU, MinMTU, MaxMTU)
 	}
-	if err := checkSpecTransport(s.Transport, s.MulticastGroup); err != nil {
-		return err
-	}
-	if err := checkNetwork("peer network", s.PeerNetwork); err != nil {
-		return err
-	}
-	if s.Network != nil {
-		if err := checkNetwork("network", *s.Network); err != nil {
-			return err
-		}
-		if s.Network.Overlaps(s.PeerNetwork) {
-			return fmt.Errorf("%w peer network %s: it overlaps the VPC's own network %s", ErrInvalid, s.PeerNetwork, s.Network)
-		}
-	}
-	if err := checkSize("excluded addresses", len(s.Exclude), maxPeers); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (s *VPCSpec) checkExclude() error {
 	for _, a := range s.Exclude {
 		if !s.PeerNetwork.Contains(a) {
 			return fmt.Errorf("%w excluded address %s: it is not in the peer network %s", ErrInvalid, a, s.PeerNetwork)
 		}
 	}
-	return s.Members.Validate()
+	return nil
 }
 
 func checkNetwork(what string, p netip.Prefix) error {

@@ -137,14 +137,6 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	for word, want := range map[string]string{"stauts": "status", "creat": "create", "x": "", "lst": "list", "remove": ""} {
-		if got := nearest(word, []string{"status", "create", "list"}); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
-		}
-	}
-}
-
 func TestArity(t *testing.T) {
 	for args, want := range map[string][2]int{"": {0, 0}, "V": {1, 1}, "[KEY]": {0, 1}, "HOST -- CMD...": {2, -1}, "[WORD...]": {0, -1}, "A [B]": {1, 2}, "-- CMD...": {1, -1}} {
 		if low, high := arity(args); low != want[0] || high != want[1] {

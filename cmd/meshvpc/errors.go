@@ -125,7 +125,7 @@ func missingCommand(path []string, choices []*cli.Command) error {
 
 func unknownCommand(path []string, word string, choices []*cli.Command) error {
 	do := helpFor(path)
-	if near := nearest(word, names(choices)); near != "" {
+	if near := cluster.Nearest(word, names(choices)); near != "" {
 		do = fmt.Sprintf("did you mean %q?", strings.Join(append(append([]string{"meshvpc"}, path...), near), " "))
 	}
 	return usage(do, "%sunknown command %q: want %s", pathPrefix(path), word, strings.Join(names(choices), ", "))
@@ -141,7 +141,7 @@ func unknownFlag(path []string, word string, c *cli.Command) error {
 				all = append(all, dashes(n))
 			}
 		}
-		if near := nearest(name, all); near != "" {
+		if near := cluster.Nearest(name, all); near != "" {
 			do = fmt.Sprintf("did you mean %q?", near)
 		} else if strings.Contains(c.ArgsUsage, "-- CMD") {
 			do = `put "--" before the command to run`
