@@ -17,6 +17,7 @@ const module = "github.com/meshvpc/meshvpc/"
 // of these names that a package's path begins with.
 var imports = map[string][]string{
 	"cluster":                   {},
+	"cluster/document":          {"cluster"},
 	"cluster/mvcc":              {},
 	"cluster/store":             {"cluster", "cluster/mvcc"},
 	"cluster/engine/etcd":       {},
@@ -32,7 +33,7 @@ var imports = map[string][]string{
 	"integration/lab":           {},
 	"integration/sim":           {"cluster", "cluster/mvcc", "cluster/store", "controller", "hostops", "hostops/fake", "watcher"},
 	"integration/demo":          {"integration/lab"},
-	"cmd/meshvpc": {"cluster", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
+	"cmd/meshvpc": {"cluster", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
 		"allocator", "controller", "hostops", "hostops/linux", "watcher", "integration/lab", "integration/demo"},
 }
 

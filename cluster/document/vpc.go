@@ -1,0 +1,100 @@
+package document
+
+import (
+	"net/netip"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// KindVPC is the kind of documents that are VPCs.
+const KindVPC = "VPC"
+
+// VPC is a document of kind VPC.
+type VPC struct {
+	Name string
+	// Spec is active; what a document does not say (when the VPC was created)
+	// is zero.
+	Spec  cluster.VPCSpec
+	Start Position // of the document
+
+	fields map[string]Position // where the values of those fields stand that it has
+}
+
+// Where is the place of a field's value; of the document, if it leaves the
+// field out.
+func (v *VPC) Where(field string) Position {
+	if at, ok := v.fields[field]; ok {
+		return at
+	}
+	return v.Start
+}
+
+// newSpec is the spec of a document without fields, as `vpc create` without
+// flags makes it.
+func newSpec() cluster.VPCSpec {
+	return cluster.VPCSpec{State: cluster.VPCActive, Members: cluster.SelectAll, PeerNetwork: cluster.DefaultPeerNetwork}
+}
+
+// trait is what is special about a field.
+type trait int
+
+const (
+	fixed  trait = 1 << iota // it never changes once the object is made
+	unique                   // no two objects of its kind have the same value
+	quiet                    // no host has to do anything when it changes
+)
+
+// field is one field of a VPC's document.
+type field struct {
+	name   string
+	about  string
+	traits trait
+	schema map[string]any
+	// read takes the value over from YAML; what it leaves of a wrong one means
+	// nothing.
+	read  func(*cluster.VPCSpec, *yaml.Node) error
+	write func(*cluster.VPCSpec) any
+	copy  func(to, from *cluster.VPCSpec)
+}
+
+func (f *field) is(t trait) bool { return f.traits&t != 0 }
+
+// vpcFields is all that a VPC's document can say, in the order in which it is
+// written. A new field of the spec is a line here.
+var vpcFields = []field{
+	entry("members", terms[cluster.Selector](), func(s *cluster.VPCSpec) *cluster.Selector { return &s.Members }, 0,
+		"Which nodes are members: all, node names, dc=NAME, label=KEY=VALUE; as a list, or joined by commas."),
+	entry("peer_network", prefix, func(s *cluster.VPCSpec) *netip.Prefix { return &s.PeerNetwork }, fixed,
+		"The prefix that the tunnels' own addresses come from. It does not change once the VPC is made."),
+	entry("network", optional(prefix), func(s *cluster.VPCSpec) **netip.Prefix { return &s.Network }, fixed,
+		"The prefix of the workloads, to keep it apart from peer_network. It does not change once the VPC is made."),
+	entry("exclude", list(address), func(s *cluster.VPCSpec) *[]netip.Addr { return &s.Exclude }, quiet,
+		"Addresses of peer_network never to give to a host."),
+	entry("vni", number(1, cluster.MaxVNI), func(s *cluster.VPCSpec) *cluster.VNI { return &s.VNI }, fixed|unique,
+		"The VXLAN network identifier; left out: the lowest free one. It does not change once the VPC is made."),
+	entry("mtu", number(cluster.MinMTU, cluster.MaxMTU), func(s *cluster.VPCSpec) *int { return &s.MTU }, 0,
+		"MTU in bytes of every device of the VPC; left out: what every member can carry when it is made."),
+	entry("protect", boolean(), func(s *cluster.VPCSpec) *bool { return &s.Protect }, quiet,
+		"Whether deleting it is refused."),
+}
+
+var (
+	prefix  = parsed("a prefix like 10.100.0.0/16 or fd00:100::/64", netip.ParsePrefix)
+	address = parsed("an address of the peer network", netip.ParseAddr)
+)
+
+// entry makes a field of what of says is its place in the spec.
+func entry[T any](name string, k kind[T], of func(*cluster.VPCSpec) *T, traits trait, about string) field {
+	return field{
+		name: name, about: about, traits: traits, schema: k.schema,
+		read: func(s *cluster.VPCSpec, n *yaml.Node) error {
+			v, err := k.read(n)
+			*of(s) = v
+			return err
+		},
+		write: func(s *cluster.VPCSpec) any { return k.write(*of(s)) },
+		copy:  func(to, from *cluster.VPCSpec) { *of(to) = *of(from) },
+	}
+}
