@@ -293,10 +293,16 @@ func (s *session) awaitNodeGone(ctx context.Context, name string) (members []str
 
 // confirm asks for the name of what is to go, unless --yes was given.
 func (p *program) confirm(c *cli.Context, noun, name string) error {
+	return p.confirmBy(c, "the name of the "+noun, name, noun+" "+name+" stays")
+}
+
+// confirmBy asks for a word, which what describes, unless --yes was given.
+// Otherwise says what happens without it.
+func (p *program) confirmBy(c *cli.Context, what, word, otherwise string) error {
 	if c.Bool("yes") {
 		return nil
 	}
-	fmt.Fprintf(p.err, "type the name of the %s to confirm (%s): ", noun, name)
+	fmt.Fprintf(p.err, "type %s to confirm (%s): ", what, word)
 	answer, err := bufio.NewReader(p.in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read answer: %w", err)
@@ -304,8 +310,8 @@ func (p *program) confirm(c *cli.Context, noun, name string) error {
 	if err != nil {
 		fmt.Fprintln(p.err)
 	}
-	if strings.TrimSpace(answer) != name {
-		return usage("type the name, or give --yes", "%s %s stays: it was not confirmed", noun, name)
+	if strings.TrimSpace(answer) != word {
+		return usage("type "+what+", or give --yes", "%s: it was not confirmed", otherwise)
 	}
 	return nil
 }

@@ -53,7 +53,15 @@ func (p *program) vpcCreate(ctx context.Context, c *cli.Context, s *session) err
 	if err := checkSpec(spec); err != nil {
 		return err
 	}
-	if err := p.canCreate(ctx, c, s, name, spec); err != nil {
+	prefixes := []string{cluster.PrefixNodes, cluster.PrefixLive, cluster.KeyVPCSpec(name), cluster.KeyVPCNet(name)}
+	if spec.VNI != 0 {
+		prefixes = append(prefixes, cluster.KeyAllocVNI(spec.VNI), cluster.KeyConfig)
+	}
+	v, err := s.read(ctx, nodeKeys, prefixes...)
+	if err == nil {
+		err = checkCreate(v, name, spec, !c.Bool("no-wait"))
+	}
+	if err != nil {
 		return fmt.Errorf("create VPC %q: %w", name, err)
 	}
 	var change store.Change
@@ -165,17 +173,10 @@ func checkSpec(spec *cluster.VPCSpec) error {
 	return &refusal{exitUsage, err, ""}
 }
 
-// canCreate refuses a VPC that exists, or that the cluster as it is cannot
-// carry. The controller has the last word; this is for a clear answer at once.
-func (p *program) canCreate(ctx context.Context, c *cli.Context, s *session, name string, spec *cluster.VPCSpec) error {
-	prefixes := []string{cluster.PrefixNodes, cluster.PrefixLive, cluster.KeyVPCSpec(name), cluster.KeyVPCNet(name)}
-	if spec.VNI != 0 {
-		prefixes = append(prefixes, cluster.KeyAllocVNI(spec.VNI), cluster.KeyConfig)
-	}
-	v, err := s.read(ctx, nodeKeys, prefixes...)
-	if err != nil {
-		return err
-	}
+// checkCreate refuses a VPC that exists, or that the cluster as it is cannot
+// carry; someone says whether somebody will wait for it. The controller has the
+// last word; this is for a clear answer at once.
+func checkCreate(v *store.View, name string, spec *cluster.VPCSpec, someone bool) error {
 	m := meshOf(v, name)
 	if m.spec != nil || v.Has(cluster.KeyVPCSpec(name)) {
 		if m.spec != nil && m.spec.State == cluster.VPCDeleting {
@@ -184,17 +185,17 @@ func (p *program) canCreate(ctx context.Context, c *cli.Context, s *session, nam
 		return failed(fmt.Sprintf("see it by \"meshvpc vpc show %s\", change it by \"meshvpc vpc set %s\"", name, name), "it exists")
 	}
 	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok && spec.VNI != 0 && !it.Value.VNIs.Contains(spec.VNI) {
-		return failed("choose one of them, or leave --vni out", "VNI %d is not of the cluster's range %d-%d", spec.VNI, it.Value.VNIs.First, it.Value.VNIs.Last)
+		return failed("choose one of them, or leave the VNI out", "VNI %d is not of the cluster's range %d-%d", spec.VNI, it.Value.VNIs.First, it.Value.VNIs.Last)
 	}
 	if it, ok := store.At[*cluster.Allocation](v, cluster.KeyAllocVNI(spec.VNI)); ok && it.Value.Holder != name {
 		why := "is held by " + it.Value.Of()
 		if it.Value.Released {
 			why = "was released by " + it.Value.Of() + " a moment ago and rests"
 		}
-		return failed("choose another, or leave --vni out", "VNI %d %s", spec.VNI, why)
+		return failed("choose another, or leave the VNI out", "VNI %d %s", spec.VNI, why)
 	}
 	m.spec = spec
-	return checkMembers(v, m, spec, !c.Bool("no-wait"))
+	return checkMembers(v, m, spec, someone)
 }
 
 // checkMembers holds a spec against the nodes: those it names exist, there is
@@ -275,7 +276,7 @@ func checkCarry(v *store.View, mtu int, selected []string) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	return failed(fmt.Sprintf("--mtu %d fits all of them; or leave --mtu out", least), "MTU %d is above what the underlay carries: %s", mtu, few(parts))
+	return failed(fmt.Sprintf("MTU %d fits all of them; or leave the MTU out", least), "MTU %d is above what the underlay carries: %s", mtu, few(parts))
 }
 
 // arithmetic shows where the MTU of an underlay comes from.
@@ -301,7 +302,7 @@ func checkRoom(spec *cluster.VPCSpec, members int) error {
 	if all := uint64(1) << min(spec.PeerNetwork.Addr().BitLen()-spec.PeerNetwork.Bits(), 62); all > room {
 		reserved = fmt.Sprintf("%d addresses less %d reserved", all, all-room)
 	}
-	return failed("choose a shorter prefix, or leave --peer-network out to get "+cluster.DefaultPeerNetwork.String(),
+	return failed("choose a shorter prefix, or leave the peer network out to get "+cluster.DefaultPeerNetwork.String(),
 		"peer network %s is too small: %d members fit (%s), %d are named", spec.PeerNetwork, room, reserved, members)
 }
 

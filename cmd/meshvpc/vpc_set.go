@@ -78,9 +78,7 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 		if err := checkSpec(spec); err != nil {
 			return err
 		}
-		m := meshOf(v, name)
-		m.spec = spec
-		if err := checkMembers(v, m, spec, false); err != nil {
+		if err := checkSet(v, name, spec); err != nil {
 			return fmt.Errorf("set VPC %q: %w", name, err)
 		}
 		return nil
@@ -141,6 +139,13 @@ func (m *mesh) warnExcluded(p *program, exclude []netip.Addr) {
 	}
 }
 
+// checkSet refuses what the cluster as it is cannot carry.
+func checkSet(v *store.View, name string, spec *cluster.VPCSpec) error {
+	m := meshOf(v, name)
+	m.spec = spec
+	return checkMembers(v, m, spec, false)
+}
+
 func (p *program) vpcDeleteCommand() *cli.Command {
 	return p.verb("delete", "V", "take a VPC down on every host", waitFlags(meshWait, yesFlag(),
 		&cli.BoolFlag{Name: "force", Usage: "also while workloads use it, and without waiting for dead hosts"},
@@ -154,23 +159,17 @@ func (p *program) vpcDelete(ctx context.Context, c *cli.Context, s *session) err
 	if err != nil {
 		return err
 	}
-	if m.spec == nil {
-		return failed(fmt.Sprintf("make it again by \"meshvpc vpc create %s\", which takes over what there is, then delete it", name), "delete VPC %q: its spec is gone", name)
-	}
-	if m.spec.Protect {
-		return failed(fmt.Sprintf("allow it first: meshvpc vpc set %s --no-protect", name), "delete VPC %q: it is protected", name)
+	if err := checkDelete(m, force); err != nil {
+		return err
 	}
 	if m.spec.State != cluster.VPCDeleting {
-		if users := m.users(); len(users) > 0 && !force {
-			return failed("detach them first, or give --force", "delete VPC %q: it is in use by %s", name, few(users))
-		}
 		if err := p.confirm(c, "VPC", name); err != nil {
 			return err
 		}
 	}
 	err = edit(ctx, s, cluster.KeyVPCSpec(name), func(spec *cluster.VPCSpec) error {
 		if spec.Protect {
-			return failed(fmt.Sprintf("allow it first: meshvpc vpc set %s --no-protect", name), "delete VPC %q: it is protected", name)
+			return protected(name)
 		}
 		spec.State, spec.Force = cluster.VPCDeleting, spec.Force || force
 		return nil
@@ -194,6 +193,27 @@ func (p *program) vpcDelete(ctx context.Context, c *cli.Context, s *session) err
 			fmt.Fprintf(w, "VPC %s is being deleted\n", name)
 		}
 	})
+}
+
+// checkDelete refuses to delete a VPC that is protected, or in use unless
+// forced.
+func checkDelete(m *mesh, force bool) error {
+	switch {
+	case m.spec == nil:
+		return failed(fmt.Sprintf("make it again by \"meshvpc vpc create %s\", which takes over what there is, then delete it", m.name), "delete VPC %q: its spec is gone", m.name)
+	case m.spec.Protect:
+		return protected(m.name)
+	case m.spec.State == cluster.VPCDeleting || force:
+		return nil
+	}
+	if users := m.users(); len(users) > 0 {
+		return failed(fmt.Sprintf("detach them first, or force it: meshvpc vpc delete %s --force", m.name), "delete VPC %q: it is in use by %s", m.name, few(users))
+	}
+	return nil
+}
+
+func protected(name string) error {
+	return failed(fmt.Sprintf("allow it first: meshvpc vpc set %s --no-protect", name), "delete VPC %q: it is protected", name)
 }
 
 // awaitGone waits until no record of the VPC is left, and names the hosts that

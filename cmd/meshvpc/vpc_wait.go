@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,10 +13,19 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// awaitMesh waits until the VPC is as asked, then prints its peer map. What is
-// still awaited when --timeout is over is exit 3.
+// awaitMesh waits until the VPC is as asked, then prints its peer map.
 func (p *program) awaitMesh(ctx context.Context, c *cli.Context, s *session, name string) error {
-	wait, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
+	m, err := p.awaitReady(ctx, c.Duration("timeout"), s, name)
+	if err != nil {
+		return err
+	}
+	return p.printPeers(c, m)
+}
+
+// awaitReady waits until the VPC is as asked. What is still awaited when
+// timeout is over is exit 3.
+func (p *program) awaitReady(ctx context.Context, timeout time.Duration, s *session, name string) (*mesh, error) {
+	wait, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	bar := p.progress()
 	m, report, err := s.meshUp(wait, name, func(r meshReport) {
@@ -29,19 +39,19 @@ func (p *program) awaitMesh(ctx context.Context, c *cli.Context, s *session, nam
 		for _, n := range m.refusedForGood() {
 			refused = append(refused, n+": "+clean(m.refused(n)))
 		}
-		return notSo("mend them, or name others by \"meshvpc vpc set "+name+" --members\"; \"meshvpc vpc status "+name+"\" shows all",
+		return nil, notSo("mend them, or name others by \"meshvpc vpc set "+name+" --members\"; \"meshvpc vpc status "+name+"\" shows all",
 			"wait for VPC %q: not admitted: %s", name, few(refused))
 	case err == nil:
-		return p.printPeers(c, m)
+		return m, nil
 	case ctx.Err() == nil && wait.Err() != nil:
 		awaited := "an answer of the store at " + strings.Join(s.endpoints, ", ")
 		if m != nil {
 			awaited = report.awaited()
 		}
-		return notSo("it goes on by itself: \"meshvpc vpc status "+name+"\" shows how far it is, \"meshvpc vpc wait "+name+"\" waits again",
-			"wait for VPC %q: after %s it awaits %s", name, c.Duration("timeout"), awaited)
+		return nil, notSo("it goes on by itself: \"meshvpc vpc status "+name+"\" shows how far it is, \"meshvpc vpc wait "+name+"\" waits again",
+			"wait for VPC %q: after %s it awaits %s", name, timeout, awaited)
 	}
-	return err
+	return nil, err
 }
 
 // meshUp watches the VPC's records until it is as asked, or as far as it will
