@@ -76,6 +76,10 @@ var vpcFields = []field{
 		"The VXLAN network identifier; left out: the lowest free one. It does not change once the VPC is made."),
 	entry("mtu", number(cluster.MinMTU, cluster.MaxMTU), func(s *cluster.VPCSpec) *int { return &s.MTU }, 0,
 		"MTU in bytes of every device of the VPC; left out: what every member can carry when it is made."),
+	entry("transport", parsed("auto, p2p or multicast", transport), func(s *cluster.VPCSpec) *cluster.Transport { return &s.Transport }, 0,
+		"How links carry frames: auto (or left out), p2p, multicast."),
+	entry("multicast_group", parsed("an address like 239.1.1.1 or ff05::1:1", netip.ParseAddr), func(s *cluster.VPCSpec) *netip.Addr { return &s.MulticastGroup }, 0,
+		"The group of transport multicast."),
 	entry("protect", boolean(), func(s *cluster.VPCSpec) *bool { return &s.Protect }, quiet,
 		"Whether deleting it is refused."),
 }
@@ -84,6 +88,14 @@ var (
 	prefix  = parsed("a prefix like 10.100.0.0/16 or fd00:100::/64", netip.ParsePrefix)
 	address = parsed("an address of the peer network", netip.ParseAddr)
 )
+
+// transport reads a transport; auto is what a VPC has that names none.
+func transport(s string) (cluster.Transport, error) {
+	if s == string(cluster.Auto) {
+		return "", nil
+	}
+	return cluster.Transport(s), nil
+}
 
 // entry makes a field of what of says is its place in the spec.
 func entry[T any](name string, k kind[T], of func(*cluster.VPCSpec) *T, traits trait, about string) field {

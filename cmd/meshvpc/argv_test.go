@@ -51,13 +51,13 @@ func TestParseArgsRefuses(t *testing.T) {
 	for in, want := range map[string]struct{ err, do string }{
 		"vpc create v --mtuu 1":       {`vpc create: unknown flag "--mtuu"`, `did you mean "--mtu"?`},
 		"vpc create v --mtu":          {`vpc create: flag "--mtu" needs a value`, `see "meshvpc vpc create --help"`},
-		"vpc crate v":                 {`vpc: unknown command "crate": want create, list, show, peers, status, set, delete, wait, ping`, `did you mean "meshvpc vpc create"?`},
+		"vpc crate v":                 {`vpc: unknown command "crate": want create, list, show, peers, status, set, delete, wait, ping, export`, `did you mean "meshvpc vpc create"?`},
 		"--nope vpc list":             {`unknown flag "--nope"`, `see "meshvpc --help"`},
 		"--mtu 5 vpc list":            {`vpc list: unknown flag "--mtu"`, `see "meshvpc vpc list --help"`},
 		"vpc list -z":                 {`vpc list: unknown flag "-z"`, `see "meshvpc vpc list --help"`},
 		"vpc --members all":           {`vpc: unknown flag "--members"`, `see "meshvpc vpc --help"`},
 		"lab exec a ls -l":            {`lab exec: unknown flag "-l"`, `put "--" before the command to run`},
-		"quite something else before": {`unknown command "quite": want status, vpc, node, cluster, get, plan, server, agent, lab, version, completion`, `see "meshvpc --help"`},
+		"quite something else before": {`unknown command "quite": want status, vpc, node, apply, schema, cluster, get, plan, server, agent, lab, version, completion`, `see "meshvpc --help"`},
 	} {
 		_, err := parseArgs(testApp(), strings.Fields(in))
 		r, ok := errors.AsType[*refusal](err)

@@ -37,6 +37,8 @@ func (p *program) commands() []*cli.Command {
 		p.statusCommand(),
 		p.vpcCommand(),
 		p.nodeCommand(),
+		p.applyCommand(),
+		p.schemaCommand(),
 		p.clusterCommand(),
 		p.getCommand(),
 		p.planCommand(),

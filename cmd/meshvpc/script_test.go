@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -54,7 +55,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
-			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "mode": cmdMode, "within": cmdWithin, "await": cmdAwait,
+			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
+			"exits": cmdExits, "mode": cmdMode, "within": cmdWithin, "await": cmdAwait,
 		},
 	})
 }
@@ -117,6 +119,7 @@ type world struct {
 	agents   map[string]*fakeAgent
 	nodes    int
 	memory   map[string]string
+	revision int64
 	operator *store.Store
 }
 
@@ -258,6 +261,32 @@ func cmdUnchanged(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	if d := cmp.Diff(w.memory, all); d != "" {
 		ts.Fatalf("records changed (-before, +after):\n%s", d)
+	}
+}
+
+// commits N: the store's revision grew by N since the last commits; "-" only takes
+// it down. Nobody may write but the command under test.
+func cmdCommits(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	_, header, err := w.operator.Read(w.ctx, cluster.KeyConfig)
+	ts.Check(err)
+	if grew := fmt.Sprint(header.Revision - w.revision); args[0] != "-" && grew != args[0] {
+		ts.Fatalf("%s commits, want %s", grew, args[0])
+	}
+	w.revision = header.Revision
+}
+
+// exits CODE COMMAND...: the command ends with that code.
+func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
 	}
 }
 

@@ -32,6 +32,8 @@ func (p *program) vpcCommand() *cli.Command {
 			"meshvpc vpc delete vpc1",
 			"meshvpc vpc wait vpc1 --timeout 30s",
 			"meshvpc vpc ping vpc1 --count 5",
+			"meshvpc vpc export vpc1",
+			"meshvpc vpc export --all > vpcs.yaml",
 		},
 		p.vpcCreateCommand(),
 		p.verb("list", "", "list the VPCs", storeFlags(), p.withStore(p.vpcList)),
@@ -42,6 +44,7 @@ func (p *program) vpcCommand() *cli.Command {
 		p.vpcDeleteCommand(),
 		p.verb("wait", "V", "wait until every member is ready and every link up", waitFlags(meshWait), p.withStore(p.vpcWait)),
 		p.vpcPingCommand(),
+		p.vpcExportCommand(),
 	)
 }
 

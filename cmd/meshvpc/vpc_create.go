@@ -119,6 +119,9 @@ func setTransport(c *cli.Context, spec *cluster.VPCSpec) error {
 		if spec.Transport != cluster.Multicast {
 			spec.MulticastGroup = netip.Addr{}
 		}
+		if spec.Transport == cluster.Auto {
+			spec.Transport = "" // as a VPC that names none
+		}
 	}
 	if g := c.String("multicast-group"); g != "" {
 		group, err := netip.ParseAddr(g)
