@@ -140,7 +140,7 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
 		failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
 		switch op.(type) {
-		case AddPeer, RemovePeer, SetFDB, RemoveFDB, AddAddress, RemoveAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
+		case AddPeer, RemovePeer, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
 		case CreateFilter: // no tunnel without it
 			noFilter = true
 		case CreateBridge, Seal, Allow, Guard:

@@ -74,6 +74,14 @@ type (
 		Target
 		Bridge string
 	}
+	// ResetPort takes settings back with which a bridge treats a port unlike
+	// others (see Device.Odd).
+	ResetPort struct{ Target }
+	// StripAddress removes an address from a device of ours.
+	StripAddress struct {
+		Target
+		Address netip.Prefix
+	}
 	// SetIsolated keeps frames of a tunnel's port from other tunnels' ports.
 	SetIsolated struct{ Target }
 	// SetDown takes a device down.
@@ -216,7 +224,7 @@ type (
 
 func (o CreateBridge) String() string { return "create bridge " + o.Object }
 func (o SetBridge) String() string {
-	return fmt.Sprintf("set bridge %s: no own addresses, no answers, no snooping, at most %d learned MACs", o.Object, MaxLearnedBridge)
+	return fmt.Sprintf("set bridge %s: no own addresses, no answers, no STP, no snooping, at most %d learned MACs", o.Object, MaxLearnedBridge)
 }
 func (o SetQuiet) String() string { return "set device " + o.Object + ": no own addresses" }
 func (o CreateTunnel) String() string {
@@ -232,7 +240,11 @@ func (o SetMTU) String() string      { return fmt.Sprintf("set MTU of %s: %d", o
 func (o SetMaster) String() string {
 	return fmt.Sprintf("add port %s to bridge %s", o.Object, o.Bridge)
 }
-func (o SetIsolated) String() string   { return "isolate port " + o.Object }
+func (o SetIsolated) String() string { return "isolate port " + o.Object }
+func (o ResetPort) String() string   { return "reset flags of port " + o.Object }
+func (o StripAddress) String() string {
+	return fmt.Sprintf("remove address %s from device %s", o.Address, o.Object)
+}
 func (o SetDown) String() string       { return "take down " + o.Object }
 func (o SetUp) String() string         { return "bring up " + o.Object }
 func (o DeleteDevice) String() string  { return "delete device " + o.Object }

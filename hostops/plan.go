@@ -158,6 +158,9 @@ func (p *planner) common(on Target, d Device, mtu int, alias string) {
 	} else if !d.Quiet {
 		p.add(SetQuiet{on})
 	}
+	for _, a := range d.Addresses {
+		p.remove(StripAddress{on, a})
+	}
 }
 
 // shield keeps tenants from the VPC's VTEP addresses.
@@ -208,7 +211,10 @@ func (p *planner) namespace(v VPC) {
 	p.common(onPort, d, v.MTU, portOf(v.Name))
 	if d.Master != v.Name {
 		p.add(SetMaster{onPort, v.Name})
-		d.Pinned = cluster.MAC{}
+		d.Pinned, d.Odd = cluster.MAC{}, false
+	}
+	if d.Odd {
+		p.add(ResetPort{onPort})
 	}
 	if d.Pinned != mac {
 		p.add(PinMAC{onPort, mac})
@@ -387,7 +393,10 @@ func (p *planner) tunnel(v VPC, t Tunnel) {
 			d.Up = false
 		}
 		p.add(SetMaster{on, v.Name})
-		d.Isolated, d.FDB = false, halved(d.FDB)
+		d.Isolated, d.Odd, d.FDB = false, false, halved(d.FDB)
+	}
+	if d.Odd {
+		p.add(ResetPort{on})
 	}
 	if !d.Isolated {
 		p.add(SetIsolated{on})

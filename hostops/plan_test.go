@@ -298,7 +298,7 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.Seal{Target: on(vpc)},
 		hostops.Unseal{Target: on(vpc)},
 	}
-	n := rapid.IntRange(0, len(ops)+7).Draw(t, "what")
+	n := rapid.IntRange(0, len(ops)+9).Draw(t, "what")
 	var err error
 	switch n - len(ops) {
 	case 0:
@@ -319,6 +319,10 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		err = h.SetIsolated(name, false)
 	case 7:
 		err = h.SetMaster(name, "")
+	case 8:
+		err = h.SetFlag(name, "hairpin", true)
+	case 9:
+		err = h.AddAddress(name, address)
 	default:
 		err = d.Apply(context.Background(), ops[n])
 	}

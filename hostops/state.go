@@ -115,9 +115,18 @@ type Device struct {
 	Up     bool
 
 	// Quiet: the kernel makes up no addresses. On a bridge also: it answers no
-	// ARP and lets no IPv4 in, even without a seal; no snooping of multicast,
-	// reserved multicast is forwarded as any other, at most MaxLearnedBridge learned MACs (where the kernel can).
+	// ARP and lets no IPv4 in, even without a seal; no STP, which blocks
+	// ports and hands frames around the seal; no snooping of multicast, reserved
+	// multicast is forwarded as any other; at most MaxLearnedBridge learned MACs
+	// (where the kernel can).
 	Quiet bool
+	// Addresses are the device's own. It should have none: with one, the host
+	// is in the VPC, and sends there what it has for that network elsewhere.
+	Addresses []netip.Prefix
+	// Odd: the bridge treats the port unlike others in who hears whom (hairpin,
+	// locked, answering ARP for others; on the namespace's port also isolated,
+	// not flooding or not learning).
+	Odd bool
 	// Ports are the bridge's ports that are not ours.
 	Ports []string
 

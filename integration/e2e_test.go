@@ -183,6 +183,7 @@ func TestRepair(t *testing.T) {
 		{"", "fdb-del", "mv6-10000", "00:00:00:00:00:00", peers[0]},
 		{"", "fdb-add", "mv6-10000", "00:00:00:00:00:00", "2001:db8:ffff::1"},
 		{"vpc-vpc1", "addr-del", "vtep0", "10.100.0.1/24"},
+		{"", "addr-add", "vpc1", "10.10.11.9/24"},
 		{"", "netns-del", "vpc-vpc1"},
 		{"", "nft-flush"},
 	} {

@@ -225,6 +225,12 @@ func (h *Host) apply(op hostops.Op) error {
 		return h.set(name, func(d *hostops.Device) { master(d, op.Bridge) })
 	case hostops.SetIsolated:
 		return h.set(name, func(d *hostops.Device) { d.Isolated = true })
+	case hostops.ResetPort:
+		return h.set(name, func(d *hostops.Device) { d.Odd = false })
+	case hostops.StripAddress:
+		return h.set(name, func(d *hostops.Device) {
+			d.Addresses = slices.DeleteFunc(slices.Clone(d.Addresses), func(p netip.Prefix) bool { return p == op.Address })
+		})
 	case hostops.SetUp:
 		return h.set(name, func(d *hostops.Device) { d.Up = true })
 	case hostops.SetDown:
@@ -263,7 +269,7 @@ func (h *Host) apply(op hostops.Op) error {
 // master makes a device a port of a bridge: of what the last one was told of
 // the port, nothing stays.
 func master(d *hostops.Device, bridge string) {
-	d.Master, d.Isolated, d.Pinned = bridge, false, cluster.MAC{}
+	d.Master, d.Isolated, d.Odd, d.Pinned = bridge, false, false, cluster.MAC{}
 	for mac := range d.FDB {
 		d.FDB[mac] = netip.Addr{}
 	}

@@ -274,6 +274,21 @@ func (h *Host) WipeFilter() error {
 	})
 }
 
+// SetFlag switches a setting of a port to what is odd there.
+func (h *Host) SetFlag(port, _ string, _ bool) error {
+	return h.change(port, func(d *hostops.Device) { d.Odd = d.Master != "" })
+}
+
+// SetSTP switches a bridge's STP.
+func (h *Host) SetSTP(bridge string, yes bool) error {
+	return h.change(bridge, func(d *hostops.Device) { d.Quiet = !yes })
+}
+
+// AddAddress adds an address to a device of ours.
+func (h *Host) AddAddress(device string, p netip.Prefix) error {
+	return h.change(device, func(d *hostops.Device) { d.Addresses = append(slices.Clone(d.Addresses), p) })
+}
+
 // AddDevice adds a device that is not ours, with the attributes of o.
 func (h *Host) AddDevice(name string, o hostops.Other) error {
 	return h.tamper(func() error {

@@ -51,6 +51,11 @@ type Kernel interface {
 	RemoveNeighbour(namespace string, a netip.Addr) error
 	RemoveAddress(namespace string, p netip.Prefix) error
 	DeleteNamespace(name string) error
+	// SetFlag switches one of the settings with which a bridge treats a port:
+	// flood, mcast_flood, bcast_flood, learning, isolated, hairpin, locked, proxy_arp.
+	SetFlag(port, flag string, yes bool) error
+	SetSTP(bridge string, yes bool) error
+	AddAddress(device string, p netip.Prefix) error
 	// WipeFilter removes all tables of all families.
 	WipeFilter() error
 

@@ -127,6 +127,10 @@ func (d *Driver) change(op hostops.Op) error {
 		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MASTER, u32(uint32(b.index))))
 	case hostops.SetIsolated:
 		return d.isolate(v)
+	case hostops.StripAddress:
+		return ignore(d.conn.strip(v.index, op.Address), unix.EADDRNOTAVAIL)
+	case hostops.ResetPort:
+		return d.resetPort(v)
 	case hostops.SetUp:
 		m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
 		return d.conn.set(unix.RTM_NEWLINK, 0, m)
@@ -227,6 +231,7 @@ func (m *ndMsg) Serialize() []byte {
 // quietBridge are a bridge's settings that are given at creation too.
 func quietBridge() *nl.RtAttr {
 	return linkInfo("bridge",
+		attr(nl.IFLA_BR_STP_STATE, u32(0)),
 		attr(nl.IFLA_BR_MCAST_SNOOPING, []byte{0}),
 		attr(nl.IFLA_BR_GROUP_FWD_MASK, u16(forwardReserved)),
 		attr(iflaBrFDBMaxLearned, u32(hostops.MaxLearnedBridge)))
@@ -298,11 +303,7 @@ func (d *Driver) setUnderlay(v *device, op hostops.SetUnderlay) error {
 }
 
 func (d *Driver) isolate(v *device) error {
-	m := nl.NewIfInfomsg(unix.AF_BRIDGE)
-	m.Index = v.index
-	info := attr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-	info.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, []byte{1})
-	return d.conn.set(unix.RTM_SETLINK, 0, m, info)
+	return d.conn.setPort(v.index, attr(nl.IFLA_BRPORT_ISOLATED, []byte{1}))
 }
 
 // deleteGroup removes all devices of a VPC by one message: one by one each

@@ -220,8 +220,9 @@ func (d *Driver) state() hostops.State {
 		}
 		s.Devices[v.name] = hostops.Device{
 			Kind: hostops.Kind(v.kind), Owner: owner, Alias: v.alias, MTU: v.mtu, Master: d.name(v.master), Up: v.up,
-			Quiet: v.noAddrGen && (v.kind != "bridge" || v.deaf && v.forwards == forwardReserved && !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
+			Quiet: v.noAddrGen && (v.kind != "bridge" || v.deaf && v.forwards == forwardReserved && !v.stp && !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Learning: v.learning, Isolated: v.isolated,
+			Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
 			Flood: v.flood.share(), FDB: v.fdb.share(), Pinned: v.pinned,
 		}
 	}

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -47,7 +49,7 @@ func TestSuite(t *testing.T) {
 				must(t, k.SetUp(a.Device, a.Up))
 				must(t, k.SetUp(a.Device+"p", a.Up))
 			}
-			must(t, k.addAddress(a.Device, a.Prefix))
+			must(t, k.AddAddress(a.Device, a.Prefix))
 		}
 		return k
 	})
@@ -274,8 +276,46 @@ func address(p netip.Prefix) *netlink.Addr {
 	}
 }
 
-func (k kernel) addAddress(device string, p netip.Prefix) error {
+func (k kernel) AddAddress(device string, p netip.Prefix) error {
 	return k.nl.AddrAdd(k.link(device), address(p))
+}
+
+func (k kernel) SetFlag(port, flag string, yes bool) error {
+	kind := map[string]int{
+		"flood": nl.IFLA_BRPORT_UNICAST_FLOOD, "mcast_flood": nl.IFLA_BRPORT_MCAST_FLOOD, "bcast_flood": nl.IFLA_BRPORT_BCAST_FLOOD,
+		"learning": nl.IFLA_BRPORT_LEARNING, "isolated": nl.IFLA_BRPORT_ISOLATED, "hairpin": nl.IFLA_BRPORT_MODE,
+		"locked": nl.IFLA_BRPORT_LOCKED, "proxy_arp": nl.IFLA_BRPORT_PROXYARP,
+	}[flag]
+	value := byte(0)
+	if yes {
+		value = 1
+	}
+	return k.request(func(c *conn) error {
+		return c.setPort(int32(k.link(port).Attrs().Index), attr(kind, []byte{value}))
+	})
+}
+
+func (k kernel) SetSTP(bridge string, yes bool) error {
+	value := uint32(0)
+	if yes {
+		value = 1
+	}
+	return k.request(func(c *conn) error {
+		return c.set(unix.RTM_NEWLINK, 0, linkMsg(int32(k.link(bridge).Attrs().Index)), linkInfo("bridge", attr(nl.IFLA_BR_STP_STATE, u32(value))))
+	})
+}
+
+// request calls f with a socket in the namespace.
+func (k kernel) request(f func(*conn) error) error {
+	return within(int(k.ns), func() error {
+		var n atomic.Uint64
+		c, err := dial(&n)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		return f(c)
+	})
 }
 
 func (k kernel) DeleteNamespace(name string) error {

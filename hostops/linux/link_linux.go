@@ -46,10 +46,12 @@ type link struct {
 	noAddrGen           bool
 	deaf                bool // see deafAndQuiet
 	isolated            bool
+	flags               portFlags
 
 	snooping   bool   // bridge
 	maxLearned uint32 // bridge
 	forwards   uint16 // bridge
+	stp        bool   // bridge
 
 	vni      cluster.VNI // vxlan
 	local    netip.Addr
@@ -208,6 +210,8 @@ func (l *link) parseInfo(b []byte) {
 					switch kind {
 					case nl.IFLA_BR_MCAST_SNOOPING:
 						l.snooping = len(v) == 1 && v[0] != 0
+					case nl.IFLA_BR_STP_STATE:
+						l.stp = native32(v) != 0
 					case iflaBrFDBMaxLearned:
 						l.maxLearned = native32(v)
 					case nl.IFLA_BR_GROUP_FWD_MASK:
@@ -218,7 +222,7 @@ func (l *link) parseInfo(b []byte) {
 				})
 			}
 		case nl.IFLA_INFO_SLAVE_DATA:
-			l.isolated = isolated(data)
+			l.isolated, l.flags = isolated(data), parseFlags(data)
 		}
 	})
 }
@@ -319,7 +323,7 @@ func (ds devices) linkEvent(there bool, b []byte) (changed, lost bool) {
 func (d *device) portEvent(there bool, b []byte) bool {
 	l := d.link
 	if !there {
-		l.master, l.isolated = 0, false
+		l.master, l.isolated, l.flags = 0, false, 0
 		d.unbridged()
 	} else {
 		attrs(b, func(kind int, data []byte) {
@@ -327,7 +331,7 @@ func (d *device) portEvent(there bool, b []byte) bool {
 			case unix.IFLA_MASTER:
 				l.master = int32(native32(data))
 			case unix.IFLA_PROTINFO:
-				l.isolated = isolated(data)
+				l.isolated, l.flags = isolated(data), parseFlags(data)
 			}
 		})
 	}
@@ -388,7 +392,7 @@ func (ds devices) neighEvent(there bool, b []byte) bool {
 		}
 		return d.flood.remove(e.dst)
 	case d.tunnel && e.self:
-		if there && e.static {
+		if there && (e.static || e.permanent) {
 			d.self[e.mac] = e.dst
 		} else {
 			delete(d.self, e.mac)
@@ -429,6 +433,7 @@ type fdbEntry struct {
 	mac                  cluster.MAC
 	dst                  netip.Addr
 	self, static, sticky bool
+	permanent            bool // of a bridge: its own MAC
 }
 
 func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
@@ -437,6 +442,7 @@ func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
 	}
 	e.self = b[10]&unix.NTF_SELF != 0
 	e.static = binary.NativeEndian.Uint16(b[8:])&unix.NUD_NOARP != 0
+	e.permanent = binary.NativeEndian.Uint16(b[8:])&unix.NUD_PERMANENT != 0
 	e.sticky = b[10]&ntfSticky != 0
 	attrs(b[unix.SizeofNdMsg:], func(kind int, data []byte) {
 		switch kind {

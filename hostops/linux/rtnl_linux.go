@@ -112,6 +112,17 @@ func deafAndQuiet() *nl.RtAttr {
 	return spec
 }
 
+// strip removes an address from a device.
+func (c *conn) strip(index int32, p netip.Prefix) error {
+	family := unix.AF_INET6
+	if p.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	m := nl.NewIfAddrmsg(family)
+	m.Prefixlen, m.Index = uint8(p.Bits()), uint32(index)
+	return c.set(unix.RTM_DELADDR, 0, m, attr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+}
+
 // addr reads an address of a netlink attribute.
 func addr(b []byte) netip.Addr {
 	a, ok := netip.AddrFromSlice(b)
