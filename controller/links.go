@@ -187,8 +187,10 @@ func (m *membership) claimLink(l *link, vni cluster.VNI) (*allocator.Claim, erro
 	}
 	for _, n := range known {
 		if n != 0 && !other(n) {
-			if c, err := m.alloc.ClaimVNIValue(holder, n); err == nil {
-				return c, nil
+			c, err := m.alloc.ClaimVNIValue(holder, n)
+			taken, ok := errors.AsType[*allocator.TakenError](err)
+			if err == nil || n == vni && ok && taken.Holder == "" {
+				return c, err // its own, as far as can be told: it may be read again
 			}
 		}
 	}
