@@ -78,6 +78,8 @@ type Effects struct {
 	// Moved says that the underlay changed: connections from an address that
 	// this host has no more lead nowhere.
 	Moved bool
+	// Look asks for Input.Own soon: the store may have lost what was reported.
+	Look bool
 	// Next is when to call Prove at the latest, the zero time: never.
 	Next time.Time
 }

@@ -247,6 +247,35 @@ func TestQuietAtRest(t *testing.T) {
 	})
 }
 
+// TestAnotherHistory makes the store lose what agents read: by compaction, which
+// costs no write, and by going back in time, after which they say all again.
+func TestAnotherHistory(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := mesh(t)
+		defer w.close()
+		old := w.kv.Snapshot()
+		w.settle(time.Minute)
+		for _, name := range []string{"n1", "n2", "n3"} {
+			w.put(cluster.Operator, cluster.KeyNode(name), &cluster.Node{ID: "id-" + name, Datacenter: "dc2", State: cluster.NodeActive, Agent: true})
+		}
+		w.settle(time.Minute)
+		before, own := w.revision(), w.own("n1")
+		if err := w.kv.Compact(before); err != nil {
+			t.Fatal(err)
+		}
+		w.settle(10 * time.Minute)
+		if n := w.revision() - before; n != 0 {
+			t.Errorf("%d revisions after a compaction; want none", n)
+		}
+		w.kv.Restore(old)
+		w.raw(cluster.PrefixStatus("n1"), "")
+		w.settle(40 * time.Second)
+		if got := w.own("n1"); !slices.Equal(got, own) {
+			t.Errorf("own records after the store went back are %v; want %v", got, own)
+		}
+	})
+}
+
 func TestReadyMeansThatARebootBringsItBack(t *testing.T) {
 	for name, tt := range map[string]struct {
 		err     error

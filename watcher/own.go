@@ -32,8 +32,12 @@ func (a *Agent) compareOwn(keys []mvcc.KeyValue) {
 		return
 	}
 	have := map[string][]byte{}
+	lease := mvcc.LeaseID(0)
 	for _, kv := range keys {
 		have[kv.Key] = kv.Value
+		if kv.Key == cluster.KeyLive(a.cfg.Node) {
+			lease = kv.Lease
+		}
 		vpc, ok := strings.CutPrefix(kv.Key, cluster.KeyVPCStatus(a.cfg.Node, ""))
 		if ok && a.memory.VPCs[vpc] == nil {
 			a.write(kv.Key, nil, 0)
@@ -45,7 +49,7 @@ func (a *Agent) compareOwn(keys []mvcc.KeyValue) {
 			a.node = nil
 		}
 	}
-	if _, err := cluster.Decode(cluster.KeyLive(a.cfg.Node), have[cluster.KeyLive(a.cfg.Node)]); err != nil {
+	if _, err := cluster.Decode(cluster.KeyLive(a.cfg.Node), have[cluster.KeyLive(a.cfg.Node)]); err != nil || lease != a.live {
 		a.live = 0
 	}
 	for vpc, r := range a.reports {

@@ -27,6 +27,7 @@ type runner struct {
 	answers chan answer
 	asks    chan ask
 	own     chan []mvcc.KeyValue
+	look    chan struct{} // asks for own at once
 	pings   errgroup.Group
 }
 
@@ -52,6 +53,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		answers: make(chan answer, probeBudget),
 		asks:    make(chan ask),
 		own:     make(chan []mvcc.KeyValue),
+		look:    make(chan struct{}, 1),
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror.Run(ctx) })
@@ -113,20 +115,28 @@ func (r *runner) loop(ctx context.Context) error {
 	}
 }
 
-// readOwn reads this node's own records from time to time, not at the same
-// moment as all other nodes.
+// ownRetry is how long readOwn waits after a failure.
+const ownRetry = 5 * time.Second
+
+// readOwn reads this node's own records when asked, and from time to time, not
+// at the same moment as all other nodes.
 func (r *runner) readOwn(ctx context.Context) {
+	wait := r.cfg.Resync
 	for {
-		t := time.NewTimer(r.cfg.Resync*3/4 + rand.N(r.cfg.Resync/2))
+		t := time.NewTimer(wait*3/4 + rand.N(wait/2))
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			return
+		case <-r.look:
+			t.Stop()
 		case <-t.C:
 		}
+		wait = r.cfg.Resync
 		keys, err := ReadOwn(ctx, r.cfg.Store, r.cfg.Node)
 		if err != nil {
 			r.log.Debug("cannot read own records", zap.Error(err)) // the mirror says more, and tries
+			wait = min(wait, ownRetry)
 			continue
 		}
 		select {
@@ -167,6 +177,9 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 	}
 	for _, o := range e.Pings {
 		r.ping(ctx, o)
+	}
+	if e.Look {
+		wake(r.look)
 	}
 	return unsent
 }

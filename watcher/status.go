@@ -15,10 +15,7 @@ import (
 // report writes what this node says of itself, when it changed.
 func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
 	if n := view.Lists(cluster.PrefixHost(a.cfg.Node)); n != a.lists {
-		if a.lists != 0 { // the store lost something: say all again
-			a.node, a.live = nil, 0
-			clear(a.reports)
-		}
+		a.out.Look = a.lists != 0 // compaction does that, too: then nothing is lost
 		a.lists = n
 	}
 	if a.mute() {

@@ -41,6 +41,7 @@ type node struct {
 	awake   bool
 	timer   int
 	full    time.Duration // when the host is to be read anew
+	look    bool          // own records are to be read
 }
 
 const resync = time.Minute
@@ -153,13 +154,16 @@ func (n *node) step() {
 	}
 	full := n.w.now >= n.full
 	if full {
-		n.full = n.w.now + resync
+		n.full, n.look = n.w.now+resync, true
 		n.later(resync, n.wake)
 	}
 	in := watcher.Input{Now: n.now(), View: n.follow.view, Full: full, Live: n.lease, Saved: n.cache == nil}
-	if full {
-		if own, err := watcher.ReadOwn(n.w.ctx, n.store, n.name); err == nil {
-			in.Own = own
+	if n.look {
+		own, err := watcher.ReadOwn(n.w.ctx, n.store, n.name)
+		if err == nil {
+			in.Own, n.look = own, false
+		} else {
+			n.later(n.w.upTo(5*time.Second), n.wake)
 		}
 	}
 	n.do(n.agent.Step(n.w.ctx, in))
@@ -182,6 +186,10 @@ func (n *node) do(e watcher.Effects) {
 				n.wake()
 			}
 		})
+	}
+	if e.Look {
+		n.look = true
+		n.wake()
 	}
 	n.probe(e.Probes)
 	if n.timer++; !e.Next.IsZero() {
