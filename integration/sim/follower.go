@@ -17,6 +17,7 @@ type follower struct {
 	view  *store.View
 	feeds []*follow // by prefix
 	wake  func()    // the view may have changed
+	turn  int       // of verify
 	ended bool
 }
 
@@ -155,7 +156,8 @@ func (f *follower) verify() {
 		if len(begun) == 0 {
 			return
 		}
-		x := begun[f.w.rand.IntN(len(begun))]
+		x := begun[f.turn%len(begun)]
+		f.turn++
 		err := x.feed.Verify(f.w.ctx, f.store)
 		switch {
 		case store.OtherHistory(err): // of all feeds: they have one store
