@@ -70,15 +70,15 @@ func (w *world) stillUsed(it allocItem) bool {
 	return false
 }
 
-// leftovers finishes what has no spec to be looked after by: assignments of a
-// VPC that was deleted by force, reports that a host left.
+// leftovers finishes what has no spec to be looked after by: hosts that were
+// told to leave a VPC and did, reports that a host left.
 func (w *world) leftovers(v *vpc, p *plan) {
 	for _, node := range slices.Sorted(maps.Keys(v.status)) {
 		a, assigned := v.assigns[node]
 		_, member := v.members[node]
 		switch {
-		case !v.left(node), v.handled[node], member, w.blocks(v, node):
-		case !assigned, v.spec.Value == nil && !v.blocked && a.Value.State == cluster.AssignedLeaving:
+		case !v.left(node), v.handled[node], w.blocks(v, node):
+		case !assigned && !member, v.spec.Value == nil && !v.blocked && assigned && a.Value.State == cluster.AssignedLeaving:
 			p.add(w.finish(v, node))
 		}
 	}
