@@ -106,6 +106,17 @@ func (w *world) onHosts(vni cluster.VNI) bool {
 	return pair || w.ofVPC[vni] != ""
 }
 
+// hadBy says who has a VNI on hosts, other than the VPC named; "" for nobody.
+func (w *world) hadBy(vni cluster.VNI, but string) string {
+	if of := w.ofVPC[vni]; of != "" && of != but {
+		return "VPC " + of
+	}
+	if p, ok := w.tunnelVNIs()[vni]; ok {
+		return "a link of VPC " + p.VPC
+	}
+	return ""
+}
+
 // usedByOther tells of a VNI whether another VPC or pair than by has it in force
 // or on a host, whatever the reverse keys say. A VPC is a Pair without nodes.
 func (w *world) usedByOther(by cluster.Pair) func(cluster.VNI) bool {

@@ -92,10 +92,13 @@ func (s *state) claimVNI(w *world, v *vpc) (*allocator.Claim, error) {
 		if !w.config.VNIs.Contains(want) {
 			return nil, fmt.Errorf("VNI %d is not of the cluster's range %d-%d", want, w.config.VNIs.First, w.config.VNIs.Last)
 		}
+		if by := w.hadBy(want, v.name); by != "" && !v.holdsVNI() {
+			return nil, fmt.Errorf("VNI %d is taken by %s: hosts have it, whatever the records say", want, by)
+		}
 		return takenBy(s.alloc.ClaimVNIValue(v.name, want))
 	case len(v.vnis) == 0:
-		for vni, name := range w.ofVPC {
-			if name != v.name {
+		for _, vni := range slices.Sorted(maps.Keys(w.ofVPC)) {
+			if w.ofVPC[vni] != v.name {
 				continue
 			}
 			if c, err := s.alloc.ClaimVNIValue(v.name, vni); err == nil {
