@@ -28,6 +28,7 @@ func (s *state) bring(w *world, v *vpc, p *plan) {
 	case net.Phase == cluster.PhaseActive:
 		s.members(w, v, net, p)
 	case len(v.members) == 0 && !v.inUse(): // it starts anew, some day
+		w.dropLinks(v, p, func(string) bool { return true })
 		for _, it := range w.heldBy(v) {
 			p.add(release(it))
 		}
