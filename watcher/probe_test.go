@@ -106,8 +106,9 @@ func TestSilentPeersCostNoMore(t *testing.T) {
 			if len(e.sent) < tt.n {
 				t.Errorf("%d probes for %d links; want each probed", len(e.sent), tt.n)
 			}
-			if goroutines > few {
-				t.Errorf("%d goroutines; want the %d that one peer takes", goroutines, few)
+			// The runtime's own come and go.
+			if goroutines > few+5 {
+				t.Errorf("%d goroutines; want about the %d that one peer takes", goroutines, few)
 			}
 			stretched := strings.Contains(strings.Join(status.Notes, "\n"), "every 25s instead of every 10s")
 			if stretched != (tt.n == 5000) {
