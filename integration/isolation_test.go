@@ -76,7 +76,11 @@ func (m *mesh) tenants(ctx context.Context, red lab.Workload) {
 		for _, w := range m.workloads[:2] {
 			for i, dst := range []net.HardwareAddr{bridge, {255, 255, 255, 255, 255, 255}} {
 				text := fmt.Sprintf("%s %s %d", when, w.Name, i)
-				if got := m.attempt(ctx, w, red, dst, text, program); !slices.Equal(got, want) {
+				got := m.attempt(ctx, w, red, dst, text, program)
+				for try := 0; len(got) < len(want) && try < 10; try++ { // a busy machine drops frames
+					got = m.attempt(ctx, w, red, dst, fmt.Sprint(text, " ", try), program)
+				}
+				if !slices.Equal(got, want) {
 					m.t.Errorf("%s, %s to %s: %q got through, want %q", when, w.Name, dst, got, want)
 				}
 			}
