@@ -76,6 +76,11 @@ func (h *Host) Loops() int { return locked(h, func() int { return h.loops }) }
 // Writes counts the operations that drivers applied.
 func (h *Host) Writes() int { return locked(h, func() int { return h.writes }) }
 
+// Flood counts the peers in a tunnel's flood list.
+func (h *Host) Flood(tunnel string) int {
+	return locked(h, func() int { return len(h.state.Devices[tunnel].Flood) })
+}
+
 // State is a copy of all that the host carries.
 func (h *Host) State() hostops.State {
 	return locked(h, func() hostops.State { return h.state.Clone() })

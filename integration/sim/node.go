@@ -40,6 +40,7 @@ type node struct {
 	lease   mvcc.LeaseID
 	awake   bool
 	timer   int
+	passes  int           // of all agents so far
 	full    time.Duration // when the host is to be read anew
 	look    bool          // own records are to be read
 }
@@ -148,6 +149,7 @@ func (n *node) wake() {
 }
 
 func (n *node) step() {
+	n.passes++
 	select {
 	case <-n.driver.Changed():
 	default:
