@@ -33,8 +33,8 @@ func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 
 func TestParseKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		node := rapid.StringMatching(nodeName.String()).Draw(t, "node")
-		vpc := rapid.StringMatching(vpcName.String()).Filter(func(s string) bool { return CheckVPCName(s) == nil }).Draw(t, "vpc")
+		node := rapid.StringMatching(nodeName).Draw(t, "node")
+		vpc := rapid.StringMatching(vpcName).Filter(func(s string) bool { return CheckVPCName(s) == nil }).Draw(t, "vpc")
 		v := VNI(rapid.Uint32Range(1, uint32(MaxVNI)).Draw(t, "vni"))
 		a, _ := netip.AddrFromSlice(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address"))
 		if rapid.Bool().Draw(t, "ipv4") {

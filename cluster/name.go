@@ -7,8 +7,6 @@ import (
 )
 
 var (
-	nodeName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	vpcName     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 	kernelClone = regexp.MustCompile(`^(bridge|vxlan|tap|tun|epair|vlan|lagg|gif|gre|wg|dummy|bond|team|veth|ifb|ipvlan|macvlan|br|eth|vnet|lo)[0-9]+$`)
 	ownDevice   = regexp.MustCompile(`^(mv4|mv6|mp|mn)-[0-9]+$`)
 )
@@ -16,10 +14,21 @@ var (
 // CheckNodeName wraps ErrInvalid when s cannot name a node or an endpoint:
 // 1 to 63 of a-z, 0-9 and "-", neither first nor last a "-".
 func CheckNodeName(s string) error {
-	if !nodeName.MatchString(s) {
+	if len(s) > 63 || !isLabel(s) || s[0] == '-' || s[len(s)-1] == '-' {
 		return fmt.Errorf("%w node name %q: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", ErrInvalid, CleanText(s))
 	}
 	return nil
+}
+
+// isLabel reports whether s is one or more of a-z, 0-9 and "-". Names stand in
+// every key, so this is no regular expression.
+func isLabel(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // CheckVPCName wraps ErrInvalid when s cannot name a VPC. The name is that of
@@ -27,11 +36,11 @@ func CheckNodeName(s string) error {
 // be one that a kernel or meshvpc gives to devices.
 func CheckVPCName(s string) error {
 	switch {
-	case !vpcName.MatchString(s):
+	case len(s) > 15 || !isLabel(s) || s[0] < 'a':
 		return fmt.Errorf("%w VPC name %q: want 1 to 15 of a-z, 0-9 and -, beginning with a letter", ErrInvalid, CleanText(s))
-	case strings.HasPrefix(s, "vpc-"), s == "all", s == "default", s == "lo", ownDevice.MatchString(s):
+	case strings.HasPrefix(s, "vpc-"), s == "all", s == "default", s == "lo", s[0] == 'm' && ownDevice.MatchString(s):
 		return fmt.Errorf("%w VPC name %q: it is reserved", ErrInvalid, CleanText(s))
-	case kernelClone.MatchString(s):
+	case s[len(s)-1] <= '9' && kernelClone.MatchString(s):
 		return fmt.Errorf("%w VPC name %q: kernels give such names to devices", ErrInvalid, CleanText(s))
 	}
 	return nil

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -161,4 +162,26 @@ func mustVNI(t *rapid.T, s string) VNI {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// What the names are, as DESIGN words it.
+const (
+	nodeName = `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`
+	vpcName  = `[a-z][a-z0-9-]{0,14}`
+)
+
+// TestNamesAreAsWorded holds the checks to the regular expressions.
+func TestNamesAreAsWorded(t *testing.T) {
+	node, vpc := regexp.MustCompile("^"+nodeName+"$"), regexp.MustCompile("^"+vpcName+"$")
+	reserved := regexp.MustCompile(`^(vpc-.*|all|default|lo|(mv4|mv6|mp|mn)-[0-9]+)$`)
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.OneOf(rapid.StringMatching(`[a-z0-9-]{0,65}`), rapid.StringMatching(`(m[vpn]|vpc|br|eth|lo|all)[46-]{0,2}[0-9]{0,9}`), rapid.String()).Draw(t, "name")
+		if got := CheckNodeName(s) == nil; got != node.MatchString(s) {
+			t.Errorf("CheckNodeName(%q) allows it: %v", s, got)
+		}
+		want := vpc.MatchString(s) && !reserved.MatchString(s) && !kernelClone.MatchString(s)
+		if got := CheckVPCName(s) == nil; got != want {
+			t.Errorf("CheckVPCName(%q) allows it: %v", s, got)
+		}
+	})
 }
