@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -222,7 +223,11 @@ func (a *Agent) findUnderlay(ctx context.Context) bool {
 		a.underlay = []string{err.Error()}
 		return false
 	}
-	u, problems := chooseUnderlay(a.cfg.Underlay, a.cfg.Hint(), addresses, a.memory.Underlay)
+	var hint netip.Addr
+	if len(a.cfg.Underlay) == 0 {
+		hint = a.cfg.Hint()
+	}
+	u, problems := chooseUnderlay(a.cfg.Underlay, hint, addresses, a.memory.Underlay)
 	a.underlay = problems
 	if len(problems) > 0 {
 		u = merge(u, a.memory.Underlay)
