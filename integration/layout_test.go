@@ -33,6 +33,7 @@ var imports = map[string][]string{
 	"integration/lab":           {},
 	"integration/sim":           {"cluster", "cluster/mvcc", "cluster/store", "controller", "hostops", "hostops/fake", "watcher"},
 	"integration/demo":          {"integration/lab"},
+	"integration/bench":         {},
 	"cmd/meshvpc": {"cluster", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
 		"allocator", "controller", "hostops", "hostops/linux", "watcher", "integration/lab", "integration/demo"},
 }
