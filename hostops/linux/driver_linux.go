@@ -128,14 +128,19 @@ func (d *Driver) signal() {
 }
 
 // drain applies the host's waiting events and reports whether they made a
-// difference.
+// difference. What concerns the host's own addresses it signals itself: the
+// caller may have asked for them already, and no operation changes them.
 func (d *Driver) drain() (changed bool) {
 	lost := d.events.drain(func(h *unix.NlMsghdr, b []byte) {
 		if d.devices == nil {
 			return
 		}
+		had := d.devices.addressed(b)
 		diff, unknown := d.devices.event(h.Type, b)
 		changed = changed || diff
+		if diff && (had || d.devices.addressed(b)) {
+			d.signal()
+		}
 		if unknown {
 			d.devices = nil
 		}

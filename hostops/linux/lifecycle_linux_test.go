@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/hostops"
@@ -195,6 +196,45 @@ func TestCheck(t *testing.T) {
 	ps := <-got
 	if len(ps) != 1 || !strings.HasPrefix(ps[0].Reason, "missing privilege: ") || strings.Contains(ps[0].Reason, "\n") {
 		t.Errorf("without privileges: %v", ps)
+	}
+}
+
+// TestAddressesAreSignalled: a change of the host's addresses is signalled
+// whoever reads the event: the agent looks for its underlay before it observes
+// the rest.
+func TestAddressesAreSignalled(t *testing.T) {
+	h := newUnderlay(t, 1, 1500)[0]
+	h.reconcile(false, mesh([]*host{h}, 0, "blue", 10000, false))
+	u0, err := h.nl.LinkByName("u0")
+	must(t, err)
+	more, err := netlink.ParseAddr("198.51.100.1/24")
+	must(t, err)
+	d := h.driver
+	for name, change := range map[string]func() error{
+		"more":  func() error { return h.nl.AddrAdd(u0, more) },
+		"MTU":   func() error { return h.nl.LinkSetMTU(u0, 1400) },
+		"fewer": func() error { return h.nl.AddrDel(u0, more) },
+	} {
+		_, err := d.Addresses(t.Context())
+		must(t, err)
+		if name == "fewer" {
+			must(t, ignore(h.nl.AddrAdd(u0, more), unix.EEXIST))
+		}
+		d.mu.Lock() // so that nobody else reads the events
+		d.drain()
+		select {
+		case <-d.changed:
+		default:
+		}
+		must(t, change())
+		d.drain() // as Observe and Apply do
+		select {
+		case <-d.changed:
+		default:
+			t.Errorf("%s: no signal", name)
+		}
+		d.mu.Unlock()
+		must(t, ignore(h.nl.AddrDel(u0, more), unix.EADDRNOTAVAIL))
 	}
 }
 

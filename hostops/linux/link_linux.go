@@ -282,6 +282,16 @@ func (ds devices) event(kind uint16, b []byte) (changed, lost bool) {
 	return false, false
 }
 
+// addressed reports whether the device that a message is about has addresses.
+func (ds devices) addressed(b []byte) bool {
+	const index = 4 // in ifinfomsg, ifaddrmsg and ndmsg alike
+	if len(b) < index+4 {
+		return false
+	}
+	d := ds[int32(native32(b[index:]))]
+	return d != nil && len(d.addrs) > 0
+}
+
 func (ds devices) linkEvent(there bool, b []byte) (changed, lost bool) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return false, false
