@@ -1,6 +1,7 @@
 package hostops
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -22,9 +23,9 @@ type Desired struct {
 // is to go.
 func (d Desired) Removes(v cluster.VNI) bool { return !d.Hold || slices.Contains(d.Remove, v) }
 
-// VPC is one VPC on this host: an address-less bridge of the VPC's name, one
-// multipoint tunnel per underlay family, and a namespace "vpc-<name>" with one
-// port on the bridge that holds the VTEP address.
+// VPC is one VPC on this host: an address-less bridge of the VPC's name, tunnels
+// to its peers, and a namespace "vpc-<name>" with one port on the bridge that
+// holds the VTEP address.
 type VPC struct {
 	Name    string       `json:"name"`
 	VNI     cluster.VNI  `json:"vni"`
@@ -33,13 +34,23 @@ type VPC struct {
 	Tunnels []Tunnel     `json:"tunnels"`
 }
 
-// Tunnel is the multipoint VXLAN device of one VPC and underlay family. The
-// family is that of Local: "mv4-<vni>" or "mv6-<vni>".
+// Tunnel is one VXLAN device of a VPC. It is shared, one for each underlay
+// family, with the VPC's VNI: "mv4-<vni>" or "mv6-<vni>" for the family of
+// Local. Or it is a pair's own, to its only peer: "mp-<pair>".
 type Tunnel struct {
-	Local  netip.Addr `json:"local"`  // outer source, an address of Device
-	Device string     `json:"device"` // underlay device
-	Port   uint16     `json:"port"`   // UDP, the same for all tunnels of a host
-	Peers  []Peer     `json:"peers"`  // sorted by Underlay; frames pass from these only
+	Pair   cluster.VNI `json:"pair,omitempty"` // the pair's VNI; zero: shared
+	Local  netip.Addr  `json:"local"`          // outer source, an address of Device
+	Device string      `json:"device"`         // underlay device
+	Port   uint16      `json:"port"`           // UDP, the same for all tunnels of a host
+	// Group is the multicast group of the underlay that a shared tunnel receives
+	// by beside its own address; of the family of Local.
+	Group netip.Addr `json:"group,omitzero"`
+	// ToGroup floods to Group, not to each peer.
+	ToGroup bool `json:"to_group,omitempty"`
+	// ReceiveOnly keeps all frames from a pair's own tunnel, and MACs from being
+	// learned behind it; what comes in by it passes.
+	ReceiveOnly bool   `json:"receive_only,omitempty"`
+	Peers       []Peer `json:"peers"` // sorted by Underlay; frames pass from these only
 }
 
 // Peer is the far end of a link: one flood list entry, one filter entry, and
@@ -48,6 +59,46 @@ type Peer struct {
 	Node     string     `json:"node"`
 	Underlay netip.Addr `json:"underlay"`
 	VTEP     netip.Addr `json:"vtep,omitzero"` // its address in the VPC's peer network; invalid: not known
+	// ReceiveOnly: another tunnel sends to it. It is not in the flood list; its
+	// frames pass all the same.
+	ReceiveOnly bool `json:"receive_only,omitempty"`
+}
+
+// VNIOf is the VNI of one of v's tunnels.
+func (v VPC) VNIOf(t Tunnel) cluster.VNI { return cmp.Or(t.Pair, v.VNI) }
+
+// NameOf is the device name of one of v's tunnels.
+func (v VPC) NameOf(t Tunnel) string {
+	if t.Pair != 0 {
+		return PairTunnelOf(t.Pair)
+	}
+	return TunnelOf(v.VNI, t.Local)
+}
+
+// aliasOf says what a tunnel is for.
+func (v VPC) aliasOf(t Tunnel) string {
+	if t.Pair != 0 && len(t.Peers) > 0 {
+		return CleanAlias("tunnel-to-" + t.Peers[0].Node)
+	}
+	return tunnelsOf(v.Name)
+}
+
+// tells reports whether the host is told where the VTEP of one of t's peers is:
+// behind the one tunnel that it is sent to by.
+func (t Tunnel) tells(p Peer) bool { return p.VTEP.IsValid() && !p.ReceiveOnly && !t.ReceiveOnly }
+
+// flood lists where a tunnel sends what goes to all.
+func (t Tunnel) flood() []netip.Addr {
+	if t.ToGroup && t.Group.IsValid() {
+		return []netip.Addr{t.Group}
+	}
+	as := make([]netip.Addr, 0, len(t.Peers))
+	for _, p := range t.Peers {
+		if !p.ReceiveOnly {
+			as = append(as, p.Underlay)
+		}
+	}
+	return as
 }
 
 // Problem is why something desired is not so, in words a user can act on.

@@ -5,6 +5,12 @@
 // into the other (pure), apply them. Desired is plain values; where it comes
 // from is not this package's business: hostops knows nothing of the store.
 //
+// A peer is reached by a tunnel that all peers share, one device for each
+// underlay family, or by one of its own. When it changes between the two, both
+// are there and receive for a while, and only one sends: TestHandover holds that
+// no broadcast is lost on the way, and that one arrives twice only between the
+// two operations that hand over, one right after the other.
+//
 // Drivers live in sub-packages: linux, and fake for tests and simulation. Both
 // pass hosttest.
 package hostops

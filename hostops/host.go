@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
 )
 
 // Config is what New needs.
@@ -52,6 +54,9 @@ type Report struct {
 	// Ports are, for each desired VPC, its bridge's ports that are not ours:
 	// who uses it.
 	Ports map[string][]string
+	// Own tells for each desired VPC which peers with a tunnel of their own are
+	// sent to and received from exactly as desired.
+	Own map[string]map[string]bool
 }
 
 // rounds bounds how often one pass plans. The first plan does the work, the
@@ -72,6 +77,7 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 			return r
 		}
 		r.Ports = ports(desired, state)
+		r.Own = own(desired, state)
 		ops, problems := Plan(desired, state)
 		if len(ops) == 0 || n == rounds-1 {
 			if len(ops) == 0 {
@@ -112,6 +118,44 @@ func ports(desired Desired, actual State) map[string][]string {
 	return used
 }
 
+// own looks at the peers that have a tunnel of their own.
+func own(desired Desired, actual State) map[string]map[string]bool {
+	out := map[string]map[string]bool{}
+	for _, v := range desired.VPCs {
+		for _, t := range v.Tunnels {
+			if t.Pair == 0 {
+				continue
+			}
+			if out[v.Name] == nil {
+				out[v.Name] = map[string]bool{}
+			}
+			for _, p := range t.Peers {
+				out[v.Name][p.Node] = true
+			}
+		}
+		if out[v.Name] == nil {
+			continue
+		}
+		for _, t := range v.Tunnels {
+			for _, p := range t.Peers {
+				if out[v.Name][p.Node] && !inPlace(v, t, p, actual) {
+					out[v.Name][p.Node] = false
+				}
+			}
+		}
+	}
+	return out
+}
+
+// inPlace reports whether a tunnel does for one peer what it should.
+func inPlace(v VPC, t Tunnel, p Peer, actual State) bool {
+	d := actual.Devices[v.NameOf(t)]
+	_, passes := actual.Filter.Sources[v.VNIOf(t)][p.Underlay]
+	_, floods := d.Flood[p.Underlay]
+	return d.Kind == KindTunnel && d.Owner == v.VNI && d.VNI == v.VNIOf(t) && d.Up && d.Master == v.Name && d.Isolated &&
+		d.Silent == t.ReceiveOnly && passes && (t.ToGroup || floods != p.ReceiveOnly)
+}
+
 // Plan returns what Reconcile would do now, and does none of it.
 func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, error) {
 	state, err := h.driver.Observe(ctx, true)
@@ -140,10 +184,10 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
 		failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
 		switch op.(type) {
-		case AddPeer, RemovePeer, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
+		case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
 		case CreateFilter: // no tunnel without it
 			noFilter = true
-		case CreateBridge, Seal, Allow, Guard:
+		case CreateBridge, Seal, Allow, Guard, SetSending:
 			vpcs[on.VPC] = true
 		default:
 			objects[on] = true
@@ -170,60 +214,110 @@ func (h *Host) repairs(desired Desired, done []Op) []Op {
 	var out []Op
 	for _, op := range done {
 		vpc := op.On().VPC
-		if (vpc == "" && same) || (vpc != "" && h.repair(op, now[vpc])) {
+		if (vpc == "" && same && !h.wanted(op)) || (vpc != "" && h.repair(op, now[vpc])) {
 			out = append(out, op)
 		}
 	}
 	return out
 }
 
+// wanted reports whether op removes what the last state wanted: a change.
+func (h *Host) wanted(op Op) bool {
+	for _, v := range h.last {
+		for _, t := range v.Tunnels {
+			vni := v.VNIOf(t)
+			switch op := op.(type) {
+			case DeleteDevice:
+				if op.Object == v.NameOf(t) {
+					return true
+				}
+			case Unguard:
+				if op.VNI == vni {
+					return true
+				}
+			case Deny:
+				if op.VNI == vni {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // repair reports whether op undoes tampering with a VPC.
 func (h *Host) repair(op Op, now VPC) bool {
-	last, ok := h.last[op.On().VPC]
+	on := op.On()
+	last, ok := h.last[on.VPC]
 	if !ok {
 		return false
 	}
 	switch op := op.(type) {
 	case AddPeer:
-		return last.has(op.Peer)
+		return last.floods(on.Object, op.Peer)
 	case RemovePeer:
-		return !last.has(op.Peer)
+		return !last.floods(on.Object, op.Peer) && slices.EqualFunc(last.concerned(op), now.concerned(op), equalShape)
+	case Forget:
+		return false
 	case SetFDB:
-		return last.peer(func(p Peer) bool { return p.Underlay == op.Peer && p.VTEP.IsValid() && VTEPMAC(p.VTEP) == op.MAC })
+		return last.tells(on.Object, func(p Peer) bool { return p.Underlay == op.Peer && VTEPMAC(p.VTEP) == op.MAC })
 	case RemoveFDB:
-		return !last.peer(func(p Peer) bool { return p.VTEP.IsValid() && VTEPMAC(p.VTEP) == op.MAC })
+		return !last.tells(on.Object, func(p Peer) bool { return VTEPMAC(p.VTEP) == op.MAC })
 	case SetNeighbour:
-		return last.peer(func(p Peer) bool { return p.VTEP == op.Address })
+		return last.tells("", func(p Peer) bool { return p.VTEP == op.Address })
 	case RemoveNeighbour:
-		return !last.peer(func(p Peer) bool { return p.VTEP == op.Address })
+		return !last.tells("", func(p Peer) bool { return p.VTEP == op.Address })
 	case Allow:
-		return slices.ContainsFunc(op.Sources, last.has)
+		return slices.ContainsFunc(op.Sources, func(a netip.Addr) bool { return last.passes(op.VNI, a) })
 	case Deny:
-		return slices.ContainsFunc(op.Sources, func(a netip.Addr) bool { return !last.has(a) })
+		return slices.ContainsFunc(op.Sources, func(a netip.Addr) bool { return !last.passes(op.VNI, a) })
 	}
-	return equalShape(last, now)
+	return equalBasics(last, now) && slices.EqualFunc(last.concerned(op), now.concerned(op), equalShape)
 }
 
-func (v VPC) has(peer netip.Addr) bool {
-	return v.peer(func(p Peer) bool { return p.Underlay == peer })
+func (v VPC) floods(name string, to netip.Addr) bool {
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return v.NameOf(t) == name && slices.Contains(t.flood(), to) })
 }
 
-// peer reports whether one of the peers is so.
-func (v VPC) peer(is func(Peer) bool) bool {
-	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return slices.ContainsFunc(t.Peers, is) })
+func (v VPC) passes(vni cluster.VNI, source netip.Addr) bool {
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool {
+		return v.VNIOf(t) == vni && slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Underlay == source })
+	})
+}
+
+// tells reports whether one of the VTEPs that a tunnel, or "" any, tells the
+// place of is so.
+func (v VPC) tells(name string, is func(Peer) bool) bool {
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool {
+		return (name == "" || v.NameOf(t) == name) && slices.ContainsFunc(t.Peers, func(p Peer) bool { return t.tells(p) && is(p) })
+	})
+}
+
+// concerned are the tunnels that op is about.
+func (v VPC) concerned(op Op) []Tunnel {
+	var ts []Tunnel
+	guard, _ := op.(Guard)
+	for _, t := range v.Tunnels {
+		if v.NameOf(t) == op.On().Object || guard.VNI == v.VNIOf(t) {
+			ts = append(ts, t)
+		}
+	}
+	return ts
+}
+
+func equalBasics(a, b VPC) bool {
+	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP
 }
 
 // equalShape compares all but the peers.
-func equalShape(a, b VPC) bool {
-	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP &&
-		slices.EqualFunc(a.Tunnels, b.Tunnels, func(t, u Tunnel) bool {
-			return t.Local == u.Local && t.Device == u.Device && t.Port == u.Port
-		})
+func equalShape(t, u Tunnel) bool {
+	return t.Pair == u.Pair && t.Local == u.Local && t.Device == u.Device && t.Port == u.Port &&
+		t.Group == u.Group && t.ReceiveOnly == u.ReceiveOnly
 }
 
 func equal(a, b VPC) bool {
-	return equalShape(a, b) && slices.EqualFunc(a.Tunnels, b.Tunnels, func(t, u Tunnel) bool {
-		return slices.Equal(t.Peers, u.Peers)
+	return equalBasics(a, b) && slices.EqualFunc(a.Tunnels, b.Tunnels, func(t, u Tunnel) bool {
+		return equalShape(t, u) && t.ToGroup == u.ToGroup && slices.Equal(t.Peers, u.Peers)
 	})
 }
 

@@ -37,7 +37,8 @@ type (
 	SetBridge struct{ Target }
 	// SetQuiet makes a tunnel or port quiet (see Device.Quiet).
 	SetQuiet struct{ Target }
-	// CreateTunnel makes a multipoint tunnel, down, with the mark of Owner.
+	// CreateTunnel makes a tunnel, down and quiet, with the mark of Owner. A
+	// valid Group is its only peer at first.
 	CreateTunnel struct {
 		Target
 		Owner    cluster.VNI
@@ -45,6 +46,10 @@ type (
 		Local    netip.Addr
 		Underlay string
 		Port     uint16
+		MTU      int // bytes
+		Alias    string
+		Group    netip.Addr
+		Learning bool
 	}
 	// SetUnderlay moves a tunnel to another outer source; its peers stay.
 	SetUnderlay struct {
@@ -52,8 +57,23 @@ type (
 		Local    netip.Addr
 		Underlay string
 	}
-	// SetLearning switches a tunnel's learning on.
-	SetLearning struct{ Target }
+	// SetLearning switches a tunnel's learning on or off.
+	SetLearning struct {
+		Target
+		Enabled bool
+	}
+	// SetGroup makes a tunnel, which is down, receive by a multicast group or by
+	// none. The group takes its former place among the tunnel's peers.
+	SetGroup struct {
+		Target
+		Group netip.Addr
+	}
+	// SetSending lets a tunnel's port flood and learn. Off it keeps it from
+	// both, and forgets what was learned: the tunnel receives only.
+	SetSending struct {
+		Target
+		Enabled bool
+	}
 	// SetOwner marks a device for another VPC.
 	SetOwner struct {
 		Target
@@ -116,6 +136,11 @@ type (
 	RemoveFDB struct {
 		Target
 		MAC cluster.MAC
+	}
+	// Forget removes what a tunnel has learned to be at a peer.
+	Forget struct {
+		Target
+		Peer netip.Addr
 	}
 	// PinMAC tells the bridge that MAC is behind this port, whatever others
 	// claim.
@@ -228,15 +253,36 @@ func (o SetBridge) String() string {
 }
 func (o SetQuiet) String() string { return "set device " + o.Object + ": no own addresses" }
 func (o CreateTunnel) String() string {
-	return fmt.Sprintf("create tunnel %s: VNI %d, local %s on %s, port %d", o.Object, o.VNI, o.Local, o.Underlay, o.Port)
+	s := fmt.Sprintf("create tunnel %s: VNI %d, local %s on %s, port %d, MTU %d", o.Object, o.VNI, o.Local, o.Underlay, o.Port, o.MTU)
+	if o.Group.IsValid() {
+		s += ", group " + o.Group.String()
+	}
+	if !o.Learning {
+		s += ", not learning"
+	}
+	return s
 }
 func (o SetUnderlay) String() string {
 	return fmt.Sprintf("set underlay of %s: local %s on %s", o.Object, o.Local, o.Underlay)
 }
-func (o SetLearning) String() string { return "set learning of " + o.Object }
-func (o SetOwner) String() string    { return fmt.Sprintf("set mark of %s: VNI %d", o.Object, o.Owner) }
-func (o SetAlias) String() string    { return fmt.Sprintf("set alias of %s: %s", o.Object, o.Alias) }
-func (o SetMTU) String() string      { return fmt.Sprintf("set MTU of %s: %d", o.Object, o.MTU) }
+func (o SetLearning) String() string {
+	return fmt.Sprintf("set learning of %s: %s", o.Object, onOff(o.Enabled))
+}
+func (o SetGroup) String() string {
+	if !o.Group.IsValid() {
+		return "set multicast group of " + o.Object + ": none"
+	}
+	return fmt.Sprintf("set multicast group of %s: %s", o.Object, o.Group)
+}
+func (o SetSending) String() string {
+	if o.Enabled {
+		return "send by port " + o.Object
+	}
+	return "only receive by port " + o.Object
+}
+func (o SetOwner) String() string { return fmt.Sprintf("set mark of %s: VNI %d", o.Object, o.Owner) }
+func (o SetAlias) String() string { return fmt.Sprintf("set alias of %s: %s", o.Object, o.Alias) }
+func (o SetMTU) String() string   { return fmt.Sprintf("set MTU of %s: %d", o.Object, o.MTU) }
 func (o SetMaster) String() string {
 	return fmt.Sprintf("add port %s to bridge %s", o.Object, o.Bridge)
 }
@@ -257,6 +303,7 @@ func (o SetFDB) String() string {
 func (o RemoveFDB) String() string {
 	return fmt.Sprintf("remove FDB entry %s from %s", o.MAC, o.Object)
 }
+func (o Forget) String() string          { return fmt.Sprintf("forget MACs at %s on %s", o.Peer, o.Object) }
 func (o PinMAC) String() string          { return fmt.Sprintf("pin MAC %s to %s", o.MAC, o.Object) }
 func (o CreateNamespace) String() string { return "create namespace " + o.Object }
 func (o SetNamespace) String() string {
@@ -299,6 +346,13 @@ func (o Seal) String() string {
 }
 func (o Unseal) String() string   { return "unseal bridge " + o.Object }
 func (o Unshield) String() string { return fmt.Sprintf("stop shielding VNI %d", o.VNI) }
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
 
 // addrs names up to eight addresses and counts the others.
 func addrs(as []netip.Addr) string {

@@ -30,6 +30,10 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 		names:   map[string]bool{},
 		vnis:    map[cluster.VNI]bool{},
 		gone:    map[string]bool{},
+		planned: map[string]bool{},
+		judged:  map[cluster.VNI]bool{},
+		blocked: map[cluster.VNI]bool{},
+		holders: holdersOf(actual),
 	}
 	vpcs := p.valid(desired)
 	p.filter(vpcs)
@@ -45,9 +49,13 @@ type planner struct {
 	desired  Desired
 	actual   State
 	names    map[string]bool      // devices and namespaces that are wanted
-	vnis     map[cluster.VNI]bool // VNIs that are wanted
+	vnis     map[cluster.VNI]bool // of the VPCs that are wanted
 	gone     map[string]bool      // devices that the adds remove
-	reowned  []cluster.VNI        // former owners of wanted devices
+	planned  map[string]bool      // tunnels that can be planned
+	judged   map[cluster.VNI]bool // VNIs of wanted tunnels
+	blocked  map[cluster.VNI]bool // those of them that something else stands in the way of
+	holders  holders
+	reowned  []cluster.VNI // former owners of wanted devices
 	adds     []Op
 	removes  []Op
 	problems []Problem
@@ -69,9 +77,10 @@ func (p *planner) valid(desired Desired) []VPC {
 		p.names[NamespaceOf(v.Name)] = true
 		p.names[PortOf(v.VNI)] = true
 		for _, t := range v.Tunnels {
-			p.names[TunnelOf(v.VNI, t.Local)] = true
+			p.names[v.NameOf(t)] = true
+			p.judged[v.VNIOf(t)] = true
 		}
-		p.vnis[v.VNI] = true
+		p.vnis[v.VNI], p.judged[v.VNI] = true, true
 		other, taken := holder[v.VNI]
 		switch {
 		case v.Name == "" || len(v.Name) > 15 || strings.ContainsAny(v.Name, "/ \t\n\x00") || v.Name[0] == '.':
@@ -87,7 +96,38 @@ func (p *planner) valid(desired Desired) []VPC {
 			out = append(out, v)
 		}
 	}
+	for i, v := range out {
+		out[i].Tunnels = p.pairs(v, holder)
+		for _, t := range out[i].Tunnels {
+			p.planned[v.NameOf(t)] = true
+		}
+	}
 	return out
+}
+
+// pairs returns the VPC's tunnels without those of pairs that cannot be: their
+// VNI must be nobody else's.
+func (p *planner) pairs(v VPC, holder map[cluster.VNI]string) []Tunnel {
+	if !slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return t.Pair != 0 }) {
+		return v.Tunnels
+	}
+	ts := make([]Tunnel, 0, len(v.Tunnels))
+	for _, t := range v.Tunnels {
+		other, taken := holder[t.Pair]
+		switch {
+		case t.Pair == 0:
+		case len(t.Peers) != 1 || t.Pair.Validate() != nil:
+			p.problem(v.Name, "tunnel %s: a pair has one peer and a VNI from 1 to %d", v.NameOf(t), cluster.MaxVNI)
+			continue
+		case taken:
+			p.problem(v.Name, "VNI %d of the pair with %s is used by VPC %s already", t.Pair, t.Peers[0].Node, other)
+			continue
+		default:
+			holder[t.Pair] = v.Name
+		}
+		ts = append(ts, t)
+	}
+	return ts
 }
 
 // filter makes sure that the filter judges the right port.
@@ -261,7 +301,7 @@ func entries[K, V comparable](tunnels []Tunnel, have map[K]V, of func(Peer) (K, 
 	right, moved := 0, false
 	for _, t := range tunnels {
 		for _, p := range t.Peers {
-			if !p.VTEP.IsValid() {
+			if !t.tells(p) {
 				continue
 			}
 			k, v := of(p)
@@ -280,7 +320,7 @@ func entries[K, V comparable](tunnels []Tunnel, have map[K]V, of func(Peer) (K, 
 	want := make(map[K]V, right+len(set))
 	for _, t := range tunnels {
 		for _, p := range t.Peers {
-			if !p.VTEP.IsValid() {
+			if !t.tells(p) {
 				continue
 			}
 			if k, v := of(p); !has(want, k) {
@@ -313,209 +353,6 @@ func has[K comparable, V any](m map[K]V, k K) bool {
 	return ok
 }
 
-// tunnels plans the VPC's tunnels and the filter's entries for them.
-func (p *planner) tunnels(v VPC) {
-	if p.actual.Filter.Foreign || p.foreignTunnel(v) {
-		return
-	}
-	onFilter := Target{v.Name, "filter"}
-	var sources []netip.Addr
-	for _, t := range v.Tunnels {
-		sources = appendAddrs(sources, t.Peers)
-	}
-	missing, extra := difference(sources, p.actual.Filter.Sources[v.VNI])
-	if len(missing) > 0 {
-		p.add(Allow{onFilter, v.VNI, missing})
-	}
-	if _, ok := p.actual.Filter.VNIs[v.VNI]; !ok && len(v.Tunnels) > 0 {
-		p.add(Guard{onFilter, v.VNI})
-	}
-	for _, t := range v.Tunnels {
-		p.tunnel(v, t)
-	}
-	if len(extra) > 0 {
-		p.remove(Deny{onFilter, v.VNI, extra})
-	}
-}
-
-// foreignTunnel reports whether something that is not ours holds what a tunnel
-// of the VPC needs.
-func (p *planner) foreignTunnel(v VPC) bool {
-	blocked := false
-	for _, t := range v.Tunnels {
-		own := TunnelOf(v.VNI, t.Local)
-		if _, taken := p.actual.Others[own]; taken {
-			p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", own)
-			blocked = true
-			continue
-		}
-		for _, name := range slices.Sorted(maps.Keys(p.actual.Others)) {
-			o := p.actual.Others[name]
-			if o.Kind == KindTunnel && o.VNI == v.VNI && o.Port == t.Port && o.V6 == t.Local.Is6() {
-				p.problem(v.Name, "VNI %d on UDP port %d is held by device %s, which is not meshvpc's: remove it, or give the VPC another VNI", v.VNI, t.Port, name)
-				blocked = true
-			}
-		}
-	}
-	return blocked
-}
-
-// tunnel plans one tunnel and its peers.
-func (p *planner) tunnel(v VPC, t Tunnel) {
-	name := TunnelOf(v.VNI, t.Local)
-	on := Target{v.Name, name}
-	d, there := p.actual.Devices[name]
-	carried := p.carried(v, t)
-	if there && (d.Kind != KindTunnel || d.VNI != v.VNI || d.Port != t.Port || (d.Local.IsValid() && d.Local.Is6() != t.Local.Is6())) {
-		if !carried {
-			return
-		}
-		p.add(DeleteDevice{on}) // what cannot be changed in place
-		there = false
-	}
-	switch {
-	case !there && !carried:
-		return
-	case !there:
-		p.makeRoom(v, t)
-		p.add(CreateTunnel{on, v.VNI, v.VNI, t.Local, t.Device, t.Port})
-		d = Device{Kind: KindTunnel, Owner: v.VNI, Learning: true}
-	case carried && (d.Local != t.Local || d.Underlay != t.Device):
-		p.add(SetUnderlay{on, t.Local, t.Device})
-	}
-	if !d.Learning {
-		p.add(SetLearning{on})
-	}
-	p.common(on, d, v.MTU, tunnelsOf(v.Name))
-	if d.Master != v.Name {
-		if d.Up { // a new port is not isolated yet, and must not forward
-			p.add(SetDown{on})
-			d.Up = false
-		}
-		p.add(SetMaster{on, v.Name})
-		d.Isolated, d.Odd, d.FDB = false, false, halved(d.FDB)
-	}
-	if d.Odd {
-		p.add(ResetPort{on})
-	}
-	if !d.Isolated {
-		p.add(SetIsolated{on})
-	}
-	if !d.Up {
-		p.add(SetUp{on})
-	}
-	p.peers(on, t.Peers, d.Flood)
-	p.fdb(on, t, d.FDB)
-}
-
-// halved is a tunnel's FDB in another bridge, which was told nothing of it.
-func halved(fdb map[cluster.MAC]netip.Addr) map[cluster.MAC]netip.Addr {
-	half := make(map[cluster.MAC]netip.Addr, len(fdb))
-	for mac := range fdb {
-		half[mac] = netip.Addr{}
-	}
-	return half
-}
-
-// fdb tells both tables where the peers' VTEPs are, so that a frame for one
-// never floods and no tenant can draw it to itself.
-func (p *planner) fdb(on Target, t Tunnel, have map[cluster.MAC]netip.Addr) {
-	set, extra := entries([]Tunnel{t}, have, func(p Peer) (cluster.MAC, netip.Addr) { return VTEPMAC(p.VTEP), p.Underlay })
-	for _, e := range set {
-		p.add(SetFDB{on, e.key, e.value})
-	}
-	for _, mac := range extra {
-		p.remove(RemoveFDB{on, mac})
-	}
-}
-
-// makeRoom removes a tunnel of ours, under another name, that holds what t needs.
-func (p *planner) makeRoom(v VPC, t Tunnel) {
-	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
-		d := p.actual.Devices[name]
-		if d.Kind == KindTunnel && d.VNI == v.VNI && d.Port == t.Port && d.Local.Is6() == t.Local.Is6() && !p.names[name] {
-			p.add(DeleteDevice{Target{v.Name, name}})
-			p.gone[name] = true
-		}
-	}
-}
-
-// carried reports whether the underlay can carry the tunnel, and notes why not.
-func (p *planner) carried(v VPC, t Tunnel) bool {
-	under, ok := p.actual.Others[t.Device]
-	if !ok {
-		p.problem(v.Name, "underlay device %s is not there", t.Device)
-		return false
-	}
-	if !slices.ContainsFunc(under.Addresses, func(a netip.Prefix) bool { return a.Addr() == t.Local }) {
-		p.problem(v.Name, "underlay address %s is not on device %s: add it, or name another underlay", t.Local, t.Device)
-		return false
-	}
-	if overhead := Overhead(t.Local); v.MTU > under.MTU-overhead {
-		p.problem(v.Name, "MTU %d does not fit: device %s has %d, less %d for VXLAN leaves %d", v.MTU, t.Device, under.MTU, overhead, under.MTU-overhead)
-		return false
-	}
-	return true
-}
-
-// Overhead is what a tunnel takes from the underlay's MTU, in bytes: 50 over
-// IPv4, 70 over IPv6 (RFC 7348 §5).
-func Overhead(local netip.Addr) int {
-	if local.Is4() {
-		return 50
-	}
-	return 70
-}
-
-// peers plans a flood list.
-func (p *planner) peers(on Target, want []Peer, have AddrSet) {
-	missing, extra := difference(appendAddrs(nil, want), have)
-	for _, a := range missing {
-		p.add(AddPeer{on, a})
-	}
-	for _, a := range extra {
-		p.remove(RemovePeer{on, a})
-	}
-}
-
-func appendAddrs(as []netip.Addr, peers []Peer) []netip.Addr {
-	as = slices.Grow(as, len(peers))
-	for _, peer := range peers {
-		as = append(as, peer.Underlay)
-	}
-	return as
-}
-
-// difference lists, sorted, what have lacks of want and has beyond it. Most
-// often that is nothing, and want is sorted: then it makes no set of it.
-func difference(want []netip.Addr, have AddrSet) (missing, extra []netip.Addr) {
-	found, sorted := 0, true
-	for i, a := range want {
-		if _, ok := have[a]; ok {
-			found++
-		} else {
-			missing = append(missing, a)
-		}
-		sorted = sorted && (i == 0 || want[i-1].Less(a))
-	}
-	slices.SortFunc(missing, netip.Addr.Compare)
-	missing = slices.Compact(missing)
-	if sorted && found == len(have) {
-		return missing, nil
-	}
-	keep := make(AddrSet, len(want))
-	for _, a := range want {
-		keep[a] = struct{}{}
-	}
-	for a := range have {
-		if _, ok := keep[a]; !ok {
-			extra = append(extra, a)
-		}
-	}
-	slices.SortFunc(extra, netip.Addr.Compare)
-	return missing, extra
-}
-
 // rest removes what is ours and not wanted. What the desired state holds stays,
 // the filter for it too.
 func (p *planner) rest() {
@@ -544,12 +381,12 @@ func (p *planner) rest() {
 		return
 	}
 	for _, v := range slices.Sorted(maps.Keys(f.VNIs)) {
-		if !p.vnis[v] && !p.held(v) {
+		if !p.keeps(v) {
 			p.remove(Unguard{Target{"", "filter"}, v})
 		}
 	}
 	for _, v := range slices.Sorted(maps.Keys(f.Sources)) {
-		if !p.vnis[v] && !p.held(v) {
+		if !p.keeps(v) {
 			p.remove(Deny{Target{"", "filter"}, v, slices.SortedFunc(maps.Keys(f.Sources[v]), netip.Addr.Compare)})
 		}
 	}
@@ -570,21 +407,40 @@ func (p *planner) held(owner cluster.VNI) bool {
 	return !p.vnis[owner] && !slices.Contains(p.reowned, owner) && !p.desired.Removes(owner)
 }
 
+// keeps reports whether the filter's entries of a VNI stay: those of a wanted
+// tunnel, and of one that is held. Others protect nothing.
+func (p *planner) keeps(v cluster.VNI) bool {
+	if p.judged[v] {
+		return true
+	}
+	for name, d := range p.actual.Devices {
+		if d.Kind == KindTunnel && d.VNI == v && p.held(d.Owner) && !p.gone[name] {
+			return true
+		}
+	}
+	return false
+}
+
 // needsFilter reports whether any VPC is wanted or held.
 func (p *planner) needsFilter() bool {
 	if len(p.vnis) > 0 {
 		return true
 	}
 	f := p.actual.Filter
-	for _, owners := range []iter.Seq[cluster.VNI]{maps.Keys(f.VNIs), maps.Keys(f.Sources), maps.Keys(f.Shields)} {
+	for _, owners := range []iter.Seq[cluster.VNI]{maps.Keys(f.VNIs), maps.Keys(f.Sources)} {
 		for v := range owners {
-			if p.held(v) {
+			if p.keeps(v) {
 				return true
 			}
 		}
 	}
-	for _, d := range p.actual.Devices {
-		if p.held(d.Owner) {
+	for v := range f.Shields {
+		if p.held(v) {
+			return true
+		}
+	}
+	for name, d := range p.actual.Devices {
+		if p.held(d.Owner) && !p.gone[name] {
 			return true
 		}
 	}

@@ -50,6 +50,10 @@ func TestPlanText(t *testing.T) {
 		"foreign VNI": {fresh: true, want: two()[:1], tamper: func(h *fake.Host) error {
 			return h.AddDevice("vx", hostops.Other{Kind: hostops.KindTunnel, VNI: 10000, Port: 4789, V6: true})
 		}},
+		"pairs":             {fresh: true, want: []hostops.VPC{hosttest.MakeMixed(0)}},
+		"multicast":         {fresh: true, want: []hostops.VPC{grouped(two()[0])}},
+		"to multicast":      {want: append(two()[1:], grouped(two()[0]))},
+		"all to pairs":      {want: []hostops.VPC{two()[1], hosttest.MakeMixed(0)}},
 		"same number twice": {fresh: true, want: []hostops.VPC{two()[0], numbered(two()[1], 10000)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -84,6 +88,11 @@ func onPort(v hostops.VPC, port uint16) hostops.VPC {
 	for i := range v.Tunnels {
 		v.Tunnels[i].Port = port
 	}
+	return v
+}
+
+func grouped(v hostops.VPC) hostops.VPC {
+	v.Tunnels[1].Group, v.Tunnels[1].ToGroup = hosttest.Groups()[1], true
 	return v
 }
 
@@ -169,8 +178,8 @@ func TestPlanConverges(t *testing.T) {
 		}
 		loops := h.Loops()
 		foreign := h.State()
-		want := drawVPCs(t)
-		ops, _ := plan(t, d, want)
+		want := hostops.Desired{VPCs: drawVPCs(t), Hold: rapid.Bool().Draw(t, "hold")}
+		ops, _ := hostops.Plan(want, foreign)
 		for _, op := range ops {
 			if err := d.Apply(context.Background(), op); err != nil {
 				t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
@@ -190,7 +199,7 @@ func TestPlanConverges(t *testing.T) {
 				t.Fatalf("%s: the bridge is not sealed yet", op)
 			}
 		}
-		after, problems := plan(t, d, want)
+		after, problems := hostops.Plan(want, h.State())
 		if len(after) > 0 {
 			t.Fatalf("second plan:\n%sfirst plan:\n%s", text(after, problems), text(ops, nil))
 		}
@@ -231,9 +240,32 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 		v.Tunnels = v.Tunnels[:rapid.IntRange(0, 2).Draw(t, "tunnels")]
 		for j, tun := range v.Tunnels {
 			v.Tunnels[j].Peers = tun.Peers[:rapid.IntRange(0, 2).Draw(t, "peers")]
+			for k := range v.Tunnels[j].Peers {
+				v.Tunnels[j].Peers[k].ReceiveOnly = rapid.Bool().Draw(t, "receive only")
+			}
+			if rapid.IntRange(0, 2).Draw(t, "multicast") == 0 {
+				v.Tunnels[j].Group, v.Tunnels[j].ToGroup = hosttest.Groups()[j], rapid.Bool().Draw(t, "to group")
+			}
 		}
 		if rapid.IntRange(0, 4).Draw(t, "repoint") == 0 && len(v.Tunnels) > 0 {
 			v = onU1(v)
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "pairs") {
+			p := hosttest.PairOf(v, rapid.IntRange(0, 3).Draw(t, "peer"))
+			p.Pair = drawPair(t)
+			p.ReceiveOnly = rapid.Bool().Draw(t, "receive only")
+			for j, other := range v.Tunnels { // one tunnel sends to a peer
+				for k, q := range other.Peers {
+					switch {
+					case q.Node != p.Peers[0].Node || p.ReceiveOnly:
+					case other.Pair != 0:
+						p.ReceiveOnly = p.ReceiveOnly || !other.ReceiveOnly
+					default:
+						v.Tunnels[j].Peers[k].ReceiveOnly = true
+					}
+				}
+			}
+			v.Tunnels = append(v.Tunnels, p)
 		}
 		out = append(out, v)
 	}
@@ -243,6 +275,10 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 		}
 	}
 	return out
+}
+
+func drawPair(t *rapid.T) cluster.VNI {
+	return rapid.SampledFrom([]cluster.VNI{10001, 10003, 20000, 20001, 20002}).Draw(t, "pair")
 }
 
 // mess does one thing to a host that an administrator, another program or an
@@ -255,7 +291,10 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 	if v6 {
 		local = hosttest.Underlays()[1].Prefix.Addr()
 	}
-	name := rapid.SampledFrom([]string{vpc, hostops.TunnelOf(vni, local), hostops.PortOf(vni), fmt.Sprintf("mp-%d", vni)}).Draw(t, "name")
+	pair := drawPair(t)
+	name := rapid.SampledFrom([]string{vpc, hostops.TunnelOf(vni, local), hostops.PortOf(vni), hostops.PairTunnelOf(pair)}).Draw(t, "name")
+	group := rapid.SampledFrom([]netip.Addr{{}, hosttest.Groups()[0], hosttest.Groups()[1]}).Draw(t, "group")
+	yes := rapid.Bool().Draw(t, "yes")
 	ns := hostops.NamespaceOf(vpc)
 	on := func(object string) hostops.Target { return hostops.Target{VPC: vpc, Object: object} }
 	peer := hosttest.Peer(rapid.IntRange(0, 3).Draw(t, "peer"), v6)
@@ -265,8 +304,14 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 	port := rapid.SampledFrom([]uint16{4789, 8472}).Draw(t, "port")
 	ops := []hostops.Op{
 		hostops.CreateBridge{Target: on(vpc), Owner: vni},
-		hostops.CreateTunnel{Target: on(hostops.TunnelOf(vni, local)), Owner: vni, VNI: vni, Local: local, Underlay: device, Port: port},
-		hostops.CreateTunnel{Target: on(fmt.Sprintf("mp-%d", vni)), Owner: vni, VNI: vni, Local: local, Underlay: device, Port: port},
+		hostops.CreateTunnel{Target: on(hostops.TunnelOf(vni, local)), Owner: vni, VNI: vni, Local: local, Underlay: device, Port: port, MTU: mtu, Learning: yes, Group: group},
+		hostops.CreateTunnel{Target: on(hostops.PairTunnelOf(pair)), Owner: vni, VNI: pair, Local: local, Underlay: device, Port: port, MTU: mtu, Learning: yes},
+		hostops.SetLearning{Target: on(name), Enabled: yes},
+		hostops.SetGroup{Target: on(name), Group: group},
+		hostops.SetSending{Target: on(name), Enabled: yes},
+		hostops.AddPeer{Target: on(hostops.PairTunnelOf(pair)), Peer: peer},
+		hostops.Allow{VNI: pair, Sources: []netip.Addr{peer}},
+		hostops.Guard{VNI: pair},
 		hostops.SetMTU{Target: on(name), MTU: mtu},
 		hostops.SetAlias{Target: on(name), Alias: "x"},
 		hostops.SetMaster{Target: on(name), Bridge: vpc},
@@ -298,7 +343,7 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.Seal{Target: on(vpc)},
 		hostops.Unseal{Target: on(vpc)},
 	}
-	n := rapid.IntRange(0, len(ops)+9).Draw(t, "what")
+	n := rapid.IntRange(0, len(ops)+11).Draw(t, "what")
 	var err error
 	switch n - len(ops) {
 	case 0:
@@ -323,6 +368,10 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		err = h.SetFlag(name, "hairpin", true)
 	case 9:
 		err = h.AddAddress(name, address)
+	case 10:
+		err = h.SetFlag(name, "flood", yes)
+	case 11:
+		err = h.AddDevice("vx"+vpc, hostops.Other{Kind: hostops.KindTunnel, VNI: pair, Port: port, V6: v6})
 	default:
 		err = d.Apply(context.Background(), ops[n])
 	}

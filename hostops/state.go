@@ -56,7 +56,10 @@ func NamespaceOf(vpc string) string { return "vpc-" + vpc }
 // PortOf is the host's end of the namespace's port.
 func PortOf(v cluster.VNI) string { return fmt.Sprintf("mn-%d", v) }
 
-// TunnelOf is the multipoint tunnel of a VPC for the family of local.
+// PairTunnelOf is the tunnel of a pair with this VNI.
+func PairTunnelOf(v cluster.VNI) string { return fmt.Sprintf("mp-%d", v) }
+
+// TunnelOf is the shared tunnel of a VPC for the family of local.
 func TunnelOf(v cluster.VNI, local netip.Addr) string {
 	if local.Is4() {
 		return fmt.Sprintf("mv4-%d", v)
@@ -135,13 +138,18 @@ type Device struct {
 	Local    netip.Addr
 	Underlay string // device
 	Port     uint16
+	Group    netip.Addr // multicast group that it receives by
 	Learning bool
-	Isolated bool
-	Flood    AddrSet
+	Flood    AddrSet // peers, and Group where it floods to that
 	// FDB says to which peer frames for a MAC go, of the entries that were set
 	// (not learned). The address is not valid if only one of the two tables,
 	// the tunnel's and the bridge's, has the entry.
 	FDB map[cluster.MAC]netip.Addr
+
+	// Port of a bridge.
+	Isolated bool
+	Sends    bool // floods and learns, in every way
+	Silent   bool // neither floods nor learns, in any way
 
 	// Port of the namespace: the MAC that the bridge holds to be behind it
 	// whatever other ports say.

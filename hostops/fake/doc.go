@@ -10,12 +10,14 @@
 // The traps: a second tunnel with the same VNI, port and family is EEXIST, ours
 // or not; a tunnel's MTU is bounded by its underlay's; a bridge's MTU follows
 // its ports until somebody sets it to another value; a tunnel's port loses its
-// isolation with its bridge, and one that is up without isolation is a loop,
-// which is recorded; a bridge has one FDB entry of a MAC and forgets those of a
-// port that leaves; neighbours go with a namespace's last address; a deleted
-// namespace takes its port along; removing what is not there succeeds; a wiped
-// filter lets everything pass; a bridge hands to its host what its ports send
-// there, until it is sealed, and its seal goes with it.
+// isolation and its way of flooding with its bridge, and one that is up without
+// isolation is a loop, which is recorded; the group of a tunnel takes effect as
+// it comes up, and takes a place in its flood list by itself; a bridge has one
+// FDB entry of a MAC and forgets those of a port that leaves; neighbours go with
+// a namespace's last address; a deleted namespace takes its port along; removing
+// what is not there succeeds; a wiped filter lets everything pass; a bridge hands
+// to its host what its ports send there, until it is sealed, and its seal goes
+// with it.
 //
 // A ping between two hosts succeeds exactly if tunnels, FDBs (or flood lists,
 // where the FDB or the namespace was told nothing), filters, bridges, ports and

@@ -138,32 +138,64 @@ func (n *Network) reaches(from, to *Host, namespace string, dst netip.Addr, size
 		!slices.ContainsFunc(in.Port.Addresses, func(p netip.Prefix) bool { return p.Addr() == dst }) {
 		return false
 	}
-	for _, v6 := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		name := hostops.TunnelOf(out.Owner, v6)
-		s, r := from.state.Devices[name], to.state.Devices[name]
-		if !forwards(s, size) || !forwards(r, size) || s.Port != r.Port || n.cuts[[2]netip.Addr{s.Local, r.Local}] {
-			continue
-		}
-		if sends(s, out.Port.Neighbours, dst, r.Local) && receives(r, out.Port.MAC, s.Local) && to.passes(s.VNI, s.Local) &&
-			from.hasLocal(s.Underlay, s.Local) == nil && to.hasLocal(r.Underlay, r.Local) == nil {
+	for name, s := range from.state.Devices {
+		r := to.state.Devices[name]
+		if n.carries(from, to, s, r, out.Owner, size) && n.sends(s, r, out.Port.Neighbours, dst) && receives(r, out.Port.MAC, s.Local) {
 			return true
 		}
 	}
 	return false
 }
 
-// sends reports whether a tunnel sends to peer what is for the VTEP address dst:
-// by its FDB entry, or flooding. Asking for a MAC that nobody told is flooding too.
-func sends(d hostops.Device, known map[netip.Addr]cluster.MAC, dst, peer netip.Addr) bool {
-	_, listed := d.Flood[peer]
+// Copies counts how often a frame for all that a workload on one host sends
+// arrives at the bridge of another. More than one is a flood doubled.
+func (n *Network) Copies(from, to *Host, vpc string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	count, vni := 0, from.state.Devices[vpc].Owner
+	for name, s := range from.state.Devices {
+		if r := to.state.Devices[name]; n.carries(from, to, s, r, vni, 0) {
+			count += n.floods(s, r)
+		}
+	}
+	return count
+}
+
+// carries reports whether what a VPC's tunnel s of one host sends to its
+// counterpart r on the other arrives at the other's bridge.
+func (n *Network) carries(from, to *Host, s, r hostops.Device, owner cluster.VNI, size int) bool {
+	return forwards(s, size) && forwards(r, size) && s.Owner == owner && r.Owner == owner && s.VNI == r.VNI && s.Port == r.Port &&
+		!n.cuts[[2]netip.Addr{s.Local, r.Local}] && to.passes(s.VNI, s.Local) &&
+		from.hasLocal(s.Underlay, s.Local) == nil && to.hasLocal(r.Underlay, r.Local) == nil
+}
+
+// floods counts the copies of a flooded frame that s sends to r.
+func (n *Network) floods(s, r hostops.Device) (count int) {
+	if s.Silent {
+		return 0
+	}
+	if has(s.Flood, r.Local) {
+		count++
+	}
+	if r.Group.IsValid() && has(s.Flood, r.Group) && !n.dumb {
+		count++
+	}
+	return count
+}
+
+func has(s hostops.AddrSet, a netip.Addr) bool {
+	_, ok := s[a]
+	return ok
+}
+
+// sends reports whether s sends to r what is for the VTEP address dst: by its
+// FDB entry, or flooding. Asking for a MAC that nobody told is flooding too.
+func (n *Network) sends(s, r hostops.Device, known map[netip.Addr]cluster.MAC, dst netip.Addr) bool {
 	mac, told := known[dst]
-	if !told {
-		return listed
+	if at := s.FDB[mac]; told && at.IsValid() {
+		return at == r.Local
 	}
-	if at := d.FDB[mac]; at.IsValid() {
-		return at == peer
-	}
-	return listed && mac == hostops.VTEPMAC(dst)
+	return n.floods(s, r) > 0 && (!told || mac == hostops.VTEPMAC(dst))
 }
 
 // receives reports whether a tunnel takes what has the MAC from peer: a MAC that

@@ -211,7 +211,14 @@ func (h *Host) apply(op hostops.Op) error {
 	case hostops.SetBridge, hostops.SetQuiet:
 		return h.set(name, func(d *hostops.Device) { d.Quiet = true })
 	case hostops.SetLearning:
-		return h.set(name, func(d *hostops.Device) { d.Learning = true })
+		return h.set(name, func(d *hostops.Device) { d.Learning = op.Enabled })
+	case hostops.SetGroup:
+		return h.setGroup(name, op.Group)
+	case hostops.SetSending:
+		if h.state.Devices[name].Master == "" {
+			return syscall.EOPNOTSUPP // it is no port
+		}
+		return h.set(name, func(d *hostops.Device) { d.Sends, d.Silent = op.Enabled, !op.Enabled })
 	case hostops.SetOwner:
 		return h.set(name, func(d *hostops.Device) { d.Owner = op.Owner })
 	case hostops.SetAlias:
@@ -260,6 +267,7 @@ func (h *Host) apply(op hostops.Op) error {
 		if d, ok := h.state.Devices[name]; ok {
 			delete(d.FDB, op.MAC)
 		}
+	case hostops.Forget: // a fake bridge learns nothing
 	default:
 		return h.applyNamespace(op)
 	}
@@ -270,6 +278,7 @@ func (h *Host) apply(op hostops.Op) error {
 // the port, nothing stays.
 func master(d *hostops.Device, bridge string) {
 	d.Master, d.Isolated, d.Odd, d.Pinned = bridge, false, false, cluster.MAC{}
+	d.Sends, d.Silent = bridge != "" && d.Kind == hostops.KindTunnel, false
 	for mac := range d.FDB {
 		d.FDB[mac] = netip.Addr{}
 	}
@@ -325,11 +334,41 @@ func (h *Host) createTunnel(op hostops.CreateTunnel) error {
 	if !h.taken(op.Object) && h.holder(op.VNI, op.Port, op.Local.Is6()) {
 		return hostops.ErrForeign
 	}
+	flood := hostops.AddrSet{}
+	if op.Group.IsValid() {
+		if op.Group.Is6() != op.Local.Is6() {
+			return syscall.EINVAL
+		}
+		flood[op.Group] = struct{}{}
+	}
+	if op.MTU > h.state.Others[op.Underlay].MTU-hostops.Overhead(op.Local) {
+		return syscall.EINVAL
+	}
 	return h.create(op.Object, hostops.Device{
 		Kind: hostops.KindTunnel, Owner: op.Owner, VNI: op.VNI, Local: op.Local, Underlay: op.Underlay, Port: op.Port,
-		Learning: true, MTU: h.state.Others[op.Underlay].MTU - hostops.Overhead(op.Local), Flood: hostops.AddrSet{},
-		FDB: map[cluster.MAC]netip.Addr{},
+		MTU: op.MTU, Alias: op.Alias, Quiet: true, Group: op.Group, Learning: op.Learning, Flood: flood, FDB: map[cluster.MAC]netip.Addr{},
 	})
+}
+
+// setGroup refuses what would have no effect: a tunnel joins as it comes up.
+func (h *Host) setGroup(name string, group netip.Addr) error {
+	d, ok := h.state.Devices[name]
+	switch {
+	case !ok:
+		return syscall.ENODEV
+	case d.Kind != hostops.KindTunnel:
+		return syscall.EOPNOTSUPP
+	case d.Up:
+		return syscall.EBUSY
+	case group.IsValid() && group.Is6() != d.Local.Is6():
+		return syscall.EINVAL
+	}
+	flood := maps.Clone(d.Flood)
+	delete(flood, d.Group)
+	if group.IsValid() {
+		flood[group] = struct{}{}
+	}
+	return h.set(name, func(d *hostops.Device) { d.Group, d.Flood = group, flood })
 }
 
 func (h *Host) addPeer(op hostops.AddPeer) error {

@@ -17,6 +17,8 @@ type Network struct {
 	mu    sync.Mutex // guards all hosts too: a ping looks at two
 	vteps map[vtep]map[*Host]struct{}
 	cuts  map[[2]netip.Addr]bool
+	// dumb: multicast is not carried.
+	dumb bool
 }
 
 // vtep is one VTEP address in one VPC; more hosts than one may hold it by
@@ -43,6 +45,13 @@ func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.cuts)
+}
+
+// Multicast tells whether the underlay carries multicast, as at first it does.
+func (n *Network) Multicast(yes bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dumb = !yes
 }
 
 // Host is the kernel of one host.
@@ -279,9 +288,19 @@ func (h *Host) WipeFilter() error {
 	})
 }
 
-// SetFlag switches a setting of a port to what is odd there.
-func (h *Host) SetFlag(port, _ string, _ bool) error {
-	return h.change(port, func(d *hostops.Device) { d.Odd = d.Master != "" })
+// SetFlag switches a setting of a port: of a tunnel's, one of those that make it
+// send, or else to what is odd there.
+func (h *Host) SetFlag(port, flag string, yes bool) error {
+	return h.change(port, func(d *hostops.Device) {
+		sending := flag == "flood" || flag == "mcast_flood" || flag == "bcast_flood" || flag == "learning"
+		switch {
+		case d.Master == "":
+		case d.Kind == hostops.KindTunnel && sending:
+			d.Sends, d.Silent = yes && !d.Silent, !yes && !d.Sends
+		default:
+			d.Odd = true
+		}
+	})
 }
 
 // SetSTP switches a bridge's STP.

@@ -103,6 +103,30 @@ func MakePeer(i int, v6 bool) hostops.Peer {
 	return p
 }
 
+// Groups are multicast groups, over IPv4 and IPv6.
+func Groups() [2]netip.Addr {
+	return [2]netip.Addr{netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1:1")}
+}
+
+// PairOf is VPC v's own tunnel to its peer number i over IPv6.
+func PairOf(v hostops.VPC, i int) hostops.Tunnel {
+	return hostops.Tunnel{
+		Pair: 2*v.VNI + cluster.VNI(i), Local: netip.MustParseAddr("2001:db8::1"), Device: "u0", Port: Port,
+		Peers: []hostops.Peer{MakePeer(i, true)},
+	}
+}
+
+// MakeMixed is VPC number n with peer 0 by the shared tunnel over IPv4, and with
+// tunnels of their own to peer 1, active, and to peer 2, which receives only.
+func MakeMixed(n int) hostops.VPC {
+	v := MakeVPC(n)
+	v.Tunnels[0].Peers = v.Tunnels[0].Peers[:1]
+	quiet := PairOf(v, 2)
+	quiet.ReceiveOnly = true
+	v.Tunnels = []hostops.Tunnel{v.Tunnels[0], PairOf(v, 1), quiet}
+	return v
+}
+
 // Peer is the underlay address of peer number i.
 func Peer(i int, v6 bool) netip.Addr {
 	if v6 {
@@ -129,6 +153,11 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"teardown leaves nothing", teardown},
 		{"VPC is remade under another VNI", renumbered},
 		{"missing underlay", missingUnderlay},
+		{"tunnels of pairs", pairs},
+		{"pair comes and goes", pairComesAndGoes},
+		{"tampering with pairs is repaired", tamperingPairs},
+		{"pairs clash", pairsClash},
+		{"multicast group", multicast},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.run(t, newBench(t, newKernel(t)))

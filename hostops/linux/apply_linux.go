@@ -112,7 +112,16 @@ func (d *Driver) change(op hostops.Op) error {
 	case hostops.SetUnderlay:
 		return d.setUnderlay(v, op)
 	case hostops.SetLearning:
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", attr(nl.IFLA_VXLAN_LEARNING, []byte{1})))
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", attr(nl.IFLA_VXLAN_LEARNING, flag(op.Enabled))))
+	case hostops.SetGroup:
+		if v.up {
+			return unix.EBUSY // it would neither join nor leave
+		}
+		group := op.Group
+		if !group.IsValid() {
+			group = unspecified(v.v6)
+		}
+		return d.conn.set(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", groupAttr(group)))
 	case hostops.SetOwner:
 		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))))
 	case hostops.SetAlias:
@@ -126,7 +135,9 @@ func (d *Driver) change(op hostops.Op) error {
 		}
 		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MASTER, u32(uint32(b.index))))
 	case hostops.SetIsolated:
-		return d.isolate(v)
+		return d.conn.setPort(v.index, attr(nl.IFLA_BRPORT_ISOLATED, flag(true)))
+	case hostops.SetSending:
+		return d.setSending(v, op.Enabled)
 	case hostops.StripAddress:
 		return ignore(d.conn.strip(v.index, op.Address), unix.EADDRNOTAVAIL)
 	case hostops.ResetPort:
@@ -140,8 +151,19 @@ func (d *Driver) change(op hostops.Op) error {
 	case hostops.DeleteDevice:
 		return ignore(d.conn.set(unix.RTM_DELLINK, 0, m), unix.ENODEV)
 	case hostops.AddPeer:
+		if op.Peer.IsMulticast() {
+			return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer, by(v.underlay))
+		}
 		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer)
+	case hostops.Forget:
+		return d.forget(v, op.Peer)
 	case hostops.RemovePeer:
+		if op.Peer.IsMulticast() { // what is sent to a group names the device
+			err := d.fdb(v, unix.RTM_DELNEIGH, 0, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer, by(v.underlay))
+			if err = ignore(err, unix.ENOENT); err != nil {
+				return err
+			}
+		}
 		return ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer), unix.ENOENT)
 	case hostops.SetFDB:
 		return d.setFDB(v, op.MAC, op.Peer)
@@ -154,13 +176,38 @@ func (d *Driver) change(op hostops.Op) error {
 }
 
 // fdb changes one forwarding table entry.
-func (d *Driver) fdb(v *device, proto, flags int, state uint16, kind uint8, mac cluster.MAC, dst netip.Addr) error {
+func (d *Driver) fdb(v *device, proto, flags int, state uint16, kind uint8, mac cluster.MAC, dst netip.Addr, more ...nl.NetlinkRequestData) error {
 	h := &ndMsg{family: unix.AF_BRIDGE, index: v.index, state: state, flags: kind}
 	data := []nl.NetlinkRequestData{h, attr(unix.NDA_LLADDR, mac[:])}
 	if dst.IsValid() {
 		data = append(data, attr(unix.NDA_DST, dst.AsSlice()))
 	}
-	return d.conn.set(proto, flags, data...)
+	return d.conn.set(proto, flags, append(data, more...)...)
+}
+
+// by names the device that an entry's frames leave by.
+func by(underlay int32) nl.NetlinkRequestData { return attr(unix.NDA_IFINDEX, u32(uint32(underlay))) }
+
+// forget deletes what the bridge and the tunnel have learned of the MACs at a
+// peer. What cannot be deleted because it is gone was forgotten otherwise.
+func (d *Driver) forget(v *device, peer netip.Addr) error {
+	h := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	h.Index = v.index
+	msgs, err := d.conn.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, h)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, m := range msgs {
+		index, e, ok := parseNeigh(m)
+		if !ok || index != v.index || !e.self || e.dst != peer || e.static || e.mac == (cluster.MAC{}) {
+			continue
+		}
+		failed = append(failed,
+			ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_MASTER, e.mac, netip.Addr{}), unix.ENOENT),
+			ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_SELF, e.mac, netip.Addr{}), unix.ENOENT))
+	}
+	return errors.Join(failed...)
 }
 
 // Of an entry for both tables the bridge reads "static" and the tunnel "static
@@ -273,15 +320,26 @@ func (d *Driver) createTunnel(op hostops.CreateTunnel) error {
 	}
 	err = d.conn.set(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
 		attr(unix.IFLA_IFNAME, zstr(op.Object)), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))),
+		attr(unix.IFLA_MTU, u32(uint32(op.MTU))),
 		linkInfo("vxlan",
 			attr(nl.IFLA_VXLAN_ID, u32(uint32(op.VNI))),
 			attr(nl.IFLA_VXLAN_LINK, u32(uint32(under.index))),
 			localAttr(op.Local),
 			attr(nl.IFLA_VXLAN_PORT, u16be(op.Port)),
-			attr(nl.IFLA_VXLAN_LEARNING, []byte{1}),
+			attr(nl.IFLA_VXLAN_LEARNING, flag(op.Learning)),
 			attr(nl.IFLA_VXLAN_LIMIT, u32(hostops.MaxLearnedTunnel)),
-			attr(nl.IFLA_VXLAN_UDP_CSUM, []byte{1})))
-	return d.created(op.Object, op.Owner, err)
+			attr(nl.IFLA_VXLAN_UDP_CSUM, []byte{1}),
+			groupAttr(op.Group)))
+	if err = d.created(op.Object, op.Owner, err); err != nil {
+		return err
+	}
+	d.drain()
+	v := d.devices.byName(op.Object)
+	if v == nil {
+		return unix.ENODEV
+	}
+	// At creation the kernel takes no notice of these.
+	return d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index), attr(unix.IFLA_IFALIAS, []byte(hostops.CleanAlias(op.Alias))), noAddrGen())
 }
 
 func localAttr(a netip.Addr) *nl.RtAttr {
@@ -289,6 +347,24 @@ func localAttr(a netip.Addr) *nl.RtAttr {
 		return attr(nl.IFLA_VXLAN_LOCAL, a.AsSlice())
 	}
 	return attr(nl.IFLA_VXLAN_LOCAL6, a.AsSlice())
+}
+
+// groupAttr is absent for no group.
+func groupAttr(a netip.Addr) *nl.RtAttr {
+	switch {
+	case !a.IsValid():
+		return nil
+	case a.Is4():
+		return attr(nl.IFLA_VXLAN_GROUP, a.AsSlice())
+	}
+	return attr(nl.IFLA_VXLAN_GROUP6, a.AsSlice())
+}
+
+func unspecified(v6 bool) netip.Addr {
+	if v6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
 }
 
 // setUnderlay sends the changed attributes only: the kernel refuses a message
@@ -302,32 +378,40 @@ func (d *Driver) setUnderlay(v *device, op hostops.SetUnderlay) error {
 		linkInfo("vxlan", attr(nl.IFLA_VXLAN_LINK, u32(uint32(under.index))), localAttr(op.Local)))
 }
 
-func (d *Driver) isolate(v *device) error {
-	return d.conn.setPort(v.index, attr(nl.IFLA_BRPORT_ISOLATED, []byte{1}))
+// setSending switches all ways in which a bridge sends by a port. The kernel
+// forgets what it learned there after it has stopped learning.
+func (d *Driver) setSending(v *device, on bool) error {
+	settings := []*nl.RtAttr{
+		attr(nl.IFLA_BRPORT_LEARNING, flag(on)), attr(nl.IFLA_BRPORT_UNICAST_FLOOD, flag(on)),
+		attr(nl.IFLA_BRPORT_MCAST_FLOOD, flag(on)), attr(nl.IFLA_BRPORT_BCAST_FLOOD, flag(on)),
+	}
+	if !on {
+		settings = append(settings, attr(nl.IFLA_BRPORT_FLUSH, nil))
+	}
+	return d.conn.setPort(v.index, settings...)
 }
 
 // deleteGroup removes all devices of a VPC by one message: one by one each
 // waits for a grace period of the kernel.
 func (d *Driver) deleteGroup(owner cluster.VNI) error {
 	// Read again: of a device that is down the kernel tells no new group.
-	ds, err := read(d.conn)
+	ds, err := readLinks(d.conn)
 	if err != nil {
 		return err
 	}
-	d.devices = ds
-	for _, v := range d.devices {
+	for _, v := range ds {
 		if v.group == hostops.GroupOf(owner) {
 			if _, ours := v.ours(); !ours {
-				return d.deleteEach(owner) // somebody else's device is in the group
+				return d.deleteEach(ds, owner) // somebody else's device is in the group
 			}
 		}
 	}
 	return ignore(d.conn.set(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(owner)))), unix.ENODEV)
 }
 
-func (d *Driver) deleteEach(owner cluster.VNI) error {
+func (d *Driver) deleteEach(ds devices, owner cluster.VNI) error {
 	var failed []error
-	for _, v := range d.devices {
+	for _, v := range ds {
 		if o, ours := v.ours(); ours && o == owner {
 			failed = append(failed, ignore(d.conn.set(unix.RTM_DELLINK, 0, linkMsg(v.index)), unix.ENODEV))
 		}

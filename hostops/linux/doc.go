@@ -1,8 +1,8 @@
 // Package linux is the hostops driver for Linux: rtnetlink and nftables, no
 // tools of the host are run.
 //
-// What is where: the bridge "<vpc>", the tunnels "mv4-<vni>" and "mv6-<vni>"
-// and the port "mn-<vni>" are in the host's namespace; the inner end "vtep0"
+// What is where: the bridge "<vpc>", the shared tunnels "mv4-<vni>" and
+// "mv6-<vni>", the pairs' own "mp-<pair>" and the port "mn-<vni>" are in the host's namespace; the inner end "vtep0"
 // with the VTEP address is in the namespace pinned at /run/netns/vpc-<vpc>,
 // whose loopback carries the VPC's link group as the mark. The filter is the
 // nftables table "inet meshvpc", the shields are in "bridge meshvpc", the seals in

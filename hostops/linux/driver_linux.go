@@ -226,8 +226,8 @@ func (d *Driver) state() hostops.State {
 		s.Devices[v.name] = hostops.Device{
 			Kind: hostops.Kind(v.kind), Owner: owner, Alias: v.alias, MTU: v.mtu, Master: d.name(v.master), Up: v.up,
 			Quiet: v.noAddrGen && (v.kind != "bridge" || v.deaf && v.forwards == forwardReserved && !v.stp && !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
-			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Learning: v.learning, Isolated: v.isolated,
-			Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
+			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Group: v.joined, Learning: v.learning,
+			Isolated: v.isolated, Sends: v.sends(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
 			Flood: v.flood.share(), FDB: v.fdb.share(), Pinned: v.pinned,
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -147,10 +148,18 @@ func (s *source) close() {
 	}
 }
 
-// follow calls f under mu whenever s is readable, until s is closed.
+// settle is how long follow lets events gather: one operation makes several, a
+// join hundreds, and each would take the lock from the next operation.
+const settle = time.Millisecond
+
+// follow calls f under mu soon after s is readable, until s is closed.
 func follow(wg *sync.WaitGroup, mu *sync.Mutex, s *source, f func()) {
 	wg.Go(func() {
+		pause := time.NewTimer(settle)
+		defer pause.Stop()
 		for s.wait() {
+			pause.Reset(settle)
+			<-pause.C
 			mu.Lock()
 			if !s.closed {
 				f()

@@ -27,7 +27,6 @@ const (
 	setPeers6 = "peers6"
 	chainName = "prerouting"
 	shield    = "shield-"
-	ports     = "ports-"
 )
 
 // filter is the host's packet filter and what is known of it.

@@ -341,7 +341,11 @@ func (k kernel) AddDevice(name string, o hostops.Other) error {
 	case hostops.KindBridge:
 		return k.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 	case hostops.KindTunnel:
-		return k.nl.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(o.VNI), Port: int(o.Port), Learning: true})
+		dev := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(o.VNI), Port: int(o.Port), Learning: true}
+		if o.V6 {
+			dev.SrcAddr, dev.UDPCSum = hosttest.Underlays()[1].Prefix.Addr().AsSlice(), true
+		}
+		return k.nl.LinkAdd(dev)
 	}
 	return k.nl.LinkAdd(veth(name, o.MTU))
 }

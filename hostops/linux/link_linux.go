@@ -55,6 +55,7 @@ type link struct {
 
 	vni      cluster.VNI // vxlan
 	local    netip.Addr
+	joined   netip.Addr // group
 	v6       bool
 	underlay int32
 	port     uint16
@@ -246,8 +247,10 @@ func (l *link) parseVXLAN(b []byte) {
 			l.local = addr(v)
 		case nl.IFLA_VXLAN_LOCAL6:
 			l.local, l.v6 = addr(v), true
+		case nl.IFLA_VXLAN_GROUP:
+			l.joined = addr(v)
 		case nl.IFLA_VXLAN_GROUP6:
-			l.v6 = true
+			l.joined, l.v6 = addr(v), true
 		case nl.IFLA_VXLAN_LINK:
 			l.underlay = int32(native32(v))
 		case nl.IFLA_VXLAN_PORT:
@@ -467,8 +470,8 @@ func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
 	return int32(native32(b[4:])), e, ok
 }
 
-// read dumps a namespace. FDB entries are read of our own devices only.
-func read(c *conn) (devices, error) {
+// readLinks dumps the links alone.
+func readLinks(c *conn) (devices, error) {
 	ds := devices{}
 	msgs, err := c.list(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_EXT_MASK, u32(skipStats)))
 	if err != nil {
@@ -479,7 +482,16 @@ func read(c *conn) (devices, error) {
 			ds[l.index] = newDevice(l)
 		}
 	}
-	msgs, err = c.list(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
+	return ds, nil
+}
+
+// read dumps a namespace. FDB entries are read of our own devices only.
+func read(c *conn) (devices, error) {
+	ds, err := readLinks(c)
+	if err != nil {
+		return nil, err
+	}
+	msgs, err := c.list(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
 	if err != nil {
 		return nil, wrap("list addresses", err)
 	}

@@ -41,6 +41,16 @@ func (l *link) odd() portFlags {
 	return l.flags ^ plainFlags
 }
 
+// sends reports whether all is on that makes a tunnel's port send.
+func (l *link) sends() bool {
+	return hostops.Kind(l.kind) == hostops.KindTunnel && l.flags&plainFlags == plainFlags
+}
+
+// silent reports whether all is off that makes a tunnel's port send.
+func (l *link) silent() bool {
+	return hostops.Kind(l.kind) == hostops.KindTunnel && l.master != 0 && l.flags&plainFlags == 0
+}
+
 // resetPort sets only what is odd: a kernel need not know the rest.
 func (d *Driver) resetPort(v *device) error {
 	var settings []*nl.RtAttr

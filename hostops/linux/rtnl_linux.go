@@ -71,6 +71,13 @@ func linkMsg(index int32) *nl.IfInfomsg {
 
 func attr(kind int, data []byte) *nl.RtAttr { return nl.NewRtAttr(kind, data) }
 
+func flag(on bool) []byte {
+	if on {
+		return []byte{1}
+	}
+	return []byte{0}
+}
+
 func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 func u16be(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
@@ -88,7 +95,9 @@ func linkInfo(kind string, data ...*nl.RtAttr) *nl.RtAttr {
 	if len(data) > 0 {
 		d := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
 		for _, a := range data {
-			d.AddChild(a)
+			if a != nil {
+				d.AddChild(a)
+			}
 		}
 	}
 	return info

@@ -83,14 +83,6 @@ func (f *filter) setShield(v cluster.VNI, network netip.Prefix) error {
 	if _, there := f.state.Shields[v]; there {
 		f.delShield(v)
 	}
-	set := &nftables.Set{Table: t, Name: fmt.Sprint(ports, v), KeyType: nftables.TypeIFName}
-	var elems []nftables.SetElement
-	for _, name := range []string{hostops.PortOf(v), hostops.TunnelOf(v, netip.IPv4Unspecified()), hostops.TunnelOf(v, netip.IPv6Unspecified())} {
-		elems = append(elems, nftables.SetElement{Key: ifname(name)})
-	}
-	if err := f.cc.AddSet(set, elems); err != nil {
-		return err
-	}
 	c := f.cc.AddChain(&nftables.Chain{
 		Name: fmt.Sprint(shield, v), Table: t, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
@@ -118,7 +110,6 @@ func (f *filter) delShield(v cluster.VNI) {
 	c := &nftables.Chain{Table: t, Name: fmt.Sprint(shield, v)}
 	f.cc.FlushChain(c)
 	f.cc.DelChain(c)
-	f.cc.DelSet(&nftables.Set{Table: t, Name: fmt.Sprint(ports, v)})
 }
 
 // unshield removes the shield of a VNI.
@@ -134,17 +125,15 @@ func (f *filter) unshield(v cluster.VNI) error {
 	return nil
 }
 
-func ifname(name string) []byte {
-	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
-}
-
 // shieldRules drop what a local port sends to our ports as if it were a VTEP.
+// Our ports are those in the VPC's link group.
 func shieldRules(v cluster.VNI, network netip.Prefix) [][]expr.Any {
+	group := u32(hostops.GroupOf(v))
 	from := []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-		&expr.Lookup{SourceRegister: 1, SetName: fmt.Sprint(ports, v)},
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-		&expr.Lookup{SourceRegister: 1, SetName: fmt.Sprint(ports, v), Invert: true},
+		&expr.Meta{Key: expr.MetaKeyOIFGROUP, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: group},
+		&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: group},
 	}
 	drop := []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
 	masked := func(base expr.PayloadBase, offset uint32, want, mask []byte) []expr.Any {

@@ -1,0 +1,383 @@
+package hostops
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// tunnelKey is what a kernel has one tunnel of.
+type tunnelKey struct {
+	vni  cluster.VNI
+	port uint16
+	v6   bool
+}
+
+// holders finds tunnels by what they hold: ours, and others'.
+type holders struct{ ours, others map[tunnelKey][]string }
+
+func holdersOf(s State) holders {
+	h := holders{map[tunnelKey][]string{}, map[tunnelKey][]string{}}
+	for name, d := range s.Devices {
+		if d.Kind == KindTunnel {
+			k := tunnelKey{d.VNI, d.Port, d.Local.Is6()}
+			h.ours[k] = append(h.ours[k], name)
+		}
+	}
+	for name, o := range s.Others {
+		if o.Kind == KindTunnel {
+			k := tunnelKey{o.VNI, o.Port, o.V6}
+			h.others[k] = append(h.others[k], name)
+		}
+	}
+	for _, m := range []map[tunnelKey][]string{h.ours, h.others} {
+		for _, names := range m {
+			slices.Sort(names)
+		}
+	}
+	return h
+}
+
+// tunnels plans the VPC's tunnels and the filter's entries for them.
+func (p *planner) tunnels(v VPC) {
+	if p.actual.Filter.Foreign {
+		return
+	}
+	ts := p.unblocked(v)
+	onFilter := Target{v.Name, "filter"}
+	vnis, sources := p.sources(v, ts)
+	for _, vni := range vnis {
+		missing, _ := difference(sources[vni], p.actual.Filter.Sources[vni])
+		if len(missing) > 0 {
+			p.add(Allow{onFilter, vni, missing})
+		}
+		if _, ok := p.actual.Filter.VNIs[vni]; !ok && slices.ContainsFunc(ts, func(t Tunnel) bool { return v.VNIOf(t) == vni }) {
+			p.add(Guard{onFilter, vni})
+		}
+	}
+	h := p.handover(ts)
+	for _, t := range ts {
+		if t.Pair == 0 {
+			p.shared(v, t, h)
+		}
+	}
+	for _, t := range ts {
+		if t.Pair != 0 {
+			p.own(v, t, h)
+		}
+	}
+	for _, vni := range vnis {
+		if _, extra := difference(sources[vni], p.actual.Filter.Sources[vni]); len(extra) > 0 {
+			p.remove(Deny{onFilter, vni, extra})
+		}
+	}
+}
+
+// sources lists who may send by each VNI of the tunnels, the VPC's own first.
+func (p *planner) sources(v VPC, ts []Tunnel) (vnis []cluster.VNI, sources map[cluster.VNI][]netip.Addr) {
+	vnis, sources = make([]cluster.VNI, 0, len(ts)+1), make(map[cluster.VNI][]netip.Addr, len(ts)+1)
+	if !p.blocked[v.VNI] {
+		vnis, sources[v.VNI] = append(vnis, v.VNI), nil
+	}
+	for _, t := range ts {
+		vni := v.VNIOf(t)
+		if _, known := sources[vni]; !known {
+			vnis = append(vnis, vni)
+		}
+		sources[vni] = appendAddrs(sources[vni], t.Peers)
+	}
+	return vnis, sources
+}
+
+// unblocked returns the tunnels whose VNI nothing that is not ours stands in the
+// way of: neither a device by its name nor a tunnel that holds the VNI, which
+// must not be guarded.
+func (p *planner) unblocked(v VPC) []Tunnel {
+	for _, t := range v.Tunnels {
+		name, vni := v.NameOf(t), v.VNIOf(t)
+		if _, taken := p.actual.Others[name]; taken {
+			p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", name)
+			p.blocked[vni] = true
+			continue
+		}
+		for _, other := range p.holders.others[tunnelKey{vni, t.Port, t.Local.Is6()}] {
+			or := ", or give the VPC another VNI"
+			if t.Pair != 0 {
+				or = ""
+			}
+			p.problem(v.Name, "VNI %d on UDP port %d is held by device %s, which is not meshvpc's: remove it%s", vni, t.Port, other, or)
+			p.blocked[vni] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(v.Tunnels), func(t Tunnel) bool { return p.blocked[v.VNIOf(t)] })
+}
+
+// handover is for peers that have a tunnel of their own: when they change from
+// and to a shared tunnel, next to nothing lies between the two operations that
+// change how they are sent to.
+type handover struct {
+	own          AddrSet
+	joins, parts map[netip.Addr]Target // the shared tunnel whose flood list changes
+}
+
+func (p *planner) handover(ts []Tunnel) handover {
+	h := handover{AddrSet{}, map[netip.Addr]Target{}, map[netip.Addr]Target{}}
+	for _, t := range ts {
+		if t.Pair != 0 {
+			for _, peer := range t.Peers {
+				h.own[peer.Underlay] = struct{}{}
+			}
+		}
+	}
+	return h
+}
+
+// shared plans a tunnel that peers share, and its flood list.
+func (p *planner) shared(v VPC, t Tunnel, h handover) {
+	on, d, ok := p.tunnel(v, t)
+	if !ok {
+		return
+	}
+	missing, extra := difference(t.flood(), d.Flood)
+	for _, a := range missing {
+		if _, own := h.own[a]; own {
+			h.joins[a] = on
+			continue
+		}
+		p.add(AddPeer{on, a})
+	}
+	for _, a := range extra {
+		if _, own := h.own[a]; own {
+			h.parts[a] = on
+			continue
+		}
+		p.remove(RemovePeer{on, a})
+	}
+	p.fdb(on, t, d.FDB)
+}
+
+// own plans a pair's own tunnel.
+func (p *planner) own(v VPC, t Tunnel, h handover) {
+	on, d, ok := p.tunnel(v, t)
+	if ok {
+		missing, extra := difference(t.flood(), d.Flood)
+		for _, a := range missing {
+			p.add(AddPeer{on, a})
+		}
+		for _, a := range extra {
+			p.remove(RemovePeer{on, a})
+		}
+		p.fdb(on, t, d.FDB)
+	}
+	for _, peer := range t.Peers {
+		if shared, joins := h.joins[peer.Underlay]; joins {
+			p.add(AddPeer{shared, peer.Underlay})
+		}
+	}
+	if !ok {
+		return
+	}
+	if (t.ReceiveOnly && !d.Silent) || (!t.ReceiveOnly && !d.Sends) {
+		p.add(SetSending{on, !t.ReceiveOnly})
+	}
+	for _, peer := range t.Peers {
+		if shared, parts := h.parts[peer.Underlay]; parts {
+			p.add(RemovePeer{shared, peer.Underlay}, Forget{shared, peer.Underlay})
+		}
+	}
+}
+
+// tunnel plans one tunnel without its peers. It returns what the plan so far
+// makes of it; ok is false if the tunnel is not there and will not be.
+func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
+	name, vni := v.NameOf(t), v.VNIOf(t)
+	on = Target{v.Name, name}
+	d, there := p.actual.Devices[name]
+	carried := p.carried(v, t)
+	if there && (d.Kind != KindTunnel || d.Owner != v.VNI || d.VNI != vni || d.Port != t.Port || (d.Local.IsValid() && d.Local.Is6() != t.Local.Is6())) {
+		if !carried {
+			return on, d, false
+		}
+		p.add(DeleteDevice{on}) // what cannot be changed in place
+		p.gone[name] = true
+		there = false
+	}
+	switch {
+	case !there && !carried:
+		return on, d, false
+	case !there:
+		p.makeRoom(v, t)
+		learns := t.Pair == 0
+		p.add(CreateTunnel{on, v.VNI, vni, t.Local, t.Device, t.Port, v.MTU, v.aliasOf(t), t.Group, learns})
+		d = Device{
+			Kind: KindTunnel, Owner: v.VNI, Local: t.Local, Underlay: t.Device, MTU: v.MTU, Alias: v.aliasOf(t), Quiet: true,
+			Learning: learns, Group: t.Group,
+		}
+		d.Flood = p.joined(on, t, nil)
+	case carried:
+		d = p.underlay(on, t, d)
+	}
+	if d.Learning != (t.Pair == 0) {
+		p.add(SetLearning{on, t.Pair == 0})
+	}
+	p.common(on, d, v.MTU, v.aliasOf(t))
+	if d.Master != v.Name {
+		if d.Up { // a new port is not isolated yet, and must not forward
+			p.add(SetDown{on})
+			d.Up = false
+		}
+		p.add(SetMaster{on, v.Name})
+		d.Isolated, d.Odd, d.Sends, d.Silent, d.FDB = false, false, true, false, halved(d.FDB)
+	}
+	if d.Odd {
+		p.add(ResetPort{on})
+	}
+	if !d.Isolated {
+		p.add(SetIsolated{on})
+	}
+	if t.Pair == 0 && !d.Sends {
+		p.add(SetSending{on, true})
+	}
+	if !d.Up {
+		if t.ReceiveOnly && !d.Silent {
+			p.add(SetSending{on, false})
+			d.Sends, d.Silent = false, true
+		}
+		p.add(SetUp{on})
+	}
+	return on, d, true
+}
+
+// underlay plans where a tunnel that is there sends from and receives by. The
+// kernel joins a group when the tunnel comes up and leaves it when it goes down.
+func (p *planner) underlay(on Target, t Tunnel, d Device) Device {
+	moved := d.Local != t.Local || d.Underlay != t.Device
+	regroup := d.Group != t.Group
+	if d.Up && (regroup || (moved && d.Group.IsValid())) {
+		p.add(SetDown{on})
+		d.Up = false
+	}
+	if moved {
+		p.add(SetUnderlay{on, t.Local, t.Device})
+	}
+	if regroup {
+		p.add(SetGroup{on, t.Group})
+		flood := maps.Clone(d.Flood)
+		delete(flood, d.Group)
+		d.Group, d.Flood = t.Group, p.joined(on, t, flood)
+	}
+	return d
+}
+
+// joined returns the flood list of a tunnel that was given its group, which has
+// a place in it until it is told otherwise.
+func (p *planner) joined(on Target, t Tunnel, flood AddrSet) AddrSet {
+	switch {
+	case !t.Group.IsValid():
+	case t.ToGroup && flood == nil:
+		return AddrSet{t.Group: {}}
+	case t.ToGroup:
+		flood[t.Group] = struct{}{}
+	default:
+		p.add(RemovePeer{on, t.Group})
+	}
+	return flood
+}
+
+// halved is a tunnel's FDB in another bridge, which was told nothing of it.
+func halved(fdb map[cluster.MAC]netip.Addr) map[cluster.MAC]netip.Addr {
+	half := make(map[cluster.MAC]netip.Addr, len(fdb))
+	for mac := range fdb {
+		half[mac] = netip.Addr{}
+	}
+	return half
+}
+
+// fdb tells both tables where the peers' VTEPs are, so that a frame for one
+// never floods and no tenant can draw it to itself.
+func (p *planner) fdb(on Target, t Tunnel, have map[cluster.MAC]netip.Addr) {
+	set, extra := entries([]Tunnel{t}, have, func(p Peer) (cluster.MAC, netip.Addr) { return VTEPMAC(p.VTEP), p.Underlay })
+	for _, e := range set {
+		p.add(SetFDB{on, e.key, e.value})
+	}
+	for _, mac := range extra {
+		p.remove(RemoveFDB{on, mac})
+	}
+}
+
+// makeRoom removes a tunnel of ours, under another name, that holds what t needs.
+func (p *planner) makeRoom(v VPC, t Tunnel) {
+	for _, name := range p.holders.ours[tunnelKey{v.VNIOf(t), t.Port, t.Local.Is6()}] {
+		if !p.planned[name] && !p.gone[name] {
+			p.add(DeleteDevice{Target{v.Name, name}})
+			p.gone[name] = true
+		}
+	}
+}
+
+// carried reports whether the underlay can carry the tunnel, and notes why not.
+func (p *planner) carried(v VPC, t Tunnel) bool {
+	under, ok := p.actual.Others[t.Device]
+	if !ok {
+		p.problem(v.Name, "underlay device %s is not there", t.Device)
+		return false
+	}
+	if !slices.ContainsFunc(under.Addresses, func(a netip.Prefix) bool { return a.Addr() == t.Local }) {
+		p.problem(v.Name, "underlay address %s is not on device %s: add it, or name another underlay", t.Local, t.Device)
+		return false
+	}
+	if overhead := Overhead(t.Local); v.MTU > under.MTU-overhead {
+		p.problem(v.Name, "MTU %d does not fit: device %s has %d, less %d for VXLAN leaves %d", v.MTU, t.Device, under.MTU, overhead, under.MTU-overhead)
+		return false
+	}
+	return true
+}
+
+// Overhead is what a tunnel takes from the underlay's MTU, in bytes: 50 over
+// IPv4, 70 over IPv6 (RFC 7348 §5).
+func Overhead(local netip.Addr) int {
+	if local.Is4() {
+		return 50
+	}
+	return 70
+}
+
+func appendAddrs(as []netip.Addr, peers []Peer) []netip.Addr {
+	as = slices.Grow(as, len(peers))
+	for _, peer := range peers {
+		as = append(as, peer.Underlay)
+	}
+	return as
+}
+
+// difference lists, sorted, what have lacks of want and has beyond it. Most
+// often that is nothing, and want is sorted: then it makes no set of it.
+func difference(want []netip.Addr, have AddrSet) (missing, extra []netip.Addr) {
+	found, sorted := 0, true
+	for i, a := range want {
+		if _, ok := have[a]; ok {
+			found++
+		} else {
+			missing = append(missing, a)
+		}
+		sorted = sorted && (i == 0 || want[i-1].Less(a))
+	}
+	slices.SortFunc(missing, netip.Addr.Compare)
+	missing = slices.Compact(missing)
+	if sorted && found == len(have) {
+		return missing, nil
+	}
+	keep := make(AddrSet, len(want))
+	for _, a := range want {
+		keep[a] = struct{}{}
+	}
+	for a := range have {
+		if _, ok := keep[a]; !ok {
+			extra = append(extra, a)
+		}
+	}
+	slices.SortFunc(extra, netip.Addr.Compare)
+	return missing, extra
+}
