@@ -273,6 +273,9 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 	for name, n := range a.host0.Repaired {
 		a.repairs[name] += n
 	}
+	for name, v := range a.memory.VPCs {
+		v.enforce(a.host0.Own[name])
+	}
 	a.links.set(a.now, a.targets(desired))
 	if !a.memory.leaving() {
 		return changed

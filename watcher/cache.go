@@ -106,6 +106,14 @@ func (v *vpc) validate(name string) error {
 			return fmt.Errorf("%w prefix length %d of %s", cluster.ErrInvalid, v.Length, m.VTEP)
 		}
 	}
+	for peer, l := range v.Links {
+		if v.Members[peer] == nil {
+			return fmt.Errorf("%w link to %s: no member", cluster.ErrInvalid, cluster.CleanText(peer))
+		}
+		if err := l.Validate(); err != nil {
+			return fmt.Errorf("link to %s: %w", peer, err)
+		}
+	}
 	return v.VNI.Validate()
 }
 

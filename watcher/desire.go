@@ -35,52 +35,88 @@ func (m *memory) desire(me string) (hostops.Desired, map[string]string) {
 	return d, reasons
 }
 
-// tunnels are the multipoint devices that the VPC needs here: one for each
-// family that a peer is reached by, and the preferred one in any case, so that
-// the host is ready before its first peer.
+// tunnels are the devices that the VPC needs here: one for each pair that has a
+// tunnel of its own, as its record says (see cluster.LinkUse), and a shared one
+// for each family that other peers are reached by. The preferred of these is
+// there in any case if this host shares tunnels at all, so that it is ready
+// before its first peer.
 func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.Tunnel, reason string) {
 	v4, v6 := m.tunnel(m.Underlay.IPv4), m.tunnel(m.Underlay.IPv6)
-	strangers := 0
+	var own []hostops.Tunnel
+	var strangers, waiting []string
+	used := map[*hostops.Tunnel]bool{}
 	for _, name := range slices.Sorted(maps.Keys(v.Members)) {
 		if name == me {
 			continue
 		}
-		_, remote, ok := mine.LinkTo(v.Members[name])
-		t := v6
+		peer := v.Members[name]
+		_, remote, ok := mine.LinkTo(peer)
+		shared := v6
 		if ok && remote.Is4() {
-			t = v4
+			shared = v4
 		}
-		if !ok || t == nil {
-			strangers++
-			reason = "no common address family with " + name
+		if !ok || shared == nil {
+			strangers = append(strangers, name)
 			continue
 		}
-		t.Peers = append(t.Peers, hostops.Peer{Node: name, Underlay: remote, VTEP: v.Members[name].VTEP})
+		used[shared] = true
+		p := hostops.Peer{Node: name, Underlay: remote, VTEP: peer.VTEP}
+		p2p := mine.Transport == cluster.P2P || peer.Transport == cluster.P2P
+		link, has := v.Links[name]
+		switch {
+		case !has && p2p && !v.Retired[name]:
+			waiting = append(waiting, name)
+		case !has:
+			shared.Peers = append(shared.Peers, p)
+		default:
+			t := *shared
+			t.Pair, t.Peers = link.VNI, []hostops.Peer{p}
+			t.ReceiveOnly = link.Use == cluster.LinkPreparing || link.Use == cluster.LinkRetiring
+			own = append(own, t)
+			if p.ReceiveOnly = !t.ReceiveOnly; t.ReceiveOnly || !p2p || link.Use == cluster.LinkRestoring {
+				shared.Peers = append(shared.Peers, p)
+			}
+		}
 	}
-	if strangers > 1 {
-		reason += fmt.Sprintf(" and %d more", strangers-1)
+	switch {
+	case len(strangers) > 0:
+		reason = "no common address family with " + andMore(strangers)
+	case len(waiting) > 0:
+		reason = "waiting for the controller to allocate a tunnel to " + andMore(waiting)
 	}
 	prefer6 := mine.UnderlayIPv6.IsValid()
 	for _, c := range []struct {
 		t        *hostops.Tunnel
-		keep     bool
+		prefer   bool
 		address  *cluster.UnderlayAddress
 		overhead int
 	}{{v4, !prefer6, m.Underlay.IPv4, cluster.OverheadIPv4}, {v6, prefer6, m.Underlay.IPv6, cluster.OverheadIPv6}} {
 		switch {
-		case c.t == nil && c.keep:
+		case c.t == nil && c.prefer:
 			reason = "this host has lost the underlay address that its peers know"
-		case c.t == nil || !c.keep && len(c.t.Peers) == 0:
-		default:
-			if need := v.MTU + c.overhead; c.address.MTU < need {
-				reason = fmt.Sprintf("MTU %d needs %d + %d = %d bytes on %s, which has %d",
-					v.MTU, v.MTU, c.overhead, need, c.address.Device, c.address.MTU)
-			}
+			continue
+		case c.t == nil || !c.prefer && !used[c.t]:
+			continue
+		}
+		if need := v.MTU + c.overhead; c.address.MTU < need {
+			reason = fmt.Sprintf("MTU %d needs %d + %d = %d bytes on %s, which has %d",
+				v.MTU, v.MTU, c.overhead, need, c.address.Device, c.address.MTU)
+		}
+		if len(c.t.Peers) > 0 || c.prefer && mine.Transport != cluster.P2P {
 			slices.SortFunc(c.t.Peers, func(a, b hostops.Peer) int { return a.Underlay.Compare(b.Underlay) })
 			ts = append(ts, *c.t)
 		}
 	}
-	return ts, reason
+	return append(ts, own...), reason
+}
+
+// andMore is the first of names, which are not none, and how many more there
+// are.
+func andMore(names []string) string {
+	if n := len(names); n > 1 {
+		return fmt.Sprintf("%s and %d more", names[0], n-1)
+	}
+	return names[0]
 }
 
 func (m *memory) tunnel(a *cluster.UnderlayAddress) *hostops.Tunnel {

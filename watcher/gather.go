@@ -53,6 +53,7 @@ func (g *gatherer) gather(v *store.View) records {
 	for name, a := range assigned {
 		vr := g.gatherVPC(v, name)
 		vr.assignment = a
+		vr.links = g.gatherLinks(v, name)
 		r.vpcs[name] = vr
 	}
 	for name := range g.vpcs {
@@ -66,6 +67,19 @@ func (g *gatherer) gather(v *store.View) records {
 		}
 	}
 	return r
+}
+
+// gatherLinks reads the links that have a tunnel of their own.
+func (g *gatherer) gatherLinks(v *store.View, vpc string) map[string]cluster.HostLink {
+	var links map[string]cluster.HostLink
+	prefix := cluster.PrefixHostLinks(g.node, vpc)
+	for it := range store.Below[*cluster.HostLink](v, prefix) {
+		if links == nil {
+			links = map[string]cluster.HostLink{}
+		}
+		links[strings.TrimPrefix(it.Key, prefix)] = cluster.HostLink{VNI: it.Value.VNI, Use: it.Value.Use}
+	}
+	return links
 }
 
 func (g *gatherer) gatherVPC(v *store.View, name string) vpcRecords {

@@ -29,10 +29,16 @@ type vpc struct {
 	Length  int                        `json:"length"`  // of the peer network's prefix, bits
 	Members map[string]*cluster.Member `json:"members"` // ourselves included
 	Leaving bool                       `json:"leaving,omitempty"`
+	// Links are those that have a tunnel of their own, by peer.
+	Links map[string]cluster.HostLink `json:"links,omitempty"`
+	// Retired are peers whose own tunnel has gone: the shared one carries their
+	// frames, whatever the members list, which is read apart, still says.
+	Retired map[string]bool `json:"retired,omitempty"`
 
-	gone bool   // Leaving, and the host has been seen without anything of it
-	hold string // why the records do not count at the moment
-	kept bool   // the cache file has had its members: a reboot brings it back
+	inForce map[string]cluster.HostLink // of Links: what the kernel last was equal to
+	gone    bool                        // Leaving, and the host has been seen without anything of it
+	hold    string                      // why the records do not count at the moment
+	kept    bool                        // the cache file has had its members: a reboot brings it back
 }
 
 // records is what a pass reads: the records that concern this host, each nil
@@ -50,6 +56,7 @@ type vpcRecords struct {
 	ping       *cluster.PingRequest
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	unreadable []string                   // members whose record never could be read
+	links      map[string]cluster.HostLink
 }
 
 // absorb takes the records into memory, as far as the rules of doc.go let it.
@@ -198,7 +205,8 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 			return false
 		}
 		m.remove(v.VNI)
-		v.Leaving, v.gone, v.hold, v.Members = true, false, "", nil
+		v.Leaving, v.gone, v.hold = true, false, ""
+		v.Members, v.Links, v.Retired, v.inForce = nil, nil, nil, nil
 		return true
 	case v == nil:
 		v = &vpc{} // worth caching when its members are known
@@ -231,10 +239,61 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	if members := r.keeping(v.Members); v.Members == nil || !maps.EqualFunc(v.Members, members, sameMember) {
 		v.Members, changed = members, true
 	}
+	return v.absorbLinks(r.links) || changed
+}
+
+// absorbLinks follows the records of links with a tunnel of their own. One that
+// vanished stays, but after retiring (see cluster.HostLink), or with its peer.
+func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
+	for peer := range v.Retired {
+		if _, told := records[peer]; told || v.Members[peer] == nil {
+			delete(v.Retired, peer)
+			changed = true
+		}
+	}
+	for peer, l := range v.Links {
+		_, told := records[peer]
+		retired := !told && l.Use == cluster.LinkRetiring && v.inForce[peer] == l
+		if v.Members[peer] != nil && !retired {
+			continue
+		}
+		delete(v.Links, peer)
+		delete(v.inForce, peer)
+		changed = true
+		if v.Members[peer] != nil {
+			if v.Retired == nil {
+				v.Retired = map[string]bool{}
+			}
+			v.Retired[peer] = true
+		}
+	}
+	for peer, l := range records {
+		if v.Members[peer] == nil || v.Links[peer] == l {
+			continue
+		}
+		if v.Links == nil {
+			v.Links = map[string]cluster.HostLink{}
+		}
+		v.Links[peer] = l
+		changed = true
+	}
 	return changed
 }
 
 func sameMember(a, b *cluster.Member) bool { return a == b || *a == *b }
+
+// enforce notes for which links the kernel is as desired.
+func (v *vpc) enforce(inPlace map[string]bool) {
+	for peer, l := range v.Links {
+		if !inPlace[peer] {
+			continue
+		}
+		if v.inForce == nil {
+			v.inForce = map[string]cluster.HostLink{}
+		}
+		v.inForce[peer] = l
+	}
+}
 
 // keep notes that the cache file holds all of memory.
 func (m *memory) keep() {

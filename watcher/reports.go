@@ -37,7 +37,7 @@ func (r *report) due(now *cluster.VPCStatus, t time.Time) (write bool, again tim
 			r.ready = t
 		}
 		return r.wait(t, r.ready.Add(reportJoining), !slices.ContainsFunc(now.Links, unknown))
-	case w == nil, basics(now) != basics(w):
+	case w == nil, basics(now) != basics(w), usesDiffer(w, now):
 		return true, time.Time{}
 	case linksDiffer(w, now):
 		if r.linked.IsZero() {
@@ -73,6 +73,23 @@ func basics(s *cluster.VPCStatus) string {
 }
 
 func unknown(l cluster.Link) bool { return l.State == cluster.LinkUnknown }
+
+// usesDiffer reports whether a link's use of its own tunnel is another than what
+// was written: the controller waits for it. What was not written yet and is
+// active does not count.
+func usesDiffer(w, now *cluster.VPCStatus) bool {
+	was := make(map[string]cluster.Link, len(w.Links))
+	for _, l := range w.Links {
+		was[l.Peer] = l
+	}
+	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool {
+		old, written := was[l.Peer]
+		if !written && (l.Use == "" || l.Use == cluster.LinkActive) {
+			return false
+		}
+		return l.VNI != old.VNI || l.Use != old.Use
+	})
+}
 
 // linksDiffer reports whether a link's state or reason is another than what
 // was written. A link that was not written yet and is fine does not count.

@@ -142,7 +142,12 @@ func (a *Agent) status(name string, links []cluster.Link) *cluster.VPCStatus {
 func (a *Agent) linksByVPC() map[string][]cluster.Link {
 	out := map[string][]cluster.Link{}
 	for id, l := range a.links.all {
-		out[id.vpc] = append(out[id.vpc], l.report())
+		r := l.report()
+		if v := a.memory.VPCs[id.vpc]; v != nil {
+			own := v.inForce[id.peer]
+			r.VNI, r.Use = own.VNI, own.Use
+		}
+		out[id.vpc] = append(out[id.vpc], r)
 	}
 	for _, ls := range out {
 		slices.SortFunc(ls, func(x, y cluster.Link) int { return strings.Compare(x.Peer, y.Peer) })
