@@ -13,13 +13,17 @@ import (
 	"github.com/meshvpc/meshvpc/integration/lab"
 )
 
-// newNodes is newMesh without a VPC.
-func newNodes(t *testing.T, underlay lab.Underlay) *mesh {
+// newNodes is newMesh without a VPC. Hosts may have one family of a dual
+// underlay.
+func newNodes(t *testing.T, underlay lab.Underlay, families ...lab.Underlay) *mesh {
 	t.Helper()
 	ctx := within(t)
 	hosts, err := lab.Topology(3, 0, false)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i, f := range families {
+		hosts[i].Underlay = f
 	}
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	l, err := lab.Start(ctx, lab.Config{Name: name[:min(len(name), 40)], Hosts: hosts, Underlay: underlay, Binary: binary})
@@ -222,16 +226,7 @@ func TestMixedFamilies(t *testing.T) {
 	for _, transport := range []string{"auto", "p2p"} {
 		t.Run(transport, func(t *testing.T) {
 			ctx := within(t)
-			m := newNodes(t, lab.Dual)
-			for i, host := range m.hosts[1:] {
-				h, err := m.Lab.Host(ctx, host)
-				m.must(err)
-				for _, p := range h.Underlay {
-					if p.Addr().Is4() == (i == 0) {
-						m.must(m.Lab.Tamper(ctx, host, "", "addr-del", lab.UnderlayDevice, p.String()))
-					}
-				}
-			}
+			m := newNodes(t, lab.Dual, lab.Dual, lab.IPv4, lab.IPv6)
 			_, err := m.Meshvpc(ctx, m.Server, "vpc", "create", "vpc1", "--peer-network", "10.100.0.0/24", "--transport", transport, "--no-wait")
 			m.must(err)
 			m.must(m.Until(ctx, func() error {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -65,6 +67,9 @@ func (s *Site) Found(ctx context.Context) error {
 	if _, err := s.Meshvpc(ctx, s.Server, "cluster", "init", "--name", h.Name, "--datacenter", h.Datacenter, "--underlay", lab.UnderlayDevice); err != nil {
 		return err
 	}
+	if err := s.listen(h); err != nil {
+		return err
+	}
 	if err := s.start(ctx, s.Server, serverService, agentService); err != nil {
 		return err
 	}
@@ -74,6 +79,22 @@ func (s *Site) Found(ctx context.Context) error {
 	})
 }
 
+// listen has the server of a host with two families listen on both: init takes
+// the first.
+func (s *Site) listen(h lab.Host) error {
+	if len(h.Underlay) < 2 {
+		return nil
+	}
+	path := filepath.Join(s.Lab.Disk(h.Name).Etc, "server.yaml")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	second := netip.AddrPortFrom(h.Underlay[1].Addr(), 2379)
+	text := strings.Replace(string(b), "\nlisten:\n", fmt.Sprintf("\nlisten:\n- %q\n", second), 1)
+	return os.WriteFile(path, []byte(text), 0o600)
+}
+
 // Join makes hosts nodes of the cluster, side by side, and starts their
 // agents.
 func (s *Site) Join(ctx context.Context, hosts ...string) error {
@@ -81,7 +102,6 @@ func (s *Site) Join(ctx context.Context, hosts ...string) error {
 	if err != nil {
 		return err
 	}
-	address := netip.AddrPortFrom(server.Underlay[0].Addr(), 2379).String()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, name := range hosts {
@@ -90,6 +110,7 @@ func (s *Site) Join(ctx context.Context, hosts ...string) error {
 			if err != nil {
 				return err
 			}
+			address := netip.AddrPortFrom(reachable(server, h), 2379).String()
 			if _, err := s.Meshvpc(ctx, name, "cluster", "join", address, "--name", h.Name, "--datacenter", h.Datacenter, "--underlay", lab.UnderlayDevice); err != nil {
 				return err
 			}
@@ -97,6 +118,16 @@ func (s *Site) Join(ctx context.Context, hosts ...string) error {
 		})
 	}
 	return g.Wait()
+}
+
+// reachable is the server's address of a family that the host has.
+func reachable(server, host lab.Host) netip.Addr {
+	for _, p := range server.Underlay {
+		if p.Addr().Is4() == host.Underlay[0].Addr().Is4() {
+			return p.Addr()
+		}
+	}
+	return server.Underlay[0].Addr()
 }
 
 func (s *Site) start(ctx context.Context, host string, services ...lab.Service) error {

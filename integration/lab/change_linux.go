@@ -47,9 +47,17 @@ func (s *supervisor) newNode(cfg HostConfig) (*node, error) {
 			return nil, fmt.Errorf("add host %s: %w", cfg.Name, err)
 		}
 	}
-	n := &node{HostConfig: cfg, ends: s.cfg.Underlay.ends(subnet)}
+	n := &node{HostConfig: cfg, ends: s.underlay(cfg).ends(subnet)}
 	s.nodes = append(s.nodes, n)
 	return n, nil
+}
+
+// underlay says which families a host has.
+func (s *supervisor) underlay(h HostConfig) Underlay {
+	if h.Underlay != "" {
+		return h.Underlay
+	}
+	return s.cfg.Underlay
 }
 
 // needStranger makes the stranger when it is first spoken to.
@@ -201,7 +209,7 @@ func (s *supervisor) readdress(t target) (any, error) {
 		return nil, fmt.Errorf("readdress host %s: %w", n.Name, err)
 	}
 	old := n.ends
-	fresh := s.cfg.Underlay.ends(subnet)
+	fresh := s.underlay(n.HostConfig).ends(subnet)
 	if err := s.router.address(p.device, fresh.Router); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,9 @@ type HostConfig struct {
 	// Witness marks a host that runs a server but is no VPC member. The lab
 	// treats it like any other; the mark is there for whoever starts services.
 	Witness bool `json:"witness,omitempty"`
+	// Underlay is IPv6 or IPv4 for a host that has one family in a lab of both;
+	// "" is the lab's.
+	Underlay Underlay `json:"families,omitempty"`
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -120,6 +123,9 @@ func (c Config) withDefaults() (Config, error) {
 	for _, h := range c.Hosts {
 		if err := h.validate(); err != nil {
 			return c, err
+		}
+		if h.Underlay != "" && h.Underlay != c.Underlay && (c.Underlay != Dual || h.Underlay != IPv6 && h.Underlay != IPv4) {
+			return c, fmt.Errorf("make lab %s: host %s over %s: the lab's underlay is %s", c.Name, h.Name, h.Underlay, c.Underlay)
 		}
 		if seen[h.Name] {
 			return c, fmt.Errorf("make lab %s: host %s is named twice", c.Name, h.Name)
