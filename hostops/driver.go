@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
 )
 
 // Driver is the network stack of this host, for one goroutine at a time
@@ -33,9 +35,26 @@ type Driver interface {
 	// round trip time, at most once and not later than MaxRTT after Send; it
 	// must not block, and may run before Send returns. Safe for concurrent use.
 	Send(e Echo, answer func(rtt time.Duration)) error
+	// Greet sends a datagram to all of a multicast group, and returns whose
+	// greetings of the same VNI have come in since the last call for it. It
+	// never waits. The first call joins the group.
+	Greet(g Greeting) (heard []netip.Addr, err error)
 	// Close releases descriptors. The network stays as it is.
 	Close() error
 }
+
+// Greeting shows the hosts of a VPC that a multicast group carries: the
+// datagram goes the way of a tunnel's frames that flood to it, but to
+// GreetPort.
+type Greeting struct {
+	Group  netip.Addr
+	Device string     // underlay device
+	Local  netip.Addr // of Device, of the group's family
+	VNI    cluster.VNI
+}
+
+// GreetPort is the UDP port of greetings.
+const GreetPort = 4788
 
 // Echo is one ICMP echo request from a VPC's namespace.
 type Echo struct {

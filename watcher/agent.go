@@ -30,6 +30,8 @@ type Agent struct {
 	links    *links
 	reports  map[string]*report // by VPC
 	pinged   map[string]string  // by VPC: the ping request last seen
+	casters  map[string]*caster // by VPC, of those with a multicast group
+	desired  hostops.Desired    // of the last pass
 
 	hold       string              // why no records count
 	underlay   []string            // problems of the underlay
@@ -79,6 +81,9 @@ type Effects struct {
 	// Moved says that the underlay changed: connections from an address that
 	// this host has no more lead nowhere.
 	Moved bool
+	// Again: Step is to be called at once, a decision of Prove's changed what the
+	// host should carry.
+	Again bool
 	// Look asks for Input.Own soon: the store may have lost what was reported.
 	Look bool
 	// Next is when to call Prove at the latest, the zero time: never.
@@ -109,6 +114,7 @@ func New(cfg Config) (*Agent, error) {
 		links:     newLinks(cfg.Rand),
 		reports:   map[string]*report{},
 		pinged:    map[string]string{},
+		casters:   map[string]*caster{},
 		repairs:   map[string]int{},
 		incarnate: fmt.Sprintf("%016x", cfg.Rand.Uint64()),
 		started:   cfg.Now(),
@@ -159,6 +165,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	}
 	a.report(in.View, in.Live)
 	a.orderPings(records)
+	a.greet()
 	a.nextReport = a.reportVPCs()
 	a.probe()
 	return a.out
@@ -167,6 +174,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 // Prove is the part of a pass that its time calls for.
 func (a *Agent) Prove(now time.Time) Effects {
 	a.now, a.out = now, Effects{}
+	a.greet()
 	if !a.nextReport.IsZero() && !now.Before(a.nextReport) {
 		a.nextReport = a.reportVPCs()
 	}
@@ -211,7 +219,7 @@ func (a *Agent) probe() {
 		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
-	a.out.Next = earliest(a.links.again(a.now), a.nextReport)
+	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), a.greetNext())
 }
 
 // findUnderlay looks for the underlay addresses among the host's own and
@@ -268,7 +276,7 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 		}
 	}
 	desired, reasons := a.memory.desire(a.cfg.Node)
-	a.reasons = reasons
+	a.desired, a.reasons = desired, reasons
 	a.host0 = a.host.Reconcile(ctx, desired, full)
 	for name, n := range a.host0.Repaired {
 		a.repairs[name] += n

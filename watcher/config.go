@@ -26,18 +26,20 @@ type Config struct {
 	Hint     func() netip.Addr // asked in every pass then; nil: unknown
 	// Moved is called when the underlay changed, and must not block: to end
 	// connections from an address that the host has lost. nil: nobody is told.
-	Moved    func()
-	Cache    string           // required: file of the last known good state
-	Cached   []byte           // its content in place of reading it, if not nil; empty: there is none
-	Socket   string           // path of the local socket; "" is none
-	BootID   string           // of the host's kernel
-	OS       string           // for people: "linux 6.18"
-	Version  string           // of this build
-	Log      *zap.Logger      // nil: none
-	LeaseTTL time.Duration    // of live/<node>; default 15 s
-	Resync   time.Duration    // between full observations; default 60 s
-	Now      func() time.Time // nil: time.Now
-	Rand     *rand.Rand       // jitter; nil: a random one
+	Moved   func()
+	Cache   string // required: file of the last known good state
+	Cached  []byte // its content in place of reading it, if not nil; empty: there is none
+	Socket  string // path of the local socket; "" is none
+	BootID  string // of the host's kernel
+	OS      string // for people: "linux 6.18"
+	Version string // of this build
+	// Capabilities are the transports that Driver can do; default all.
+	Capabilities []string
+	Log          *zap.Logger      // nil: none
+	LeaseTTL     time.Duration    // of live/<node>; default 15 s
+	Resync       time.Duration    // between full observations; default 60 s
+	Now          func() time.Time // nil: time.Now
+	Rand         *rand.Rand       // jitter; nil: a random one
 }
 
 func (c *Config) complete() error {
@@ -65,6 +67,9 @@ func (c *Config) complete() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Capabilities == nil {
+		c.Capabilities = []string{cluster.CanMultipoint, cluster.CanP2P, cluster.CanMulticast}
 	}
 	if c.Rand == nil {
 		c.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))

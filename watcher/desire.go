@@ -45,6 +45,7 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 	var own []hostops.Tunnel
 	var strangers, waiting []string
 	used := map[*hostops.Tunnel]bool{}
+	mixed := map[*hostops.Tunnel]bool{} // not exactly its peers are members of the group
 	for _, name := range slices.Sorted(maps.Keys(v.Members)) {
 		if name == me {
 			continue
@@ -68,7 +69,9 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 			waiting = append(waiting, name)
 		case !has:
 			shared.Peers = append(shared.Peers, p)
+			mixed[shared] = mixed[shared] || peer.Transport != cluster.Multicast
 		default:
+			mixed[shared] = mixed[shared] || peer.Transport == cluster.Multicast
 			t := *shared
 			t.Pair, t.Peers = link.VNI, []hostops.Peer{p}
 			t.ReceiveOnly = link.Use == cluster.LinkPreparing || link.Use == cluster.LinkRetiring
@@ -102,7 +105,10 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 			reason = fmt.Sprintf("MTU %d needs %d + %d = %d bytes on %s, which has %d",
 				v.MTU, v.MTU, c.overhead, need, c.address.Device, c.address.MTU)
 		}
-		if len(c.t.Peers) > 0 || c.prefer && mine.Transport != cluster.P2P {
+		if v.Group.IsValid() && v.Group.Is4() == c.t.Local.Is4() {
+			c.t.Group, c.t.ToGroup = v.Group, v.ToGroup && !mixed[c.t]
+		}
+		if len(c.t.Peers) > 0 || c.t.Group.IsValid() || c.prefer && mine.Transport != cluster.P2P {
 			slices.SortFunc(c.t.Peers, func(a, b hostops.Peer) int { return a.Underlay.Compare(b.Underlay) })
 			ts = append(ts, *c.t)
 		}

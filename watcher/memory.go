@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -34,6 +35,11 @@ type vpc struct {
 	// Retired are peers whose own tunnel has gone: the shared one carries their
 	// frames, whatever the members list, which is read apart, still says.
 	Retired map[string]bool `json:"retired,omitempty"`
+
+	// Group is the multicast group that the shared tunnel belongs to; ToGroup:
+	// it carries, and is flooded to (see caster).
+	Group   netip.Addr `json:"multicast_group,omitzero"`
+	ToGroup bool       `json:"to_group,omitempty"`
 
 	inForce map[string]cluster.HostLink // of Links: what the kernel last was equal to
 	gone    bool                        // Leaving, and the host has been seen without anything of it
@@ -238,6 +244,13 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	// Revisions would not tell: a store that went back in time counts them again.
 	if members := r.keeping(v.Members); v.Members == nil || !maps.EqualFunc(v.Members, members, sameMember) {
 		v.Members, changed = members, true
+	}
+	var group netip.Addr
+	if r.net.Transport == cluster.Multicast && mine.Transport == cluster.Multicast {
+		group = r.net.MulticastGroup
+	}
+	if v.Group != group {
+		v.Group, v.ToGroup, changed = group, false, true
 	}
 	return v.absorbLinks(r.links) || changed
 }

@@ -90,6 +90,9 @@ func (r *runner) loop(ctx context.Context) error {
 		if unsent := r.do(ctx, e); unsent {
 			next = r.cfg.Now()
 		}
+		if e.Again {
+			continue
+		}
 		timer.Reset(next.Sub(r.cfg.Now()))
 		select {
 		case <-ctx.Done():

@@ -22,7 +22,7 @@ func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
 		return
 	}
 	s := &cluster.NodeStatus{
-		NodeID: a.cfg.NodeID, Underlay: a.memory.Underlay, OS: a.cfg.OS, Version: a.cfg.Version,
+		NodeID: a.cfg.NodeID, Underlay: a.memory.Underlay, OS: a.cfg.OS, Version: a.cfg.Version, Capabilities: a.cfg.Capabilities,
 		Problems: a.problems(view), Notes: a.links.notes(),
 	}
 	if a.node == nil || !sameNode(s, a.node) {
@@ -42,7 +42,7 @@ func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
 func (a *Agent) mute() bool { return a.hold == holdTaken }
 
 func sameNode(x, y *cluster.NodeStatus) bool {
-	return sameUnderlay(x.Underlay, y.Underlay) && x.OS == y.OS && x.Version == y.Version && slices.Equal(x.Problems, y.Problems) &&
+	return sameUnderlay(x.Underlay, y.Underlay) && x.OS == y.OS && x.Version == y.Version && slices.Equal(x.Capabilities, y.Capabilities) && slices.Equal(x.Problems, y.Problems) &&
 		slices.Equal(x.Notes, y.Notes)
 }
 
@@ -129,6 +129,9 @@ func (a *Agent) status(name string, links []cluster.Link) *cluster.VPCStatus {
 		s.State, s.Reason = cluster.HostHolding, v.hold
 	case a.reasons[name] != "":
 		s.Ready, s.Reason = false, a.reasons[name]
+	}
+	if c := a.casters[name]; c != nil && s.Reason == "" {
+		s.Reason = c.found // the VPC is ready all the same
 	}
 	for _, p := range a.host0.Problems {
 		if s.Reason == "" && (p.VPC == name || p.VPC == "") {

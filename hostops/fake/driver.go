@@ -91,6 +91,9 @@ func (d *Driver) Close() error {
 	defer d.host.net.mu.Unlock()
 	if d.host.driver == d {
 		d.host.driver = nil
+		for _, hosts := range d.host.net.groups { // its sockets close
+			delete(hosts, d.host)
+		}
 	}
 	return nil
 }

@@ -18,7 +18,8 @@ type Network struct {
 	vteps map[vtep]map[*Host]struct{}
 	cuts  map[[2]netip.Addr]bool
 	// dumb: multicast is not carried.
-	dumb bool
+	dumb   bool
+	groups map[greetKey]map[*Host]*greeter
 }
 
 // vtep is one VTEP address in one VPC; more hosts than one may hold it by
@@ -52,6 +53,49 @@ func (n *Network) Multicast(yes bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.dumb = !yes
+}
+
+// greetKey is what a greeting is heard by.
+type greetKey struct {
+	group netip.Addr
+	vni   cluster.VNI
+}
+
+// greeter is one host in a group, and whom it has heard.
+type greeter struct {
+	local netip.Addr
+	heard []netip.Addr
+}
+
+// Greet implements hostops.Driver.
+func (d *Driver) Greet(g hostops.Greeting) ([]netip.Addr, error) {
+	h, n := d.host, d.host.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := h.hasLocal(g.Device, g.Local); err != nil {
+		return nil, err
+	}
+	key := greetKey{g.Group, g.VNI}
+	if n.groups == nil {
+		n.groups = map[greetKey]map[*Host]*greeter{}
+	}
+	if n.groups[key] == nil {
+		n.groups[key] = map[*Host]*greeter{}
+	}
+	me := n.groups[key][h]
+	if me == nil {
+		me = &greeter{}
+		n.groups[key][h] = me
+	}
+	me.local = g.Local
+	for other, o := range n.groups[key] {
+		if other != h && !n.dumb && !n.cuts[[2]netip.Addr{g.Local, o.local}] && !slices.Contains(o.heard, g.Local) {
+			o.heard = append(o.heard, g.Local)
+		}
+	}
+	heard := me.heard
+	me.heard = nil
+	return heard, nil
 }
 
 // Host is the kernel of one host.

@@ -43,14 +43,15 @@ type Driver struct {
 	changed  chan struct{}
 	wg       sync.WaitGroup // the goroutines that follow events
 
-	mu      sync.Mutex
-	conn    *conn
-	events  *source
-	filter  *filter
-	pins    *source // inotify on dir, nil while dir is not there
-	devices devices // nil until the first full reading, and after lost events
-	spaces  map[string]*space
-	pingers map[pingKey]*pinger
+	mu       sync.Mutex
+	conn     *conn
+	events   *source
+	filter   *filter
+	pins     *source // inotify on dir, nil while dir is not there
+	devices  devices // nil until the first full reading, and after lost events
+	spaces   map[string]*space
+	pingers  map[pingKey]*pinger
+	greeters map[greetKey]*greeter
 	// unbounded: bridges of this kernel cannot bound what they learn, it
 	// ignored the attribute.
 	unbounded bool
@@ -69,9 +70,10 @@ func New(cfg Config) (*Driver, error) {
 	}
 	d := &Driver{
 		log: cfg.Log.Named("linux"), ns: cfg.Namespace, dir: cfg.PinDir,
-		changed: make(chan struct{}, 1),
-		spaces:  map[string]*space{},
-		pingers: map[pingKey]*pinger{},
+		changed:  make(chan struct{}, 1),
+		spaces:   map[string]*space{},
+		pingers:  map[pingKey]*pinger{},
+		greeters: map[greetKey]*greeter{},
 	}
 	if err := within(d.ns, d.open); err != nil {
 		d.Close()
@@ -371,6 +373,10 @@ func (d *Driver) Close() error {
 	d.mu.Lock()
 	for name := range d.spaces {
 		d.drop(name)
+	}
+	for k, g := range d.greeters {
+		unix.Close(g.fd)
+		delete(d.greeters, k)
 	}
 	if d.pins != nil {
 		d.pins.close()

@@ -352,3 +352,48 @@ func (h *host) sendToGroup(group netip.Addr, b []byte) {
 		return unix.Sendto(fd, b, 0, to)
 	}))
 }
+
+// TestGreet: greetings are heard by those in the group, once, from whom they
+// come, and not by the other group or VNI.
+func TestGreet(t *testing.T) {
+	for i, group := range []netip.Addr{netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1:1")} {
+		hosts := newUnderlay(t, 3, 1500)
+		greet := func(h *host, vni cluster.VNI) []netip.Addr {
+			t.Helper()
+			g := hostops.Greeting{Group: group, Device: "u0", Local: h.v4, VNI: vni}
+			if i == 1 {
+				g.Local = h.v6
+			}
+			heard, err := h.driver.Greet(g)
+			must(t, err)
+			return heard
+		}
+		for _, h := range hosts {
+			if got := greet(h, 7); len(got) > 0 && h == hosts[0] {
+				t.Errorf("the first has heard %v", got)
+			}
+		}
+		want := map[netip.Addr]bool{}
+		for _, h := range hosts[1:] {
+			if i == 0 {
+				want[h.v4] = true
+			} else {
+				want[h.v6] = true
+			}
+		}
+		for deadline := time.Now().Add(10 * time.Second); len(want) > 0; {
+			if time.Now().After(deadline) {
+				t.Fatalf("group %s: nothing heard from %v", group, want)
+			}
+			for _, h := range hosts[1:] {
+				greet(h, 7)
+			}
+			for _, a := range greet(hosts[0], 7) {
+				delete(want, a)
+			}
+		}
+		if got := greet(hosts[0], 8); len(got) > 0 {
+			t.Errorf("heard %v by another VNI", got)
+		}
+	}
+}

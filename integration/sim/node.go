@@ -194,6 +194,9 @@ func (n *node) do(e watcher.Effects) {
 		n.wake()
 	}
 	n.probe(e.Probes)
+	if e.Again {
+		n.wake()
+	}
 	if n.timer++; !e.Next.IsZero() {
 		timer := n.timer
 		n.later(e.Next.Sub(n.now()), func() {

@@ -1,0 +1,168 @@
+package watcher
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Times of multicast. A host of a VPC with a group greets the group; whose
+// greetings it hears, those hear what it floods to the group. Until it hears all
+// peers whose links are up it floods to a list of the peers, as without a group.
+const (
+	greetPeriod = 5 * time.Second
+	greetFirst  = 500 * time.Millisecond // while the group has not carried yet
+	greetHasty  = 10 * time.Second       // after the start: then every greetPeriod
+	greetLost   = 3 * greetPeriod        // not heard for so long: the group does not carry
+	greetAgain  = 5 * time.Minute        // of all heard, before a group that failed is trusted again
+)
+
+// caster decides whether a VPC's frames for all go to its group or to each
+// peer: a step function over explicit time.
+type caster struct {
+	began   time.Time
+	heard   map[string]time.Time // by peer
+	whole   time.Time            // since when all were heard; zero: they are not
+	failed  bool                 // the group once carried and then did not
+	toGroup bool
+	missing []string // peers that are up and not heard
+	next    time.Time
+	found   string // the finding, as reported
+}
+
+func newCaster(now time.Time, toGroup bool) *caster {
+	return &caster{began: now, heard: map[string]time.Time{}, toGroup: toGroup}
+}
+
+// step takes who has been heard since the last step, of the peers whose links
+// are up, and reports whether the decision changed.
+func (c *caster) step(now time.Time, up, heard []string) (changed bool) {
+	for _, peer := range heard {
+		c.heard[peer] = now
+	}
+	c.missing = nil
+	lost := false
+	for _, peer := range up {
+		last, ever := c.heard[peer]
+		switch {
+		case !ever && c.toGroup: // it has just come: it may be on its way into the group
+			c.heard[peer] = now
+		case !ever:
+			c.missing = append(c.missing, peer)
+		case now.Sub(last) > greetLost:
+			c.missing, lost = append(c.missing, peer), true
+		}
+	}
+	for peer := range c.heard {
+		if !slices.Contains(up, peer) {
+			delete(c.heard, peer)
+		}
+	}
+	was := c.toGroup
+	switch {
+	case len(c.missing) > 0:
+		c.failed = c.failed || c.toGroup && lost
+		c.toGroup, c.whole = false, time.Time{}
+	case len(up) == 0: // nobody to hear: as it was
+	case c.whole.IsZero():
+		c.whole = now
+		c.toGroup = c.toGroup || !c.failed
+	case now.Sub(c.whole) >= greetAgain:
+		c.toGroup = true
+	}
+	period := greetPeriod
+	if !c.toGroup && !c.failed && now.Sub(c.began) < greetHasty {
+		period = greetFirst
+	}
+	c.next = now.Add(period)
+	return was != c.toGroup
+}
+
+// finding is what is wrong with the group, "" if nothing is. A group that has
+// just been joined has its time.
+func (c *caster) finding(now time.Time, group netip.Addr) string {
+	switch {
+	case c.toGroup || now.Sub(c.began) < greetHasty:
+		return ""
+	case len(c.missing) > 0:
+		return fmt.Sprintf("multicast group %s does not carry here: nothing is heard by it from %s; sending to each peer instead", group, andMore(c.missing))
+	case c.failed:
+		return fmt.Sprintf("multicast group %s did not carry here for a while; sending to each peer until it has for %s", group, greetAgain)
+	}
+	return ""
+}
+
+// greet greets the groups that are due and decides by whom it hears.
+func (a *Agent) greet() {
+	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
+		v := a.memory.VPCs[name]
+		t, ok := a.grouped(name)
+		c := a.casters[name]
+		switch {
+		case !ok:
+			delete(a.casters, name)
+			continue
+		case c == nil:
+			c = newCaster(a.now, v.ToGroup)
+			a.casters[name] = c
+		case a.now.Before(c.next):
+			continue
+		}
+		from, err := a.cfg.Driver.Greet(hostops.Greeting{Group: v.Group, Device: t.Device, Local: t.Local, VNI: v.VNI})
+		if err != nil {
+			a.log.Debug("cannot greet", zap.String("vpc", name), zap.Error(err)) // nobody is heard: the finding says so
+		}
+		var up, heard []string
+		for _, p := range t.Peers {
+			if l := a.links.all[linkID{name, p.Node}]; l != nil && l.state == cluster.LinkUp {
+				up = append(up, p.Node)
+			}
+			if slices.Contains(from, p.Underlay) {
+				heard = append(heard, p.Node)
+			}
+		}
+		if c.step(a.now, up, heard) {
+			a.log.Info("flooding", zap.String("vpc", name), zap.Bool("to_group", c.toGroup), zap.Strings("missing", c.missing))
+			v.ToGroup, a.out.Again = c.toGroup, true
+			a.remember()
+		}
+		if f := c.finding(a.now, v.Group); f != c.found {
+			c.found, a.nextReport = f, a.now
+		}
+	}
+	for name := range a.casters {
+		if a.memory.VPCs[name] == nil {
+			delete(a.casters, name)
+		}
+	}
+}
+
+// grouped is the tunnel of a VPC that belongs to its multicast group.
+func (a *Agent) grouped(vpc string) (hostops.Tunnel, bool) {
+	for _, v := range a.desired.VPCs {
+		if v.Name != vpc {
+			continue
+		}
+		for _, t := range v.Tunnels {
+			if t.Group.IsValid() {
+				return t, true
+			}
+		}
+	}
+	return hostops.Tunnel{}, false
+}
+
+// greetNext is when the next greeting is due, the zero time: never.
+func (a *Agent) greetNext() (next time.Time) {
+	for _, c := range a.casters {
+		next = earliest(next, c.next)
+	}
+	return next
+}
