@@ -17,6 +17,11 @@ import (
 // underlay.
 func newNodes(t *testing.T, underlay lab.Underlay, families ...lab.Underlay) *mesh {
 	t.Helper()
+	return nodesOf(t, lab.Config{Underlay: underlay}, families...)
+}
+
+func nodesOf(t *testing.T, cfg lab.Config, families ...lab.Underlay) *mesh {
+	t.Helper()
 	ctx := within(t)
 	hosts, err := lab.Topology(3, 0, false)
 	if err != nil {
@@ -26,7 +31,8 @@ func newNodes(t *testing.T, underlay lab.Underlay, families ...lab.Underlay) *me
 		hosts[i].Underlay = f
 	}
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	l, err := lab.Start(ctx, lab.Config{Name: name[:min(len(name), 40)], Hosts: hosts, Underlay: underlay, Binary: binary})
+	cfg.Name, cfg.Hosts, cfg.Binary = name[:min(len(name), 40)], hosts, binary
+	l, err := lab.Start(ctx, cfg)
 	mustLab(t, err)
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
@@ -249,6 +255,47 @@ func TestMixedFamilies(t *testing.T) {
 					return err
 				}))
 			}
+		})
+	}
+}
+
+// TestMulticast: on a segment that carries multicast hosts flood to the group
+// alone; through a router that does not forward it they flood to each peer, and
+// say so. Either way a broadcast arrives once at each.
+func TestMulticast(t *testing.T) {
+	for _, tt := range []struct {
+		name, group, tunnel string
+		cfg                 lab.Config
+	}{
+		{"ipv4 segment", "239.1.1.1", "mv4-10000", lab.Config{Underlay: lab.IPv4, Segment: true}},
+		{"ipv6 segment", "ff05::1:1", "mv6-10000", lab.Config{Underlay: lab.IPv6, Segment: true}},
+		{"routed", "239.1.1.1", "mv4-10000", lab.Config{Underlay: lab.IPv4}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx := within(t)
+			m := nodesOf(t, tt.cfg)
+			m.createAs(ctx, "--transport", "multicast", "--multicast-group", tt.group)
+			m.must(m.Until(ctx, func() error {
+				for _, h := range m.hosts {
+					flood, err := m.Lab.Flood(ctx, h, tt.tunnel)
+					if err != nil {
+						return err
+					}
+					if toGroup := slices.Equal(flood, []string{tt.group}); toGroup != tt.cfg.Segment {
+						return fmt.Errorf("%s floods to %v", h, flood)
+					}
+				}
+				return nil
+			}))
+			m.awaitPings(ctx)
+			m.broadcastOnce(ctx, "by "+tt.name)
+			m.must(m.Until(ctx, func() error {
+				out, err := m.Meshvpc(ctx, m.Server, "status", "-o", "json")
+				if says := strings.Contains(out, "multicast group "+tt.group+" does not carry"); err != nil || says == tt.cfg.Segment {
+					return fmt.Errorf("status: %s %v", out, err)
+				}
+				return nil
+			}))
 		})
 	}
 }

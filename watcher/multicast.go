@@ -134,7 +134,7 @@ func (a *Agent) greet() {
 			a.remember()
 		}
 		if f := c.finding(a.now, v.Group); f != c.found {
-			c.found, a.nextReport = f, a.now
+			c.found, a.out.Look = f, true // a step reports it
 		}
 	}
 	for name := range a.casters {
@@ -142,6 +142,17 @@ func (a *Agent) greet() {
 			delete(a.casters, name)
 		}
 	}
+}
+
+// notes are what is worth knowing of this host, though it works.
+func (a *Agent) notes() []string {
+	notes := a.links.notes()
+	for _, name := range slices.Sorted(maps.Keys(a.casters)) {
+		if f := a.casters[name].found; f != "" {
+			notes = append(notes, cluster.CleanText("VPC "+name+": "+f))
+		}
+	}
+	return notes
 }
 
 // grouped is the tunnel of a VPC that belongs to its multicast group.

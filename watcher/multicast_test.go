@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 // TestCaster: each line is one step: how much later, whose links are up, who is
@@ -79,9 +80,13 @@ func TestMulticast(t *testing.T) {
 				if _, to := d.Flood[group]; to != toGroup || (len(d.Flood) == 1) != toGroup || d.Group != group {
 					t.Errorf("%s: %s floods to %v, group %s; to the group: want %v", when, name, d.Flood, d.Group, toGroup)
 				}
-				s := w.status(name)
-				if !s.Ready || !strings.Contains(s.Reason, reason) || (reason == "") != (s.Reason == "") {
-					t.Errorf("%s: %s is ready: %v, says %q; want %q", when, name, s.Ready, s.Reason, reason)
+				it, err := store.Get[*cluster.NodeStatus](t.Context(), store.New(w.kv, cluster.Identity{Role: cluster.Operator}), cluster.KeyNodeStatus(name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				notes := strings.Join(it.Value.Notes, "; ")
+				if s := w.status(name); !s.Ready || !strings.Contains(notes, reason) || (reason == "") != (notes == "") {
+					t.Errorf("%s: %s is ready: %v, says %q; want %q", when, name, s.Ready, notes, reason)
 				}
 				for other, o := range w.hosts {
 					if other != name && w.net.Copies(h, o, "vpc1") != 1 {

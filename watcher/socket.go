@@ -107,7 +107,7 @@ func (m *memory) plan(ctx context.Context, host *hostops.Host, me string) (Plan,
 func (a *Agent) state(view *store.View) State {
 	s := State{
 		Node: a.cfg.Node, NodeID: a.cfg.NodeID, Version: a.cfg.Version, Started: cluster.At(a.started),
-		Left: a.memory.Left, Underlay: a.memory.Underlay, Problems: a.problems(view), Notes: a.links.notes(), VPCs: map[string]VPCDetail{},
+		Left: a.memory.Left, Underlay: a.memory.Underlay, Problems: a.problems(view), Notes: a.notes(), VPCs: map[string]VPCDetail{},
 	}
 	if since, err := view.Stale(); err != nil {
 		s.StaleSince, s.StaleError = cluster.At(since), cluster.CleanText(err.Error())

@@ -23,7 +23,7 @@ func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
 	}
 	s := &cluster.NodeStatus{
 		NodeID: a.cfg.NodeID, Underlay: a.memory.Underlay, OS: a.cfg.OS, Version: a.cfg.Version, Capabilities: a.cfg.Capabilities,
-		Problems: a.problems(view), Notes: a.links.notes(),
+		Problems: a.problems(view), Notes: a.notes(),
 	}
 	if a.node == nil || !sameNode(s, a.node) {
 		own := *s // encoding cleans texts in place, beside the passes
@@ -129,9 +129,6 @@ func (a *Agent) status(name string, links []cluster.Link) *cluster.VPCStatus {
 		s.State, s.Reason = cluster.HostHolding, v.hold
 	case a.reasons[name] != "":
 		s.Ready, s.Reason = false, a.reasons[name]
-	}
-	if c := a.casters[name]; c != nil && s.Reason == "" {
-		s.Reason = c.found // the VPC is ready all the same
 	}
 	for _, p := range a.host0.Problems {
 		if s.Reason == "" && (p.VPC == name || p.VPC == "") {

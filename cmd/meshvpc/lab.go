@@ -62,6 +62,7 @@ func (p *program) labCommands() []*cli.Command {
 			&cli.IntFlag{Name: "hosts", Value: 3, Usage: "how many"},
 			&cli.IntFlag{Name: "datacenters", Usage: "how many (default: the article's two, or three)"},
 			&cli.StringFlag{Name: "underlay", Value: string(lab.IPv6), Usage: "ipv6, ipv4 or dual"},
+			&cli.BoolFlag{Name: "segment", Usage: "put all hosts on one segment, which carries multicast"},
 			labFlag(lab.DefaultName), timeoutFlag(labWait, "how long to wait until it is ready"), outputFlag(),
 		}, p.labUp),
 		p.verb("down", "", "end a lab; nothing of it stays", []cli.Flag{labFlag(lab.DefaultName), outputFlag()}, p.labDown),
@@ -119,7 +120,7 @@ func (p *program) labUp(ctx context.Context, c *cli.Context) error {
 	bar := p.progress()
 	defer bar.done()
 	bar.show("lab %s: making %d hosts and a cluster of them", c.String("lab"), len(hosts))
-	l, err := lab.Start(wait, lab.Config{Name: c.String("lab"), Hosts: hosts, Underlay: lab.Underlay(c.String("underlay")), Detached: true})
+	l, err := lab.Start(wait, lab.Config{Name: c.String("lab"), Hosts: hosts, Underlay: lab.Underlay(c.String("underlay")), Segment: c.Bool("segment"), Detached: true})
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,9 @@ type Config struct {
 	Hosts    []HostConfig `json:"hosts"`    // nil is the article's, as Topology(3, 0, false) gives them
 	Underlay Underlay     `json:"underlay"` // "" is IPv6
 	MTU      int          `json:"mtu"`      // bytes, 1280 to 65535; 0 is DefaultMTU
+	// Segment puts all hosts on one segment, which carries multicast from each to
+	// all. They keep subnets of their own, and the router. Nothing can be cut.
+	Segment bool `json:"segment,omitempty"`
 	// Binary is the program that calls Stage at the start of its main. It is
 	// what Services run as "meshvpc" too. "" is the running program.
 	Binary string `json:"binary"`

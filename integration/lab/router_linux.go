@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -20,14 +21,15 @@ import (
 // router is the lab's internet, in the supervisor's network namespace: a link
 // to each host, and the filter that cuts them.
 type router struct {
-	mtu    int
-	filter *filter // nil until the first cut
+	mtu     int
+	filter  *filter // nil until the first cut
+	segment int     // a bridge that all links are ports of; 0: none
 
 	mu   sync.Mutex
 	made int // links so far, for their names
 }
 
-func newRouter(mtu int) (*router, error) {
+func newRouter(mtu int, segment bool) (*router, error) {
 	if err := quietIPv6(); err != nil {
 		return nil, err
 	}
@@ -45,7 +47,30 @@ func newRouter(mtu int) (*router, error) {
 			return nil, err
 		}
 	}
-	return &router{mtu: mtu}, up("lo")
+	r := &router{mtu: mtu}
+	if segment {
+		if err := r.makeSegment(); err != nil {
+			return nil, fmt.Errorf("make segment: %w", err)
+		}
+	}
+	return r, up("lo")
+}
+
+// makeSegment makes the bridge that holds the router's addresses in place of its
+// links. It does not snoop: multicast goes to all.
+func (r *router) makeSegment() error {
+	const name = "segment"
+	snooping := false
+	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: r.mtu, TxQLen: -1}, MulticastSnooping: &snooping}
+	if err := netlink.LinkAdd(b); err != nil {
+		return err
+	}
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	r.segment = l.Attrs().Index
+	return netlink.LinkSetUp(l)
 }
 
 // checkKernel asks for one impossible device of each kind, of which a kernel
@@ -130,6 +155,11 @@ func (r *router) plug(namespace *os.File, addresses []netip.Prefix) (int, error)
 	if err != nil {
 		return 0, fmt.Errorf("make underlay link %s: %w", name, err)
 	}
+	if r.segment != 0 {
+		if err := netlink.LinkSetMasterByIndex(l, r.segment); err != nil {
+			return 0, fmt.Errorf("plug underlay link %s into the segment: %w", name, err)
+		}
+	}
 	return l.Attrs().Index, r.address(l.Attrs().Index, addresses)
 }
 
@@ -142,6 +172,7 @@ func (r *router) unplug(device int) error {
 }
 
 func (r *router) address(device int, addresses []netip.Prefix) error {
+	device = cmp.Or(r.segment, device)
 	for _, a := range addresses {
 		if err := addAddress(device, a); err != nil {
 			return err
@@ -151,6 +182,7 @@ func (r *router) address(device int, addresses []netip.Prefix) error {
 }
 
 func (r *router) unaddress(device int, addresses []netip.Prefix) error {
+	device = cmp.Or(r.segment, device)
 	for _, a := range addresses {
 		if err := removeAddress(device, a); err != nil {
 			return err
@@ -213,6 +245,9 @@ func (r *router) drop(closed []link) error {
 	if r.filter == nil {
 		if len(closed) == 0 {
 			return nil
+		}
+		if r.segment != 0 {
+			return fmt.Errorf("cut underlay: the hosts are on one segment, with no router between them: %w", ErrRefused)
 		}
 		f, err := newFilter()
 		if err != nil {

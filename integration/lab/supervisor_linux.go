@@ -137,7 +137,7 @@ func (s *supervisor) setUp() (*net.UnixListener, error) {
 		return nil, err
 	}
 	var err error
-	if s.router, err = newRouter(s.cfg.MTU); err != nil {
+	if s.router, err = newRouter(s.cfg.MTU, s.cfg.Segment); err != nil {
 		return nil, err
 	}
 	var group errgroup.Group
