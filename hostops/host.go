@@ -187,7 +187,7 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
 		case CreateFilter: // no tunnel without it
 			noFilter = true
-		case CreateBridge, Seal, Allow, Guard, SetSending:
+		case CreateBridge, Seal, Allow, Guard, Admit, SetSending:
 			vpcs[on.VPC] = true
 		default:
 			objects[on] = true
@@ -269,6 +269,8 @@ func (h *Host) repair(op Op, now VPC) bool {
 		return !last.tells("", func(p Peer) bool { return p.VTEP == op.Address })
 	case Allow:
 		return slices.ContainsFunc(op.Sources, func(a netip.Addr) bool { return last.passes(op.VNI, a) })
+	case Admit:
+		return slices.ContainsFunc(op.Sources, func(s Source) bool { return last.passes(s.VNI, s.Addr) })
 	case Deny:
 		return slices.ContainsFunc(op.Sources, func(a netip.Addr) bool { return !last.passes(op.VNI, a) })
 	}

@@ -198,6 +198,12 @@ type (
 	}
 )
 
+// Source is who may send frames of a VNI.
+type Source struct {
+	VNI  cluster.VNI
+	Addr netip.Addr
+}
+
 // The operations on the filter.
 type (
 	// CreateFilter makes the filter anew, with rules for Port and no entries:
@@ -224,6 +230,11 @@ type (
 	Guard struct {
 		Target
 		VNI cluster.VNI
+	}
+	// Admit is Allow and Guard for many VNIs at once.
+	Admit struct {
+		Target
+		Sources []Source
 	}
 	// Unguard takes Guard back.
 	Unguard struct {
@@ -336,7 +347,21 @@ func (o Allow) String() string {
 func (o Deny) String() string {
 	return fmt.Sprintf("stop allowing VNI %d from %s", o.VNI, addrs(o.Sources))
 }
-func (o Guard) String() string   { return fmt.Sprintf("guard VNI %d: drop other sources", o.VNI) }
+func (o Guard) String() string { return fmt.Sprintf("guard VNI %d: drop other sources", o.VNI) }
+func (o Admit) String() string {
+	const most = 4
+	var b strings.Builder
+	for i, s := range o.Sources[:min(len(o.Sources), most)] {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "VNI %d from %s", s.VNI, s.Addr)
+	}
+	if n := len(o.Sources) - most; n > 0 {
+		fmt.Fprintf(&b, " and %d more", n)
+	}
+	return "allow " + b.String() + ", guard: drop other sources"
+}
 func (o Unguard) String() string { return fmt.Sprintf("stop guarding VNI %d", o.VNI) }
 func (o Shield) String() string {
 	return fmt.Sprintf("shield VTEP addresses %s of VNI %d from local ports", o.Network, o.VNI)

@@ -25,15 +25,16 @@ import (
 // out, and other VPCs go on.
 func Plan(desired Desired, actual State) ([]Op, []Problem) {
 	p := planner{
-		desired: desired,
-		actual:  actual,
-		names:   map[string]bool{},
-		vnis:    map[cluster.VNI]bool{},
-		gone:    map[string]bool{},
-		planned: map[string]bool{},
-		judged:  map[cluster.VNI]bool{},
-		blocked: map[cluster.VNI]bool{},
-		holders: holdersOf(actual),
+		desired:  desired,
+		actual:   actual,
+		names:    map[string]bool{},
+		vnis:     map[cluster.VNI]bool{},
+		gone:     map[string]bool{},
+		planned:  map[string]bool{},
+		judged:   map[cluster.VNI]bool{},
+		admitted: map[cluster.VNI]bool{},
+		blocked:  map[cluster.VNI]bool{},
+		holders:  holdersOf(actual),
 	}
 	vpcs := p.valid(desired)
 	p.filter(vpcs)
@@ -53,6 +54,7 @@ type planner struct {
 	gone     map[string]bool      // devices that the adds remove
 	planned  map[string]bool      // tunnels that can be planned
 	judged   map[cluster.VNI]bool // VNIs of wanted tunnels
+	admitted map[cluster.VNI]bool // those that an Admit is for
 	blocked  map[cluster.VNI]bool // those of them that something else stands in the way of
 	holders  holders
 	reowned  []cluster.VNI // former owners of wanted devices

@@ -48,7 +48,13 @@ func (p *planner) tunnels(v VPC) {
 	ts := p.unblocked(v)
 	onFilter := Target{v.Name, "filter"}
 	vnis, sources := p.sources(v, ts)
+	if fresh := p.fresh(ts); len(fresh) > 0 {
+		p.add(Admit{onFilter, fresh})
+	}
 	for _, vni := range vnis {
+		if p.admitted[vni] {
+			continue
+		}
 		missing, _ := difference(sources[vni], p.actual.Filter.Sources[vni])
 		if len(missing) > 0 {
 			p.add(Allow{onFilter, vni, missing})
@@ -73,6 +79,23 @@ func (p *planner) tunnels(v VPC) {
 			p.remove(Deny{onFilter, vni, extra})
 		}
 	}
+}
+
+// fresh lists the pairs that the filter knows nothing of.
+func (p *planner) fresh(ts []Tunnel) (fresh []Source) {
+	for _, t := range ts {
+		if t.Pair == 0 {
+			continue
+		}
+		if _, guarded := p.actual.Filter.VNIs[t.Pair]; guarded || len(p.actual.Filter.Sources[t.Pair]) > 0 {
+			continue
+		}
+		p.admitted[t.Pair] = true
+		for _, peer := range t.Peers {
+			fresh = append(fresh, Source{t.Pair, peer.Underlay})
+		}
+	}
+	return fresh
 }
 
 // sources lists who may send by each VNI of the tunnels, the VPC's own first.

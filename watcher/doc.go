@@ -35,10 +35,27 @@
 //     leaving, or the node's own record (same id) says left.
 //     Then all goes that the host carries for it, whether or not memory knew,
 //     and "left" is said when the host has been seen without it.
+//
 //   - A peer is dropped by absence only from a members list that was read whole
 //     and holds this node's own record.
+//
 //   - A record that vanished, cannot be decoded or needs a newer version, a
 //     lower era, another cluster's config: hold, and say so.
+//   - A link's own tunnel goes when its record vanished after retiring, or with
+//     the peer (see cluster.HostLink); a record that vanished otherwise stays in
+//     force.
+//
+// # Multicast
+//
+// A host of a VPC with a multicast group is in the group from the start, and
+// floods to it only while it hears, by greetings to the group, every peer whose
+// link is up: what it hears is taken for what hears it. Else it floods to each
+// peer. So each broadcast arrives once, whether the underlay carries multicast
+// or not; what it costs are greetings of all to all, one every five seconds a
+// host. While one peer is not in the group, or has a tunnel of its own though it
+// is, the others flood to each peer, too. A host that leaves the group, because
+// the VPC's transport changed, does so at once: a broadcast of a host that has
+// not heard of it yet does not reach it.
 //
 // # Guarantees
 //

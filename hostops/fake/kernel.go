@@ -491,6 +491,11 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		f.Allow(op.VNI, op.Sources...)
 	case hostops.Deny:
 		f.Deny(op.VNI, op.Sources...)
+	case hostops.Admit:
+		for _, s := range op.Sources {
+			f.Allow(s.VNI, s.Addr)
+			f.VNIs[s.VNI] = struct{}{}
+		}
 	case hostops.Guard:
 		f.VNIs[op.VNI] = struct{}{}
 	case hostops.Unguard:

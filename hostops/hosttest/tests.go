@@ -418,8 +418,7 @@ func pairComesAndGoes(t *testing.T, b *bench) {
 		want []string
 	}{
 		{"preparing", with(true, false), []string{
-			"allow VNI 20000 from 2001:db8:2::10",
-			"guard VNI 20000: drop other sources",
+			"allow VNI 20000 from 2001:db8:2::10, guard: drop other sources",
 			"create tunnel mp-20000: VNI 20000, local 2001:db8::1 on u0, port 4789, MTU 1430, not learning",
 			"add port mp-20000 to bridge neta",
 			"isolate port mp-20000",

@@ -49,6 +49,8 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.sources(op.VNI, op.Sources, true)
 	case hostops.Deny:
 		return d.filter.sources(op.VNI, op.Sources, false)
+	case hostops.Admit:
+		return d.filter.admit(op.Sources)
 	case hostops.Guard:
 		return d.filter.guard(op.VNI, true)
 	case hostops.Unguard:

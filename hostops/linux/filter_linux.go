@@ -312,6 +312,37 @@ func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
 	return nil
 }
 
+// admit allows sources and guards their VNIs by one transaction.
+func (f *filter) admit(sources []hostops.Source) error {
+	var peers [2][]nftables.SetElement
+	var vnis []nftables.SetElement
+	for _, s := range sources {
+		i := 0
+		if s.Addr.Is6() {
+			i = 1
+		}
+		peers[i] = append(peers[i], nftables.SetElement{Key: sourceKey(s.VNI, s.Addr)})
+		vnis = append(vnis, nftables.SetElement{Key: vniKey(s.VNI)})
+	}
+	add := func(s *nftables.Set, es []nftables.SetElement) (err error) {
+		for part := range slices.Chunk(es, 500) { // a message holds 64 KiB
+			err = errors.Join(err, f.cc.SetAddElements(s, part))
+		}
+		return err
+	}
+	if err := errors.Join(add(peerSet(false), peers[0]), add(peerSet(true), peers[1]), add(vniSet(), vnis)); err != nil {
+		return err
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	for _, s := range sources {
+		f.state.Allow(s.VNI, s.Addr)
+		f.state.VNIs[s.VNI] = struct{}{}
+	}
+	return nil
+}
+
 // guard adds or removes a VNI.
 func (f *filter) guard(v cluster.VNI, on bool) error {
 	if _, there := f.state.VNIs[v]; there == on {
