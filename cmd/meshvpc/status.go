@@ -181,17 +181,35 @@ func (r *statusReport) judgeVPC(m *mesh) {
 			told = true
 		}
 	}
-	for _, b := range report.Members {
-		for _, l := range b.Links {
-			if b.Node < l.Peer && l.State == cluster.LinkDown {
-				r.add(fmt.Sprintf("VPC %s: link %s – %s is down%s", m.name, b.Node, l.Peer, suffix(": ", l.Reason)), "meshvpc vpc ping "+m.name)
-				told = true
-			}
+	down := m.downLinks(report)
+	for i, link := range down {
+		if left := len(down) - i; i == mostLinks && left > 1 {
+			r.add(fmt.Sprintf("VPC %s: %d more links are down", m.name, left), "meshvpc vpc status "+m.name)
+			break
 		}
+		r.add(fmt.Sprintf("VPC %s: link %s", m.name, link), "meshvpc vpc ping "+m.name)
+		told = true
 	}
 	if !told {
 		r.add(fmt.Sprintf("VPC %s: %s", m.name, report.Reason), "meshvpc vpc status "+m.name)
 	}
+}
+
+// mostLinks is how many links that are down are told one by one.
+const mostLinks = 8
+
+// downLinks says which links are down, but those of nodes whose agent is not
+// live: that is told of the node.
+func (m *mesh) downLinks(report meshReport) []string {
+	var list []string
+	for _, b := range report.Members {
+		for _, l := range b.Links {
+			if b.Node < l.Peer && l.State == cluster.LinkDown && m.live[b.Node] && m.live[l.Peer] {
+				list = append(list, fmt.Sprintf("%s – %s is down%s", b.Node, l.Peer, suffix(": ", l.Reason)))
+			}
+		}
+	}
+	return list
 }
 
 // judgeVanished finds the VPCs of which hosts have something and the store has

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -112,6 +114,45 @@ func TestStatusOfVanishedRecords(t *testing.T) {
 		"meshvpc vpc create vpc1, as it was: VNI and addresses are found again; then delete it if it is not wanted",
 	}}
 	if diff := cmp.Diff(want, r.Problems); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
+// A datacenter that is off is told by its nodes, not by each of their links;
+// of many links that are down between live hosts the first are told.
+func TestStatusOfManyLinks(t *testing.T) {
+	const n = 6
+	records := map[string]cluster.Record{
+		cluster.KeyConfig:          &cluster.Config{Cluster: "c", ID: "c1", Era: 1, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange},
+		cluster.KeyLeader:          &cluster.Leader{Name: "n0"},
+		cluster.KeyVPCSpec("vpc1"): &cluster.VPCSpec{State: cluster.VPCActive, Members: cluster.SelectAll, PeerNetwork: cluster.DefaultPeerNetwork},
+		cluster.KeyVPCNet("vpc1"):  &cluster.VPCNet{Phase: cluster.PhaseActive, VNI: 10000, MTU: 1430, PeerNetwork: cluster.DefaultPeerNetwork},
+	}
+	for i := range n {
+		name, vtep := fmt.Sprint("n", i), netip.AddrFrom4([4]byte{10, 100, 0, byte(i + 1)})
+		records[cluster.KeyNode(name)] = &cluster.Node{ID: "id-" + name, Datacenter: "dc1", State: cluster.NodeActive, Agent: true}
+		records[cluster.KeyMember("vpc1", name)] = &cluster.Member{NodeID: "id-" + name, Datacenter: "dc1", VTEP: vtep,
+			UnderlayIPv4: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), Transport: cluster.Multipoint}
+		status := &cluster.VPCStatus{NodeID: "id-" + name, State: cluster.HostMember, Ready: true, VNI: 10000, MTU: 1430, VTEP: vtep}
+		for j := range n {
+			if i != j {
+				status.Links = append(status.Links, cluster.Link{Peer: fmt.Sprint("n", j), State: cluster.LinkDown})
+			}
+		}
+		records[cluster.KeyVPCStatus(name, "vpc1")] = status
+		if i > 0 {
+			records[cluster.KeyLive(name)] = &cluster.Live{NodeID: "id-" + name}
+		}
+	}
+	var got []string
+	for _, p := range judge(viewOf(t, records)).Problems {
+		got = append(got, p.What)
+	}
+	want := []string{"node n0: its agent is not live",
+		"VPC vpc1: link n1 – n2 is down", "VPC vpc1: link n1 – n3 is down", "VPC vpc1: link n1 – n4 is down", "VPC vpc1: link n1 – n5 is down",
+		"VPC vpc1: link n2 – n3 is down", "VPC vpc1: link n2 – n4 is down", "VPC vpc1: link n2 – n5 is down", "VPC vpc1: link n3 – n4 is down",
+		"VPC vpc1: 2 more links are down"}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
 }
