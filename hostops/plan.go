@@ -21,6 +21,7 @@ import (
 // up, and before it has ports.
 //
 // What is ours and of no desired VPC is removed, or left as desired.Hold says.
+// What is held stays protected: a filter that was wiped is made anew for it.
 // A VPC with a problem keeps what it has: only what the problem blocks is left
 // out, and other VPCs go on.
 func Plan(desired Desired, actual State) ([]Op, []Problem) {
@@ -41,6 +42,7 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 	for _, v := range vpcs {
 		p.vpc(v)
 	}
+	p.protect()
 	p.rest()
 	return slices.Concat(p.adds, p.removes), p.problems
 }
@@ -140,6 +142,7 @@ func (p *planner) filter(vpcs []VPC) {
 			port = cmp.Or(port, t.Port)
 		}
 	}
+	port = cmp.Or(port, p.portOfHeld())
 	f := &p.actual.Filter
 	switch {
 	case f.Foreign && port != 0:

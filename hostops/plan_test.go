@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -414,6 +415,33 @@ delete filter
 				t.Errorf("plan (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestPlanProtectsWhatIsHeld: a host without memory makes a wiped filter anew
+// from what its tunnels say.
+func TestPlanProtectsWhatIsHeld(t *testing.T) {
+	h, d := newHost(t)
+	applyAll(t, d, []hostops.VPC{hosttest.MakeVPC(0), hosttest.MakeVPC(1)})
+	before := h.State()
+	if err := h.WipeFilter(); err != nil {
+		t.Fatal(err)
+	}
+	hold := hostops.Desired{Hold: true}
+	ops, problems := hostops.Plan(hold, h.State())
+	if len(ops) == 0 || len(problems) > 0 {
+		t.Fatalf("plan after a wiped filter:\n%s", text(ops, problems))
+	}
+	for _, op := range ops {
+		if err := d.Apply(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(before, h.State(), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Errorf("host (-before +after):\n%s", diff)
+	}
+	if ops, problems := hostops.Plan(hold, h.State()); len(ops)+len(problems) > 0 {
+		t.Errorf("second plan:\n%s", text(ops, problems))
 	}
 }
 

@@ -158,3 +158,25 @@ func TestFullDisk(t *testing.T) {
 		return err
 	}))
 }
+
+// TestHeldWithoutMemory: a host whose records and cache are both gone keeps its
+// network, and keeps it closed when its filter is wiped.
+func TestHeldWithoutMemory(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv6)
+	host := m.hosts[1]
+	m.through(ctx, func() {
+		m.etcdctl(ctx, "del", "--prefix", "/meshvpc/v1/vpcs/")
+		m.etcdctl(ctx, "del", "--prefix", "/meshvpc/v1/hosts/")
+		m.must(m.Lab.Kill(ctx, host, "agent"))
+		m.shell(ctx, host, "rm $MESHVPC_STATE_DIR/agent-cache.json")
+		m.must(m.Lab.Tamper(ctx, host, "", "nft-flush"))
+		m.must(m.Until(ctx, func() error {
+			if err := m.Lab.StartServices(ctx, host, "agent"); err != nil { // it ends if the kernel has not let go of the killed one's lock
+				return err
+			}
+			return m.nothingToDo(ctx, host)
+		}))
+	})
+	m.strangers(ctx)
+}

@@ -189,14 +189,7 @@ func TestRepair(t *testing.T) {
 	} {
 		words := strings.Join(tamper[1:], " ")
 		m.must(m.Lab.Tamper(ctx, host, tamper[0], tamper[1:]...))
-		err := m.Until(ctx, func() error {
-			plan, err := m.Meshvpc(ctx, host, "plan")
-			if err == nil && strings.TrimSpace(plan) != "nothing to do" {
-				err = fmt.Errorf("still to do: %s", plan)
-			}
-			return err
-		})
-		if err != nil {
+		if err := m.Until(ctx, func() error { return m.nothingToDo(ctx, host) }); err != nil {
 			t.Fatalf("after %s: %v", words, err)
 		}
 		m.awaitPings(ctx)
@@ -207,27 +200,38 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// nothingToDo asks a host's agent for its plan.
+func (m *mesh) nothingToDo(ctx context.Context, host string) error {
+	plan, err := m.Meshvpc(ctx, host, "plan")
+	if err == nil && strings.TrimSpace(plan) != "nothing to do" {
+		err = fmt.Errorf("still to do: %s", plan)
+	}
+	return err
+}
+
+// etcdctl runs the real one, past all rules of ours.
+func (m *mesh) etcdctl(ctx context.Context, args ...string) {
+	m.t.Helper()
+	path, err := exec.CommandContext(ctx, "go", "tool", "-n", "etcdctl").Output()
+	m.must(err)
+	server, err := m.Lab.Host(ctx, m.Server)
+	m.must(err)
+	endpoint := "http://" + netip.AddrPortFrom(server.Underlay[0].Addr(), 2379).String()
+	code, err := m.Lab.Exec(ctx, lab.Command{Host: m.Server, Stdout: os.Stderr, Stderr: os.Stderr,
+		Argv: append([]string{strings.TrimSpace(string(path)), "--endpoints", endpoint}, args...)})
+	if err != nil || code != 0 {
+		m.t.Fatalf("etcdctl %v: exit %d, %v", args, code, err)
+	}
+}
+
 // TestRecordsDeletedByMistake deletes all intent and all assignments by a real
 // etcdctl: hosts hold, and traffic goes on.
 func TestRecordsDeletedByMistake(t *testing.T) {
 	ctx := within(t)
 	m := newMesh(t, lab.IPv6)
-	out, err := exec.CommandContext(ctx, "go", "tool", "-n", "etcdctl").Output()
-	m.must(err)
-	server, err := m.Lab.Host(ctx, m.Server)
-	m.must(err)
-	endpoint := "http://" + netip.AddrPortFrom(server.Underlay[0].Addr(), 2379).String()
-	etcdctl := func(args ...string) {
-		t.Helper()
-		code, err := m.Lab.Exec(ctx, lab.Command{Host: m.Server, Stdout: os.Stderr, Stderr: os.Stderr,
-			Argv: append([]string{strings.TrimSpace(string(out)), "--endpoints", endpoint}, args...)})
-		if err != nil || code != 0 {
-			t.Fatalf("etcdctl %v: exit %d, %v", args, code, err)
-		}
-	}
 	m.through(ctx, func() {
-		etcdctl("del", "--prefix", "/meshvpc/v1/vpcs/")
-		etcdctl("del", "--prefix", "/meshvpc/v1/hosts/")
+		m.etcdctl(ctx, "del", "--prefix", "/meshvpc/v1/vpcs/")
+		m.etcdctl(ctx, "del", "--prefix", "/meshvpc/v1/hosts/")
 		m.must(m.Until(ctx, func() error {
 			out, err := m.Meshvpc(ctx, m.hosts[1], "get", "/meshvpc/v1/status/"+m.hosts[1]+"/vpcs/vpc1")
 			if err != nil || !strings.Contains(out, "holding") {

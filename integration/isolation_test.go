@@ -106,11 +106,7 @@ func (m *mesh) tenants(ctx context.Context, red lab.Workload) {
 		if err := m.Lab.StartServices(ctx, host, "agent"); err != nil { // it ends if the kernel has not let go of the killed one's lock
 			return err
 		}
-		plan, err := m.Meshvpc(ctx, host, "plan")
-		if err == nil && strings.TrimSpace(plan) != "nothing to do" {
-			err = fmt.Errorf("still to do: %s", plan)
-		}
-		return err
+		return m.nothingToDo(ctx, host)
 	}))
 	attempts("sealed again")
 }

@@ -155,14 +155,7 @@ func (m *mesh) tamperPair(ctx context.Context) {
 		{"nft-flush"},
 	} {
 		m.must(m.Lab.Tamper(ctx, host, "", tamper...))
-		err := m.Until(ctx, func() error {
-			plan, err := m.Meshvpc(ctx, host, "plan")
-			if err == nil && strings.TrimSpace(plan) != "nothing to do" {
-				err = fmt.Errorf("still to do: %s", plan)
-			}
-			return err
-		})
-		if err != nil {
+		if err := m.Until(ctx, func() error { return m.nothingToDo(ctx, host) }); err != nil {
 			m.t.Fatalf("after %v: %v", tamper, err)
 		}
 		m.awaitPings(ctx)

@@ -1,0 +1,64 @@
+package hostops
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// protect plans what keeps a held VPC closed: its seal, its shield, and who may
+// send to its tunnels. The desired state does not know it (an agent without
+// memory), so all of it is read off the host: who is flooded to may send. Only
+// what was wiped is made anew; what is there stays as it is.
+func (p *planner) protect() {
+	f := p.actual.Filter
+	if f.Foreign {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
+		d := p.actual.Devices[name]
+		if p.names[name] || p.gone[name] || !p.held(d.Owner) {
+			continue
+		}
+		switch d.Kind {
+		case KindBridge:
+			p.protectBridge(name, d)
+		case KindTunnel:
+			p.protectTunnel(d)
+		}
+	}
+}
+
+func (p *planner) protectBridge(name string, d Device) {
+	f := p.actual.Filter
+	if _, sealed := f.Seals[name]; !sealed {
+		p.add(Seal{Target{"", name}})
+	}
+	ns := p.actual.Namespaces[NamespaceOf(name)]
+	if _, shielded := f.Shields[d.Owner]; shielded || f.NoShields || ns.Owner != d.Owner || ns.Port == nil || len(ns.Port.Addresses) == 0 {
+		return
+	}
+	p.add(Shield{Target{"", "filter"}, d.Owner, ns.Port.Addresses[0].Masked()})
+}
+
+func (p *planner) protectTunnel(d Device) {
+	f := p.actual.Filter
+	if _, guarded := f.VNIs[d.VNI]; guarded || d.Group.IsValid() || len(d.Flood) == 0 { // nobody knows who sends to a group
+		return
+	}
+	on := Target{"", "filter"}
+	if missing, _ := difference(slices.SortedFunc(maps.Keys(d.Flood), netip.Addr.Compare), f.Sources[d.VNI]); len(missing) > 0 {
+		p.add(Allow{on, d.VNI, missing})
+	}
+	p.add(Guard{on, d.VNI})
+}
+
+// portOfHeld is the UDP port of a held tunnel, 0 if none is held.
+func (p *planner) portOfHeld() uint16 {
+	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
+		if d := p.actual.Devices[name]; d.Kind == KindTunnel && !p.names[name] && p.held(d.Owner) {
+			return d.Port
+		}
+	}
+	return 0
+}
