@@ -75,12 +75,36 @@ func measureAgent(t *testing.T, n int, answer bool) {
 	if answer {
 		costAnswers(t)
 	}
+	agent := costAgent(t, host)
+	want := cluster.LinkDown
+	if answer {
+		want = cluster.LinkUp
+	}
+	costSettled(t, records, n, want)
+	for range 2 {
+		before := costCPU(t, agent)
+		const span = 30 * time.Second
+		time.Sleep(span) //nolint:forbidigo // a measurement, which does not run with the tests
+		used := costCPU(t, agent) - before
+		t.Logf("RSS %d kB (peak %d kB), CPU %.2f %%, threads %d", costMemory(t, agent, "VmRSS"), costMemory(t, agent, "VmHWM"),
+			100*used.Seconds()/span.Seconds(), costMemory(t, agent, "Threads"))
+	}
+	if rss := costMemory(t, agent, "VmRSS"); rss > 40<<10 {
+		t.Errorf("the agent takes %d kB, want at most 40 MiB", rss)
+	}
+}
+
+// costAgent runs the built agent in the host's namespace and returns its id.
+func costAgent(t *testing.T, host netns.NsHandle) int {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "agent.yaml"), fmt.Appendf(nil,
-		"node: n1\nid: id-n1\nendpoints: [\"%s:2379\"]\nunderlay: [w1]\nlog_level: warn\n", costHere.Addr()), 0o600))
+		"node: n1\nid: id-n1\nendpoints: [\"%s:2379\"]\nunderlay: [w1]\n", costHere.Addr()), 0o600))
 	agent := exec.Command(binary, "agent", "--config", filepath.Join(dir, "agent.yaml"))
 	agent.Env = append(os.Environ(), "MESHVPC_STATE_DIR="+dir, "MESHVPC_RUN_DIR="+dir)
-	agent.Stderr = os.Stderr
+	log, err := os.Create(filepath.Join(dir, "log"))
+	must(t, err)
+	t.Cleanup(func() { must(t, log.Close()) })
+	agent.Stderr = log
 	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
 	ended := make(chan struct{})
@@ -95,15 +119,16 @@ func measureAgent(t *testing.T, n int, answer bool) {
 		close(ended)
 	}()
 	must(t, <-started)
-	defer func() {
+	t.Cleanup(func() {
 		must(t, agent.Process.Signal(syscall.SIGTERM))
 		<-ended
-	}()
+	})
+	return agent.Process.Pid
+}
+
+// costSettled waits until the agent has said that all its n links are so.
+func costSettled(t *testing.T, records *store.Store, n int, want cluster.LinkState) {
 	start := time.Now()
-	want := cluster.LinkDown
-	if answer {
-		want = cluster.LinkUp
-	}
 	for {
 		it, err := store.Get[*cluster.VPCStatus](t.Context(), records, cluster.KeyVPCStatus("n1", "vpc1"))
 		if err == nil && len(it.Value.Links) == n {
@@ -123,17 +148,6 @@ func measureAgent(t *testing.T, n int, answer bool) {
 		time.Sleep(500 * time.Millisecond) //nolint:forbidigo // a measurement, which does not run with the tests
 	}
 	t.Logf("all %d links %s after %v", n, want, time.Since(start).Round(100*time.Millisecond))
-	for range 2 {
-		before := costCPU(t, agent.Process.Pid)
-		const span = 30 * time.Second
-		time.Sleep(span) //nolint:forbidigo // a measurement, which does not run with the tests
-		used := costCPU(t, agent.Process.Pid) - before
-		t.Logf("RSS %d kB (peak %d kB), CPU %.2f %%, threads %d", costMemory(t, agent.Process.Pid, "VmRSS"), costMemory(t, agent.Process.Pid, "VmHWM"),
-			100*used.Seconds()/span.Seconds(), costMemory(t, agent.Process.Pid, "Threads"))
-	}
-	if rss := costMemory(t, agent.Process.Pid, "VmRSS"); rss > 40<<10 {
-		t.Errorf("the agent takes %d kB, want at most 40 MiB", rss)
-	}
 }
 
 // costWire makes the wire to the host's namespace, and has all peers' addresses
@@ -231,7 +245,7 @@ func costStore(t *testing.T, n int) *store.Store {
 			VTEP: costVTEP(i), UnderlayIPv4: underlay, Transport: cluster.Multipoint})
 	}
 	put(cluster.Controller, cluster.KeyHostVPC("n1", "vpc1"), &cluster.HostVPC{State: cluster.AssignedMember})
-	return store.New(client.New(cli), cluster.Identity{Role: cluster.Operator})
+	return store.New(client.New(cli), cluster.Identity{Role: cluster.Controller})
 }
 
 // costAnswers answers ICMP echo requests in VXLAN, for whichever peer they are.

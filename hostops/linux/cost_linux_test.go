@@ -86,7 +86,7 @@ func TestNoChangeIsQuick(t *testing.T) {
 }
 
 func BenchmarkReconcile(b *testing.B) {
-	for _, n := range []int{10, 1000} {
+	for _, n := range []int{10, 100, 1000} {
 		h, v := manyPeers(b, n)
 		w := with(v, peerNumber(n))
 		b.Run(fmt.Sprintf("no change/%d", n), func(b *testing.B) {
