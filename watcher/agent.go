@@ -37,6 +37,7 @@ type Agent struct {
 	underlay   []string            // problems of the underlay
 	loadErr    error               // of the cache, until it holds what the records say
 	cached     bool                // the cache was to be written since the records were read
+	cacheAt    time.Time           // when a change that waits is to be in the cache; zero: none waits
 	saveErr    error               // of the cache
 	host0      hostops.Report      // of the last pass
 	reasons    map[string]string   // by VPC, of desire
@@ -154,12 +155,10 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
-	changed = a.findUnderlay(ctx) || changed
-	changed = a.reconcile(ctx, in.Full) || changed
-	changed = a.forget(records) || changed
-	if changed {
-		a.remember()
-	}
+	changed = max(changed, more(a.findUnderlay(ctx)))
+	changed = max(changed, more(a.reconcile(ctx, in.Full)))
+	changed = max(changed, more(a.forget(records)))
+	a.remember(changed)
 	if in.Own != nil {
 		a.compareOwn(in.Own)
 	}
@@ -178,6 +177,7 @@ func (a *Agent) Prove(now time.Time) Effects {
 	if !a.nextReport.IsZero() && !now.Before(a.nextReport) {
 		a.nextReport = a.reportVPCs()
 	}
+	a.remember(changedNothing)
 	a.probe()
 	return a.out
 }
@@ -219,7 +219,7 @@ func (a *Agent) probe() {
 		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
-	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), a.greetNext())
+	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(a.greetNext(), a.cacheAt))
 }
 
 // findUnderlay looks for the underlay addresses among the host's own and
@@ -325,15 +325,36 @@ func (a *Agent) forget(r records) (changed bool) {
 	return changed
 }
 
-// remember wants memory to be kept.
-func (a *Agent) remember() {
+// remember wants memory to be kept, a change of peers among others that follow
+// it: peers come in swarms, and a file for each would cost more than the change.
+func (a *Agent) remember(changed change) {
+	if changed == changedPeers && a.cacheAt.IsZero() {
+		a.cacheAt = a.now.Add(cacheCoalesce)
+	}
+	if changed == changedMore || !a.cacheAt.IsZero() && !a.now.Before(a.cacheAt) {
+		a.out.Cache = a.content()
+	}
+}
+
+// Unsaved is what the cache file should hold and no Effects.Cache has said yet,
+// nil if there is nothing: for whoever ends the agent's work.
+func (a *Agent) Unsaved() []byte {
+	if a.cacheAt.IsZero() {
+		return nil
+	}
+	return a.content()
+}
+
+// content is the cache file's.
+func (a *Agent) content() []byte {
+	a.cacheAt = time.Time{}
 	b, err := json.Marshal(cacheFile{cacheVersion, a.cfg.Node, a.cfg.NodeID, a.memory})
 	if err != nil {
 		a.log.Error("cannot encode the cache", zap.Error(err))
-		return
+		return nil
 	}
-	a.out.Cache = b
 	a.cached = a.memory.ClusterID != ""
+	return b
 }
 
 // earliest is the earlier of two times; the zero time is never.

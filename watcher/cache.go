@@ -28,6 +28,11 @@ type cacheFile struct {
 
 const cacheVersion = 1
 
+// cacheCoalesce is how long a peer that came or went may be missing in the
+// cache file. The file says at once what else changed: a VPC that came or went,
+// an address, the cluster's settings.
+const cacheCoalesce = time.Second
+
 // loadCache reads the last known good state; an absent file is an empty one.
 // A file that cannot be used is an error, and the memory is empty.
 func loadCache(path, node, nodeID string) (*memory, error) {

@@ -146,3 +146,52 @@ func TestCorruptCacheWithoutStore(t *testing.T) {
 		}
 	})
 }
+
+// TestPeersAreCachedInTheirTime: the file says at once that there is a VPC, and
+// of its peers once a second, or at the end.
+func TestPeersAreCachedInTheirTime(t *testing.T) {
+	for name, stopped := range map[string]bool{"running": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.close()
+				path := filepath.Join(w.caches, w.node(1))
+				writes := 0
+				w.save = func(path string, b []byte) error { writes++; return saveCache(path, b) }
+				peers := func() int {
+					b, err := os.ReadFile(path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					m, err := decodeCache(path, b, "n1", "id-n1")
+					if err != nil {
+						t.Fatal(err)
+					}
+					return len(m.VPCs["vpc1"].Members)
+				}
+				w.vpc(1)
+				w.start("n1")
+				w.settle(cacheCoalesce / 2)
+				if n := peers(); n != 1 {
+					t.Fatalf("the file has %d members at first; want 1", n)
+				}
+				before := writes
+				for i := 2; i <= 4; i++ {
+					w.member(i)
+					w.settle(cacheCoalesce / 5)
+				}
+				if n := peers(); n != 1 {
+					t.Errorf("the file has %d members while they come; want 1", n)
+				}
+				if stopped {
+					w.stop["n1"]()
+				} else {
+					w.settle(cacheCoalesce)
+				}
+				if n := peers(); n != 4 || writes != before+1 {
+					t.Errorf("the file has %d members after %d writes; want 4 after one", n, writes-before)
+				}
+			})
+		})
+	}
+}

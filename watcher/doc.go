@@ -27,7 +27,8 @@
 // # Memory
 //
 // What the agent has accepted from the records is its memory: last known good,
-// kept in the cache file, and the only thing the kernel is made equal to. The
+// kept in the cache file (a peer that came or went within a second, all else at
+// once), and the only thing the kernel is made equal to. The
 // rules by which records change it are the product's promise to a working
 // network:
 //
@@ -41,6 +42,7 @@
 //
 //   - A record that vanished, cannot be decoded or needs a newer version, a
 //     lower era, another cluster's config: hold, and say so.
+//
 //   - A link's own tunnel goes when its record vanished after retiring, or with
 //     the peer (see cluster.HostLink); a record that vanished otherwise stays in
 //     force.

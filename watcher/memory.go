@@ -65,26 +65,43 @@ type vpcRecords struct {
 	links      map[string]cluster.HostLink
 }
 
+// change is what became of memory, the greater the sooner the cache file has
+// to have it.
+type change int
+
+const (
+	changedNothing change = iota
+	changedPeers          // of a VPC that was there before
+	changedMore
+)
+
+// more is changedMore if yes.
+func more(yes bool) change {
+	if yes {
+		return changedMore
+	}
+	return changedNothing
+}
+
 // absorb takes the records into memory, as far as the rules of doc.go let it.
-// It returns why the host as a whole holds ("" if it does not) and whether
-// anything worth caching changed. It is the only place where memory follows
-// records.
-func (m *memory) absorb(r records, nodeID, me string) (hold string, changed bool) {
+// It returns why the host as a whole holds ("" if it does not) and what worth
+// caching changed. It is the only place where memory follows records.
+func (m *memory) absorb(r records, nodeID, me string) (hold string, changed change) {
 	if hold := m.trusts(r, nodeID); hold != "" {
-		return hold, false
+		return hold, changedNothing
 	}
 	if !r.synced {
-		return "", false
+		return "", changedNothing
 	}
 	if c := r.config; c != nil && (m.ClusterID != c.ID || m.Era != c.Era || m.Port != c.UnderlayPort) {
 		m.ClusterID, m.Era, m.Port = c.ID, c.Era, c.UnderlayPort
-		changed = true
+		changed = changedMore
 	}
 	if r.node != nil && r.node.State == cluster.NodeLeft {
-		return "", m.leave(r) || changed
+		return "", max(changed, more(m.leave(r)))
 	}
 	if m.Left {
-		m.Left, changed = false, true
+		m.Left, changed = false, changedMore
 	}
 	for name, v := range m.VPCs {
 		if _, told := r.vpcs[name]; !told && !v.Leaving {
@@ -92,7 +109,7 @@ func (m *memory) absorb(r records, nodeID, me string) (hold string, changed bool
 		}
 	}
 	for name, vr := range r.vpcs {
-		changed = m.absorbVPC(name, vr, nodeID, me) || changed
+		changed = max(changed, m.absorbVPC(name, vr, nodeID, me))
 	}
 	return "", changed
 }
@@ -192,14 +209,14 @@ func (m *memory) remove(v cluster.VNI) {
 }
 
 // absorbVPC follows the records of one VPC that this host is assigned to.
-func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (changed bool) {
+func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (changed change) {
 	v := m.VPCs[name]
 	switch {
 	case r.assignment == nil: // unreadable, and never was readable
-		return false
+		return changedNothing
 	case r.assignment.State == cluster.AssignedLeaving:
 		if v == nil && r.members == nil {
-			return false // not read yet: the VNI may be there
+			return changedNothing // not read yet: the VNI may be there
 		}
 		if v == nil {
 			v = &vpc{}
@@ -208,17 +225,17 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 				v.VNI = r.net.VNI
 			}
 		} else if v.Leaving {
-			return false
+			return changedNothing
 		}
 		m.remove(v.VNI)
 		v.Leaving, v.gone, v.hold = true, false, ""
 		v.Members, v.Links, v.Retired, v.inForce = nil, nil, nil, nil
-		return true
+		return changedMore
 	case v == nil:
 		v = &vpc{} // worth caching when its members are known
 		m.VPCs[name] = v
 	case v.Leaving: // assigned again before it was gone
-		v.Leaving, changed = false, true
+		v.Leaving, changed = false, changedMore
 	}
 	v.hold = ""
 	if r.members == nil {
@@ -235,24 +252,27 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	}
 	if v.VNI != r.net.VNI {
 		m.remove(v.VNI)
-		v.VNI, changed = r.net.VNI, true
+		v.VNI, changed = r.net.VNI, changedMore
 	}
 	m.Remove = slices.DeleteFunc(m.Remove, func(x cluster.VNI) bool { return x == v.VNI })
 	if length := r.net.PeerNetwork.Bits(); v.MTU != r.net.MTU || v.Length != length {
-		v.MTU, v.Length, changed = r.net.MTU, length, true
+		v.MTU, v.Length, changed = r.net.MTU, length, changedMore
 	}
 	// Revisions would not tell: a store that went back in time counts them again.
-	if members := r.keeping(v.Members); v.Members == nil || !maps.EqualFunc(v.Members, members, sameMember) {
-		v.Members, changed = members, true
+	switch members := r.keeping(v.Members); {
+	case v.Members == nil || !sameMember(v.Members[me], mine):
+		v.Members, changed = members, changedMore
+	case !maps.EqualFunc(v.Members, members, sameMember):
+		v.Members, changed = members, max(changed, changedPeers)
 	}
 	var group netip.Addr
 	if r.net.Transport == cluster.Multicast && mine.Transport == cluster.Multicast {
 		group = r.net.MulticastGroup
 	}
 	if v.Group != group {
-		v.Group, v.ToGroup, changed = group, false, true
+		v.Group, v.ToGroup, changed = group, false, changedMore
 	}
-	return v.absorbLinks(r.links) || changed
+	return max(changed, more(v.absorbLinks(r.links)))
 }
 
 // absorbLinks follows the records of links with a tunnel of their own. One that
@@ -293,7 +313,7 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 	return changed
 }
 
-func sameMember(a, b *cluster.Member) bool { return a == b || *a == *b }
+func sameMember(a, b *cluster.Member) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // enforce notes for which links the kernel is as desired.
 func (v *vpc) enforce(inPlace map[string]bool) {

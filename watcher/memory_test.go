@@ -50,7 +50,7 @@ func edit(f func(*vpcRecords)) records {
 func accepted(t *testing.T) *memory {
 	t.Helper()
 	m := &memory{VPCs: map[string]*vpc{}}
-	if hold, changed := m.absorb(whole(), "id-a", "a"); hold != "" || !changed {
+	if hold, changed := m.absorb(whole(), "id-a", "a"); hold != "" || changed != changedMore {
 		t.Fatalf("absorb = %q, %v; want no hold and a change", hold, changed)
 	}
 	return m
@@ -136,7 +136,7 @@ func TestAbsorb(t *testing.T) {
 			if d := cmp.Diff(got, tt.want, cmpopts.SortSlices(func(a, b string) bool { return a < b })); d != "" {
 				t.Error("memory after absorb (-got +want):\n" + d)
 			}
-			if _, changed := m.absorb(tt.in, "id-a", "a"); changed {
+			if _, changed := m.absorb(tt.in, "id-a", "a"); changed != changedNothing {
 				t.Error("absorbing the same records again changed memory")
 			}
 		})

@@ -59,12 +59,21 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return r.mirror.Run(ctx) })
 	g.Go(func() error { return r.lease.Run(ctx) })
 	g.Go(func() error { r.writer.run(ctx); return nil })
-	g.Go(func() error { r.cacher.run(ctx); return nil })
+	saving, end := context.WithCancel(context.WithoutCancel(ctx)) // the last pass is saved, too
+	defer end()
+	g.Go(func() error { r.cacher.run(saving); return nil })
 	if r.cfg.Socket != "" {
 		g.Go(func() error { return r.serve(ctx) })
 	}
 	g.Go(func() error { r.readOwn(ctx); return nil })
-	g.Go(func() error { return r.loop(ctx) })
+	g.Go(func() error {
+		defer end()
+		err := r.loop(ctx)
+		if b := a.Unsaved(); b != nil {
+			r.cacher.put(b)
+		}
+		return err
+	})
 	err := g.Wait()
 	return errors.Join(err, r.pings.Wait())
 }
