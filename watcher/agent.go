@@ -39,7 +39,8 @@ type Agent struct {
 	cached     bool                // the cache was to be written since the records were read
 	cacheAt    time.Time           // when a change that waits is to be in the cache; zero: none waits
 	saveErr    error               // of the cache
-	host0      hostops.Report      // of the last pass
+	host0      hostops.Report      // of the last look at the host
+	settled    bool                // then all was in place, and nothing is being taken down
 	reasons    map[string]string   // by VPC, of desire
 	repairs    map[string]int      // by VPC, since the start
 	node       *cluster.NodeStatus // as last reported
@@ -60,9 +61,12 @@ type Agent struct {
 // Input is what a pass decides from.
 type Input struct {
 	Now  time.Time
-	View *store.View  // of the prefixes that Effects.Follow last named
-	Full bool         // read the host anew instead of trusting its events
-	Live mvcc.LeaseID // lease for live/<node>; 0: none yet
+	View *store.View // of the prefixes that Effects.Follow last named
+	Full bool        // read the host anew instead of trusting its events
+	// Still says that the host's driver has told of no change since the last
+	// step: then the host is not looked at, unless there is something to do.
+	Still bool
+	Live  mvcc.LeaseID // lease for live/<node>; 0: none yet
 	// Saved says that the cache file holds all that Effects.Cache ever was, or
 	// cannot: SaveErr says why.
 	Saved   bool
@@ -155,8 +159,9 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
-	changed = max(changed, more(a.findUnderlay(ctx)))
-	changed = max(changed, more(a.reconcile(ctx, in.Full)))
+	if in.Full || !in.Still || !a.settled || changed != changedNothing {
+		changed = max(changed, more(a.findUnderlay(ctx)), more(a.reconcile(ctx, in.Full)))
+	}
 	changed = max(changed, more(a.forget(records)))
 	a.remember(changed)
 	if in.Own != nil {
@@ -285,6 +290,7 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 		v.enforce(a.host0.Own[name])
 	}
 	a.links.set(a.now, a.targets(desired))
+	a.settled = len(a.underlay)+len(a.host0.Problems) == 0 && allReady(a.host0.Ready) && !a.memory.leaving()
 	if !a.memory.leaving() {
 		return changed
 	}
@@ -293,6 +299,15 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 		return changed // the report says so already
 	}
 	return a.memory.see(state) || changed
+}
+
+func allReady(vpcs map[string]bool) bool {
+	for _, ready := range vpcs {
+		if !ready {
+			return false
+		}
+	}
+	return true
 }
 
 // targets are the links that should answer.

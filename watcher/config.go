@@ -23,7 +23,7 @@ type Config struct {
 	// Underlay says which addresses tunnels end at. Empty: those of the device
 	// that holds Hint, the address this host reaches the store from.
 	Underlay []UnderlaySpec
-	Hint     func() netip.Addr // asked in every pass then; nil: unknown
+	Hint     func() netip.Addr // asked at every look at the host then; nil: unknown
 	// Moved is called when the underlay changed, and must not block: to end
 	// connections from an address that the host has lost. nil: nobody is told.
 	Moved   func()

@@ -130,7 +130,7 @@ func (a *Agent) greet() {
 		}
 		if c.step(a.now, up, heard) {
 			a.log.Info("flooding", zap.String("vpc", name), zap.Bool("to_group", c.toGroup), zap.Strings("missing", c.missing))
-			v.ToGroup, a.out.Again = c.toGroup, true
+			v.ToGroup, a.out.Again, a.settled = c.toGroup, true, false
 			a.remember(changedMore)
 		}
 		if f := c.finding(a.now, v.Group); f != c.found {

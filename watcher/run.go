@@ -83,14 +83,20 @@ func (r *runner) loop(ctx context.Context) error {
 	resync := r.cfg.Now().Add(r.cfg.Resync)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	full, look := true, true
+	full, look, still := true, true, false
 	var own []mvcc.KeyValue
 	for {
 		var e Effects
 		if look {
+			select {
+			case <-r.cfg.Driver.Changed():
+				still = false
+			default:
+			}
 			in := r.input(full)
-			in.Own = own
+			in.Still, in.Own = still, own
 			e = r.agent.Step(ctx, in)
+			still = true
 		} else {
 			e = r.agent.Prove(r.cfg.Now())
 		}
@@ -108,6 +114,7 @@ func (r *runner) loop(ctx context.Context) error {
 			return nil
 		case <-r.mirror.Changed():
 		case <-r.cfg.Driver.Changed():
+			still = false
 		case <-r.lease.Changed():
 		case <-r.cacher.done:
 		case own = <-r.own:
@@ -116,7 +123,7 @@ func (r *runner) loop(ctx context.Context) error {
 			look = false
 		case q := <-r.asks:
 			q.reply <- r.reply(ctx, q)
-			look = false
+			look, still = false, false // it may have taken the driver's events
 		case <-timer.C:
 			look = false
 		}

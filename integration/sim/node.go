@@ -150,8 +150,10 @@ func (n *node) wake() {
 
 func (n *node) step() {
 	n.passes++
+	still := true
 	select {
 	case <-n.driver.Changed():
+		still = false
 	default:
 	}
 	full := n.w.now >= n.full
@@ -159,7 +161,7 @@ func (n *node) step() {
 		n.full, n.look = n.w.now+resync, true
 		n.later(resync, n.wake)
 	}
-	in := watcher.Input{Now: n.now(), View: n.follow.view, Full: full, Live: n.lease, Saved: n.cache == nil}
+	in := watcher.Input{Now: n.now(), View: n.follow.view, Full: full, Still: still, Live: n.lease, Saved: n.cache == nil}
 	if n.look {
 		own, err := watcher.ReadOwn(n.w.ctx, n.store, n.name)
 		if err == nil {
