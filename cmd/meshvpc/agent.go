@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -26,6 +27,11 @@ const (
 	agentGC     = 50
 )
 
+// agentProcs is how many processors the agent uses at a time. It waits most of
+// the time, and its goroutines hand little things to each other: waking another
+// thread for each costs more than what it does.
+const agentProcs = 1
+
 // trimAfter is when the agent gives back what its start has mapped.
 const trimAfter = 5 * time.Second
 
@@ -43,6 +49,7 @@ func (p *program) agentCommand() *cli.Command {
 }
 
 func (p *program) agent(ctx context.Context, c *cli.Context) error {
+	runtime.GOMAXPROCS(agentProcs)
 	debug.SetGCPercent(agentGC)
 	debug.SetMemoryLimit(agentMemory)
 	cfg, err := readAgent(c.String("config"))
