@@ -167,6 +167,11 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if in.Own != nil {
 		a.compareOwn(in.Own)
 	}
+	if in.Full || changed == changedMore { // round trip times move without being news, links lose their tunnels
+		for _, r := range a.reports {
+			r.moved = true
+		}
+	}
 	a.report(in.View, in.Live)
 	a.orderPings(records)
 	a.greet()
@@ -197,14 +202,20 @@ func (a *Agent) Answered(now time.Time, p Probe, rtt time.Duration, err error) {
 // outcome tells the schedule what came of a probe, and has it reported if that
 // is news.
 func (a *Agent) outcome(now time.Time, p Probe, rtt time.Duration, err error) {
-	news := a.links.answer(now, p, rtt, err != nil)
-	if news = a.links.blame(p, err) || news; !news {
+	changed := a.links.answer(now, p, rtt, err != nil)
+	if changed = a.links.blame(p, err) || changed; !changed {
 		return
 	}
 	link := a.links.all[p.id]
 	l := link.report()
 	a.log.Info("link is "+string(l.State), zap.String("vpc", p.id.vpc), zap.String("peer", l.Peer),
 		zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int("probes", link.asked))
+	if r := a.reports[p.id.vpc]; r != nil && r.written != nil && !r.joining() && !r.moved {
+		if !news(r.written, l) {
+			return
+		}
+		r.moved = true
+	}
 	switch known := a.links.count[cluster.LinkUnknown] == 0; {
 	case a.joining && !known: // the first report waits for all, or for its time
 	case a.joining, a.nextReport.IsZero(), a.nextReport.After(now.Add(reportCoalesce)):
@@ -287,7 +298,9 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 		a.repairs[name] += n
 	}
 	for name, v := range a.memory.VPCs {
-		v.enforce(a.host0.Own[name])
+		if r := a.reports[name]; v.enforce(a.host0.Own[name]) && r != nil {
+			r.moved = true
+		}
 	}
 	a.links.set(a.now, a.targets(desired))
 	a.settled = len(a.underlay)+len(a.host0.Problems) == 0 && allReady(a.host0.Ready) && !a.memory.leaving()

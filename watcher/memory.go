@@ -315,17 +315,20 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 
 func sameMember(a, b *cluster.Member) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// enforce notes for which links the kernel is as desired.
-func (v *vpc) enforce(inPlace map[string]bool) {
+// enforce notes for which links the kernel is as desired, and reports whether
+// that is new for any.
+func (v *vpc) enforce(inPlace map[string]bool) (changed bool) {
 	for peer, l := range v.Links {
-		if !inPlace[peer] {
+		if !inPlace[peer] || v.inForce[peer] == l {
 			continue
 		}
 		if v.inForce == nil {
 			v.inForce = map[string]cluster.HostLink{}
 		}
 		v.inForce[peer] = l
+		changed = true
 	}
+	return changed
 }
 
 // keep notes that the cache file holds all of memory.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -24,6 +25,13 @@ type report struct {
 	at      time.Time
 	ready   time.Time // since when the host is ready and has not said so
 	linked  time.Time // since when a link differs from what was written
+	moved   bool      // links are to be compared with what was written
+}
+
+// current reports whether now, whose links are not known, is what was written
+// or may wait for its links to be compared.
+func (r *report) current(now *cluster.VPCStatus) bool {
+	return r.written != nil && !r.moved && sameBasics(now, r.written)
 }
 
 // due decides whether now (the present state) is to be written at t, and if
@@ -37,7 +45,7 @@ func (r *report) due(now *cluster.VPCStatus, t time.Time) (write bool, again tim
 			r.ready = t
 		}
 		return r.wait(t, r.ready.Add(reportJoining), !slices.ContainsFunc(now.Links, unknown))
-	case w == nil, basics(now) != basics(w), usesDiffer(w, now):
+	case w == nil, !sameBasics(now, w), usesDiffer(w, now):
 		return true, time.Time{}
 	case linksDiffer(w, now):
 		if r.linked.IsZero() {
@@ -67,9 +75,10 @@ func (r *report) wrote(s *cluster.VPCStatus, t time.Time) {
 	*r = report{written: s, at: t}
 }
 
-// basics is the report without its links and times.
-func basics(s *cluster.VPCStatus) string {
-	return fmt.Sprint(s.NodeID, s.State, s.Ready, s.Reason, s.VNI, s.MTU, s.VTEP, s.Repairs, s.Ports)
+// sameBasics compares reports without their links and times.
+func sameBasics(a, b *cluster.VPCStatus) bool {
+	return a.NodeID == b.NodeID && a.State == b.State && a.Ready == b.Ready && a.Reason == b.Reason && a.VNI == b.VNI &&
+		a.MTU == b.MTU && a.VTEP == b.VTEP && a.Repairs == b.Repairs && slices.Equal(a.Ports, b.Ports)
 }
 
 func unknown(l cluster.Link) bool { return l.State == cluster.LinkUnknown }
@@ -78,12 +87,8 @@ func unknown(l cluster.Link) bool { return l.State == cluster.LinkUnknown }
 // was written: the controller waits for it. What was not written yet and is
 // active does not count.
 func usesDiffer(w, now *cluster.VPCStatus) bool {
-	was := make(map[string]cluster.Link, len(w.Links))
-	for _, l := range w.Links {
-		was[l.Peer] = l
-	}
 	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool {
-		old, written := was[l.Peer]
+		old, written := linkOf(w, l.Peer)
 		if !written && (l.Use == "" || l.Use == cluster.LinkActive) {
 			return false
 		}
@@ -91,34 +96,38 @@ func usesDiffer(w, now *cluster.VPCStatus) bool {
 	})
 }
 
-// linksDiffer reports whether a link's state or reason is another than what
-// was written. A link that was not written yet and is fine does not count.
+// linksDiffer reports whether any link is news.
 func linksDiffer(w, now *cluster.VPCStatus) bool {
-	was := make(map[string]cluster.Link, len(w.Links))
-	for _, l := range w.Links {
-		was[l.Peer] = l
+	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool { return news(w, l) })
+}
+
+// news reports whether a link's state or reason is another than what was
+// written. A link that was not written yet and is fine does not count.
+func news(w *cluster.VPCStatus, l cluster.Link) bool {
+	old, written := linkOf(w, l.Peer)
+	if !written {
+		return l.State == cluster.LinkDown || l.Reason != ""
 	}
-	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool {
-		old, written := was[l.Peer]
-		if !written {
-			return l.State == cluster.LinkDown || l.Reason != ""
-		}
-		return l.State != cluster.LinkUnknown && (l.State != old.State || l.Reason != old.Reason)
-	})
+	return l.State != cluster.LinkUnknown && (l.State != old.State || l.Reason != old.Reason)
 }
 
 // timesDiffer reports whether a round trip time moved by a quarter, and by a
 // millisecond.
 func timesDiffer(w, now *cluster.VPCStatus) bool {
-	was := make(map[string]float64, len(w.Links))
-	for _, l := range w.Links {
-		was[l.Peer] = l.RTT
-	}
 	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool {
-		old, written := was[l.Peer]
-		d := math.Abs(l.RTT - old)
-		return written && l.State == cluster.LinkUp && d >= 1 && d > old/4
+		old, written := linkOf(w, l.Peer)
+		d := math.Abs(l.RTT - old.RTT)
+		return written && l.State == cluster.LinkUp && d >= 1 && d > old.RTT/4
 	})
+}
+
+// linkOf finds a link in what was written.
+func linkOf(w *cluster.VPCStatus, peer string) (cluster.Link, bool) {
+	i, ok := slices.BinarySearchFunc(w.Links, peer, func(l cluster.Link, p string) int { return strings.Compare(l.Peer, p) })
+	if !ok {
+		return cluster.Link{}, false
+	}
+	return w.Links[i], true
 }
 
 func milliseconds(d time.Duration) float64 {

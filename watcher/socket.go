@@ -114,7 +114,9 @@ func (a *Agent) state(view *store.View) State {
 	}
 	byVPC := a.linksByVPC()
 	for name, v := range a.memory.VPCs {
-		s.VPCs[name] = VPCDetail{*a.status(name, byVPC[name]), v.Members}
+		d := VPCDetail{*a.status(name), v.Members}
+		d.Links = byVPC[name]
+		s.VPCs[name] = d
 	}
 	return s
 }

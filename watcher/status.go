@@ -78,7 +78,7 @@ func (a *Agent) reportVPCs() (next time.Time) {
 	if a.mute() {
 		return time.Time{}
 	}
-	byVPC := a.linksByVPC()
+	var byVPC map[string][]cluster.Link // nil: nobody needed it yet
 	a.joining = false
 	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
 		v := a.memory.VPCs[name]
@@ -94,8 +94,16 @@ func (a *Agent) reportVPCs() (next time.Time) {
 			r = &report{}
 			a.reports[name] = r
 		}
-		s := a.status(name, byVPC[name])
+		s := a.status(name)
+		if r.current(s) {
+			continue
+		}
+		if byVPC == nil {
+			byVPC = a.linksByVPC()
+		}
+		s.Links = byVPC[name]
 		write, again := r.due(s, a.now)
+		r.moved = !again.IsZero()
 		if write {
 			s.At = cluster.At(a.now)
 			own := *s // as in report
@@ -108,12 +116,12 @@ func (a *Agent) reportVPCs() (next time.Time) {
 	return next
 }
 
-// status is the present state of one VPC here.
-func (a *Agent) status(name string, links []cluster.Link) *cluster.VPCStatus {
+// status is the present state of one VPC here, but for its links.
+func (a *Agent) status(name string) *cluster.VPCStatus {
 	v := a.memory.VPCs[name]
 	s := &cluster.VPCStatus{
 		NodeID: a.cfg.NodeID, State: cluster.HostMember, Ready: a.host0.Ready[name],
-		VNI: v.VNI, MTU: v.MTU, Repairs: a.repairs[name], Links: links, Ports: a.host0.Ports[name],
+		VNI: v.VNI, MTU: v.MTU, Repairs: a.repairs[name], Ports: a.host0.Ports[name],
 	}
 	if mine := v.Members[a.cfg.Node]; mine != nil {
 		s.VTEP = mine.VTEP
