@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -112,8 +113,8 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// embedded are the settings for etcd, which logs to log.
-func (c *Config) embedded(log *zap.Logger) (*embed.Config, error) {
+// embedded are the settings for etcd, which logs to log and ends with ctx.
+func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, error) {
 	e := embed.NewConfig()
 	e.Name, e.Dir = c.Name, c.DataDir
 	e.ListenClientUrls, e.AdvertiseClientUrls = urls(c.ListenClient), urls(c.AdvertiseClient)
@@ -132,8 +133,10 @@ func (c *Config) embedded(log *zap.Logger) (*embed.Config, error) {
 	e.AuthToken = "" // no passwords: who a client is, its certificate says
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 	// etcd's own policy cuts clients that ping while they have no watch.
-	e.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.KeepaliveEnforcementPolicy(
-		keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true})}
+	e.GRPCAdditionalServerOptions = []grpc.ServerOption{
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
+		grpc.ChainStreamInterceptor(cutStreams(ctx)),
+	}
 
 	gates, ok := e.ServerFeatureGate.(featuregate.MutableFeatureGate)
 	if !ok {

@@ -54,7 +54,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("prepare data directory %s: %w", e.cfg.DataDir, err)
 	}
 	defer unlock()
-	cfg, err := e.cfg.embedded(quieted(e.log, &e.stopping))
+	cfg, err := e.cfg.embedded(ctx, quieted(e.log, &e.stopping))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ func TestStoppedByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := e.cfg.embedded(zap.NewNop())
+	settings, err := e.cfg.embedded(t.Context(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
