@@ -315,6 +315,12 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 
 func sameMember(a, b *cluster.Member) bool { return a == b || a != nil && b != nil && *a == *b }
 
+// p2p reports whether one of two members is P2P.
+func (v *vpc) p2p(me, peer string) bool {
+	is := func(name string) bool { return v.Members[name] != nil && v.Members[name].Transport == cluster.P2P }
+	return is(me) || is(peer)
+}
+
 // enforce notes for which links the kernel is as desired, and reports whether
 // that is new for any.
 func (v *vpc) enforce(inPlace map[string]bool) (changed bool) {

@@ -35,8 +35,9 @@ func (r *report) current(now *cluster.VPCStatus) bool {
 }
 
 // due decides whether now (the present state) is to be written at t, and if
-// not, when to ask again; the zero time means when something changes.
-func (r *report) due(now *cluster.VPCStatus, t time.Time) (write bool, again time.Time) {
+// not, when to ask again; the zero time means when something changes. p2p tells
+// of a peer whether it or this node is P2P.
+func (r *report) due(now *cluster.VPCStatus, t time.Time, p2p func(peer string) bool) (write bool, again time.Time) {
 	w := r.written
 	joining := now.Ready && (w == nil || !w.Ready)
 	switch {
@@ -45,7 +46,7 @@ func (r *report) due(now *cluster.VPCStatus, t time.Time) (write bool, again tim
 			r.ready = t
 		}
 		return r.wait(t, r.ready.Add(reportJoining), !slices.ContainsFunc(now.Links, unknown))
-	case w == nil, !sameBasics(now, w), usesDiffer(w, now):
+	case w == nil, !sameBasics(now, w), usesDiffer(w, now, p2p):
 		return true, time.Time{}
 	case linksDiffer(w, now):
 		if r.linked.IsZero() {
@@ -85,14 +86,18 @@ func unknown(l cluster.Link) bool { return l.State == cluster.LinkUnknown }
 
 // usesDiffer reports whether a link's use of its own tunnel is another than what
 // was written: the controller waits for it. What was not written yet and is
-// active does not count.
-func usesDiffer(w, now *cluster.VPCStatus) bool {
+// active does not count if a member is P2P: it came so. A link that is gone
+// gives its VNI back.
+func usesDiffer(w, now *cluster.VPCStatus, p2p func(peer string) bool) bool {
 	return slices.ContainsFunc(now.Links, func(l cluster.Link) bool {
 		old, written := linkOf(w, l.Peer)
-		if !written && (l.Use == "" || l.Use == cluster.LinkActive) {
+		if !written && (l.Use == "" || l.Use == cluster.LinkActive && p2p(l.Peer)) {
 			return false
 		}
 		return l.VNI != old.VNI || l.Use != old.Use
+	}) || slices.ContainsFunc(w.Links, func(l cluster.Link) bool {
+		_, there := linkOf(now, l.Peer)
+		return l.VNI != 0 && !there
 	})
 }
 

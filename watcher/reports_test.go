@@ -17,6 +17,10 @@ func up(peer string, rtt float64) cluster.Link {
 
 func in(peer string, s cluster.LinkState) cluster.Link { return cluster.Link{Peer: peer, State: s} }
 
+func own(peer string, vni cluster.VNI, use cluster.LinkUse) cluster.Link {
+	return cluster.Link{Peer: peer, State: cluster.LinkUp, RTT: 1, VNI: vni, Use: use}
+}
+
 func TestReportDue(t *testing.T) {
 	const never = -1
 	for name, tt := range map[string]struct {
@@ -42,6 +46,12 @@ func TestReportDue(t *testing.T) {
 		"a round trip time moves a little":  {status(true, up("b", 10)), status(true, up("b", 11)), never},
 		"a tiny round trip time doubles":    {status(true, up("b", 0.1)), status(true, up("b", 0.2)), never},
 		"the time of a new link is no news": {status(true), status(true, up("b", 50)), never},
+		"a p2p peer joined":                 {status(true), status(true, own("p2p", 7, cluster.LinkActive)), never},
+		"a pair is prepared":                {status(true), status(true, own("b", 7, cluster.LinkPreparing)), 0},
+		"a pair is active, nobody p2p yet":  {status(true), status(true, own("b", 7, cluster.LinkActive)), 0},
+		"a pair has another VNI":            {status(true, own("p2p", 7, cluster.LinkActive)), status(true, own("p2p", 8, cluster.LinkActive)), 0},
+		"a pair's tunnel is gone":           {status(true, own("b", 7, cluster.LinkRetiring)), status(true, up("b", 1)), 0},
+		"a p2p peer left":                   {status(true, own("p2p", 7, cluster.LinkActive)), status(true), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &report{}
@@ -51,7 +61,7 @@ func TestReportDue(t *testing.T) {
 			start := epoch.Add(time.Second)
 			got := time.Duration(never)
 			for at, tries := start, 0; tries < 5; tries++ {
-				write, again := r.due(tt.now, at)
+				write, again := r.due(tt.now, at, func(peer string) bool { return peer == "p2p" })
 				if write {
 					got = at.Sub(start)
 					break

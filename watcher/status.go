@@ -102,7 +102,7 @@ func (a *Agent) reportVPCs() (next time.Time) {
 			byVPC = a.linksByVPC()
 		}
 		s.Links = byVPC[name]
-		write, again := r.due(s, a.now)
+		write, again := r.due(s, a.now, func(peer string) bool { return v.p2p(a.cfg.Node, peer) })
 		r.moved = !again.IsZero()
 		if write {
 			s.At = cluster.At(a.now)

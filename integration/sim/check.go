@@ -28,14 +28,24 @@ func ordered[K cmp.Ordered, V any](m map[K]V) iter.Seq2[K, V] {
 }
 
 // neverTwice holds a revision to what must be true of each: no VNI in force for
-// two VPCs, no VTEP address of two members.
+// two VPCs or pairs, no VTEP address of two members.
 func (w *World) neverTwice() {
-	all, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixVPCs))
+	vpcs, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixVPCs))
 	if err != nil {
 		return // the store is down
 	}
+	hosts, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixHosts))
+	if err != nil {
+		return
+	}
 	vnis, vteps := map[cluster.VNI]string{}, map[string]string{}
-	for _, kv := range all.Keys {
+	inForce := func(vni cluster.VNI, of string) {
+		if other := vnis[vni]; vni != 0 && other != "" && other != of {
+			w.fail("VNI %d is of %s and of %s", vni, other, of)
+		}
+		vnis[vni] = of
+	}
+	for _, kv := range slices.Concat(vpcs.Keys, hosts.Keys) {
 		r, err := cluster.Decode(kv.Key, kv.Value)
 		if err != nil {
 			continue
@@ -43,10 +53,9 @@ func (w *World) neverTwice() {
 		k, _ := cluster.ParseKey(kv.Key)
 		switch r := r.(type) {
 		case *cluster.VPCNet:
-			if other := vnis[r.VNI]; r.VNI != 0 && other != "" {
-				w.fail("VNI %d is of %s and of %s", r.VNI, other, k.VPC)
-			}
-			vnis[r.VNI] = k.VPC
+			inForce(r.VNI, k.VPC)
+		case *cluster.HostLink:
+			inForce(r.VNI, cluster.PairOf(k.VPC, k.Node, k.Name).String())
 		case *cluster.Member:
 			at := k.VPC + " " + r.VTEP.String()
 			if other := vteps[at]; other != "" {
@@ -61,6 +70,7 @@ func (w *World) neverTwice() {
 type records struct {
 	nets    map[string]*cluster.VPCNet
 	members map[string]map[string]*cluster.Member
+	links   map[string]map[string]map[string]*cluster.HostLink // by VPC, node and peer
 	allocs  map[string]*cluster.Allocation
 	status  map[string]map[string]*cluster.VPCStatus // by VPC and node
 	others  []string                                 // keys that should not be there at rest
@@ -69,6 +79,7 @@ type records struct {
 
 func (w *World) records() *records {
 	r := &records{nets: map[string]*cluster.VPCNet{}, members: map[string]map[string]*cluster.Member{},
+		links:  map[string]map[string]map[string]*cluster.HostLink{},
 		allocs: map[string]*cluster.Allocation{}, status: map[string]map[string]*cluster.VPCStatus{}}
 	v := store.NewView()
 	if err := store.NewFeed(cluster.Root).Begin(w.ctx, store.New(w.kv, cluster.Identity{}), v); err != nil {
@@ -88,6 +99,11 @@ func (w *World) records() *records {
 			put(r.members, k.VPC, k.Node, x)
 		case *cluster.VPCStatus:
 			put(r.status, k.VPC, k.Node, x)
+		case *cluster.HostLink:
+			if r.links[k.VPC] == nil {
+				r.links[k.VPC] = map[string]map[string]*cluster.HostLink{}
+			}
+			put(r.links[k.VPC], k.Node, k.Name, x)
 		case *cluster.Allocation:
 			r.allocs[it.Key] = x
 		case *cluster.HostVPC:
@@ -186,6 +202,64 @@ func (w *World) checkVPCs(r *records) {
 			}
 		}
 	}
+	w.checkLinks(r)
+}
+
+// speaks is the transport of a member, as the operator wants it and its host
+// can.
+func (w *World) speaks(vpc string, n *node) cluster.Transport {
+	spec := w.operator.wishes[cluster.KeyVPCSpec(vpc)].(*cluster.VPCSpec)
+	if spec.Transport == cluster.P2P || n.can != nil {
+		return cluster.P2P
+	}
+	return cluster.Multipoint
+}
+
+// checkLinks holds transports, and the records of pairs, to what the operator
+// wants: those of which an end is p2p have a tunnel of their own, in use, the same
+// at both ends; no other record is there.
+func (w *World) checkLinks(r *records) {
+	for vpc, members := range ordered(r.members) {
+		for _, a := range w.nodes {
+			m := members[a.name]
+			if m == nil {
+				continue
+			}
+			if want := w.speaks(vpc, a); m.Transport != want {
+				w.fail("%s is %s in %s; want %s", a.name, m.Transport, vpc, want)
+			}
+			for _, b := range w.nodes {
+				if a == b || members[b.name] == nil || w.speaks(vpc, a) != cluster.P2P && w.speaks(vpc, b) != cluster.P2P {
+					continue
+				}
+				l, back := r.links[vpc][a.name][b.name], r.links[vpc][b.name][a.name]
+				if l == nil || back == nil || *l != *back || l.Use != cluster.LinkActive {
+					w.fail("link %s – %s of %s is %+v and %+v; want it active", a.name, b.name, vpc, l, back)
+				}
+			}
+		}
+	}
+	for vpc, links := range ordered(r.links) {
+		for a, peers := range ordered(links) {
+			for b, l := range ordered(peers) {
+				x, y := w.node(a), w.node(b)
+				if x == nil || y == nil || r.members[vpc][a] == nil || r.members[vpc][b] == nil ||
+					w.speaks(vpc, x) != cluster.P2P && w.speaks(vpc, y) != cluster.P2P {
+					w.fail("link %s – %s of %s is there still: %+v", a, b, vpc, *l)
+				}
+			}
+		}
+	}
+}
+
+// node finds a node by its name; nil: there never was one.
+func (w *World) node(name string) *node {
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
 }
 
 // checkAllocations holds reverse keys to what needs them.
@@ -197,6 +271,11 @@ func (w *World) checkAllocations(r *records) {
 		}
 		for node, m := range r.members[vpc] {
 			want[cluster.KeyAllocVTEP(vpc, m.VTEP)] = node
+		}
+		for node, links := range r.links[vpc] {
+			for peer, l := range links {
+				want[cluster.KeyAllocVNI(l.VNI)] = cluster.PairOf(vpc, node, peer).String()
+			}
 		}
 	}
 	for key, a := range ordered(r.allocs) {
@@ -217,7 +296,7 @@ func (w *World) checkAllocations(r *records) {
 // apart from the agent's own way to it.
 func (w *World) checkHost(r *records, n *node) {
 	s := n.host.State()
-	owned := map[cluster.VNI]string{}
+	owned, tunnels := map[cluster.VNI]string{}, map[string]bool{}
 	for vpc, members := range ordered(r.members) {
 		mine := members[n.name]
 		if mine == nil {
@@ -229,14 +308,19 @@ func (w *World) checkHost(r *records, n *node) {
 			continue
 		}
 		owned[net.VNI] = vpc
-		w.checkVPC(n, s, vpc, net, members)
+		for _, l := range r.links[vpc][n.name] {
+			owned[l.VNI] = vpc
+		}
+		for name := range w.checkVPC(n, s, vpc, net, members, r.links[vpc][n.name]) {
+			tunnels[name] = true
+		}
 		status := r.status[vpc][n.name]
 		if status == nil || !status.Ready || status.State != cluster.HostMember {
 			w.fail("%s says of %s: %+v", n.name, vpc, status)
 		}
 	}
 	for name, d := range ordered(s.Devices) {
-		if owned[d.Owner] == "" {
+		if owned[d.Owner] == "" || d.Kind == hostops.KindTunnel && !tunnels[name] {
 			w.fail("%s has device %s of VNI %d, of which there is no record", n.name, name, d.Owner)
 		}
 	}
@@ -255,42 +339,56 @@ func (w *World) checkHost(r *records, n *node) {
 	}
 }
 
-func (w *World) checkVPC(n *node, s hostops.State, vpc string, net *cluster.VPCNet, members map[string]*cluster.Member) {
-	want := map[netip.Addr]string{}
-	for name, m := range members {
-		if name != n.name {
-			want[m.UnderlayIPv6] = name
-		}
-	}
-	if got := members[n.name].UnderlayIPv6; got != n.underlay() {
+// checkVPC returns the tunnels that should be there.
+func (w *World) checkVPC(n *node, s hostops.State, vpc string, net *cluster.VPCNet, members map[string]*cluster.Member, links map[string]*cluster.HostLink) map[string]bool {
+	mine := members[n.name]
+	if got := mine.UnderlayIPv6; got != n.underlay() {
 		w.fail("%s is known as %s in %s; it is %s", n.name, got, vpc, n.underlay())
 	}
-	bridge, tunnel := s.Devices[vpc], s.Devices[hostops.TunnelOf(net.VNI, n.underlay())]
-	port := s.Devices[hostops.PortOf(net.VNI)]
-	for _, name := range []string{"bridge", "tunnel", "port"} {
-		d := map[string]hostops.Device{"bridge": bridge, "tunnel": tunnel, "port": port}[name]
-		if d.Owner != net.VNI || d.MTU != net.MTU || !d.Up {
-			w.fail("%s: %s of %s is %+v; want it up, MTU %d, VNI %d", n.name, name, vpc, d, net.MTU, net.VNI)
+	for kind, name := range ordered(map[string]string{"bridge": vpc, "port": hostops.PortOf(net.VNI)}) {
+		if d := s.Devices[name]; d.Owner != net.VNI || d.MTU != net.MTU || !d.Up {
+			w.fail("%s: %s of %s is %+v; want it up, MTU %d, VNI %d", n.name, kind, vpc, d, net.MTU, net.VNI)
 		}
 	}
-	if tunnel.Local != n.underlay() || tunnel.Master != vpc || !tunnel.Isolated {
-		w.fail("%s: tunnel of %s is %+v", n.name, vpc, tunnel)
+	tunnels, shared := map[string]bool{}, hostops.AddrSet{}
+	for name, m := range ordered(members) {
+		switch l := links[name]; {
+		case name == n.name:
+		case l != nil:
+			device := hostops.PairTunnelOf(l.VNI)
+			tunnels[device] = true
+			w.checkTunnel(n, s, vpc, net, device, l.VNI, hostops.AddrSet{m.UnderlayIPv6: {}})
+		default:
+			shared[m.UnderlayIPv6] = struct{}{}
+		}
 	}
-	for _, what := range []string{"flood list", "allowed sources"} {
-		got := map[string]hostops.AddrSet{"flood list": tunnel.Flood, "allowed sources": s.Filter.Sources[net.VNI]}[what]
-		if len(got) != len(want) {
-			w.fail("%s: %s of %s is %v; want %v", n.name, what, vpc, got, want)
-		}
-		for _, a := range slices.SortedFunc(maps.Keys(got), netip.Addr.Compare) {
-			if want[a] == "" {
-				w.fail("%s: %s of %s has %s, which is nobody's", n.name, what, vpc, a)
-			}
-		}
+	if mine.Transport != cluster.P2P || len(shared) > 0 {
+		device := hostops.TunnelOf(net.VNI, n.underlay())
+		tunnels[device] = true
+		w.checkTunnel(n, s, vpc, net, device, net.VNI, shared)
 	}
 	ns := s.Namespaces[hostops.NamespaceOf(vpc)]
-	address := netip.PrefixFrom(members[n.name].VTEP, net.PeerNetwork.Bits())
+	address := netip.PrefixFrom(mine.VTEP, net.PeerNetwork.Bits())
 	if ns.Owner != net.VNI || ns.Port == nil || !slices.Equal(ns.Port.Addresses, []netip.Prefix{address}) {
 		w.fail("%s: namespace of %s is %+v; want %s", n.name, vpc, ns, address)
+	}
+	return tunnels
+}
+
+// checkTunnel holds a tunnel and its filter to the peers that it is for.
+func (w *World) checkTunnel(n *node, s hostops.State, vpc string, net *cluster.VPCNet, device string, vni cluster.VNI, peers hostops.AddrSet) {
+	d := s.Devices[device]
+	if d.Owner != net.VNI || d.VNI != vni || d.MTU != net.MTU || !d.Up || d.Local != n.underlay() || d.Master != vpc || !d.Isolated || d.Silent {
+		w.fail("%s: tunnel %s of %s is %+v; want it up, isolated, sending, MTU %d, VNI %d of %d", n.name, device, vpc, d, net.MTU, vni, net.VNI)
+	}
+	if !maps.Equal(d.Flood, peers) {
+		w.fail("%s: flood list of %s of %s is %v; want %v", n.name, device, vpc, d.Flood, peers)
+	}
+	if got := s.Filter.Sources[vni]; !maps.Equal(got, peers) {
+		w.fail("%s: allowed sources of %s of %s are %v; want %v", n.name, device, vpc, got, peers)
+	}
+	if _, guarded := s.Filter.VNIs[vni]; !guarded {
+		w.fail("%s: VNI %d of %s is not guarded", n.name, vni, vpc)
 	}
 }
 
@@ -341,7 +439,7 @@ func (w *World) flood(vpc, from string, hosts map[netip.Addr]*node) map[string]i
 		s := f.node.host.State()
 		for name, d := range ordered(s.Devices) {
 			in := s.Devices[f.port]
-			if name == f.port || d.Kind != hostops.KindTunnel || d.Master != vpc || !d.Up || in.Isolated && d.Isolated {
+			if name == f.port || d.Kind != hostops.KindTunnel || d.Master != vpc || !d.Up || d.Silent || in.Isolated && d.Isolated {
 				continue
 			}
 			for _, remote := range slices.SortedFunc(maps.Keys(d.Flood), netip.Addr.Compare) {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 // fault lets something go wrong from time to time.
@@ -97,9 +99,14 @@ func (w *World) tamper(n *node) {
 	s := n.host.State()
 	devices := n.host.Devices()
 	d := pick(w, devices)
-	switch w.rand.IntN(7) {
+	switch w.rand.IntN(8) {
 	case 0:
 		err = n.host.WipeFilter()
+	case 7:
+		if s.Devices[d].Kind == hostops.KindTunnel {
+			yes := w.chance(0.5)
+			what, err = fmt.Sprintf("%s floods: %v", d, yes), n.host.SetFlood(d, yes)
+		}
 	case 1, 2:
 		if d != "u0" {
 			what, err = d+" is deleted", n.host.DeleteDevice(d)

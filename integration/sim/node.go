@@ -25,7 +25,8 @@ type node struct {
 	host *fake.Host
 	skew time.Duration // of its clock; a process that runs does not see it jump
 	link link
-	disk []byte // the cache file
+	disk []byte   // the cache file
+	can  []string // how its host carries frames; nil: in all ways
 
 	// Of the agent that runs; nil agent: none does.
 	agent   *watcher.Agent
@@ -49,6 +50,9 @@ const resync = time.Minute
 
 func (w *World) newNode(name string) *node {
 	n := &node{w: w, name: name, id: "id-" + name, link: link{w: w}, disk: []byte{}, skew: w.upTo(time.Hour)}
+	if w.chance(0.25) {
+		n.can = []string{cluster.CanP2P}
+	}
 	n.host = w.net.NewHost(hostops.Address{Device: "u0", Prefix: n.nextAddress(), MTU: 1500, Up: true})
 	return n
 }
@@ -87,7 +91,7 @@ func (n *node) start() {
 	n.store = store.New(&n.link, cluster.Identity{Role: cluster.Agent, Name: n.name})
 	n.agent, err = watcher.New(watcher.Config{
 		Node: n.name, NodeID: n.id, Store: n.store, Driver: n.driver, Underlay: []watcher.UnderlaySpec{{Device: "u0"}},
-		Cache: "memory", Cached: n.disk, OS: "sim", Version: "sim", Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
+		Cache: "memory", Cached: n.disk, OS: "sim", Version: "sim", Can: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
 	})
 	if err != nil {
 		n.w.fail("start agent of %s: %v", n.name, err)

@@ -126,6 +126,9 @@ func (o *operator) createVPC() {
 		return // still being deleted
 	}
 	s := &cluster.VPCSpec{State: cluster.VPCActive, Members: o.selector(), PeerNetwork: netip.MustParsePrefix("10.100.0.0/28"), Created: cluster.At(o.w.time())}
+	if o.w.chance(0.3) {
+		s.Transport = cluster.P2P
+	}
 	if o.w.chance(0.2) {
 		s.VNI = cluster.VNI(100 + o.w.rand.IntN(31))
 	}
@@ -158,12 +161,15 @@ func (o *operator) changeVPC() {
 	}
 	key := cluster.KeyVPCSpec(pick(o.w, vs))
 	r := *o.wishes[key].(*cluster.VPCSpec)
-	if o.w.chance(0.3) {
+	switch o.w.rand.IntN(4) {
+	case 0:
 		r.MTU = 1280 + o.w.rand.IntN(150)
-	} else {
+	case 1:
+		r.Transport = pick(o.w, []cluster.Transport{cluster.Auto, cluster.P2P})
+	default:
 		r.Members = o.selector()
 	}
-	o.w.trace("%s: members %s, MTU %d", key, r.Members, r.MTU)
+	o.w.trace("%s: members %s, MTU %d, transport %s", key, r.Members, r.MTU, r.Transport)
 	o.put(key, &r)
 }
 

@@ -63,7 +63,7 @@ func New(cfg Config) *World {
 	w.kv = mvcc.NewMemory(mvcc.Config{Now: w.time})
 	w.operator = operator{w: w, wishes: map[string]cluster.Record{}, store: store.New(w.kv, cluster.Identity{Role: cluster.Operator})}
 	w.operator.put(cluster.KeyConfig, &cluster.Config{Cluster: "sim", ID: "c1", Era: 1, UnderlayPort: 4789,
-		VNIs: cluster.VNIRange{First: 100, Last: 130}, Encryption: "none"})
+		VNIs: cluster.VNIRange{First: 100, Last: 199}, Encryption: "none"})
 	for range cfg.Nodes {
 		w.operator.addNode()
 	}
