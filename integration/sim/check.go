@@ -378,7 +378,7 @@ func (w *World) checkVPC(n *node, s hostops.State, vpc string, net *cluster.VPCN
 // checkTunnel holds a tunnel and its filter to the peers that it is for.
 func (w *World) checkTunnel(n *node, s hostops.State, vpc string, net *cluster.VPCNet, device string, vni cluster.VNI, peers hostops.AddrSet) {
 	d := s.Devices[device]
-	if d.Owner != net.VNI || d.VNI != vni || d.MTU != net.MTU || !d.Up || d.Local != n.underlay() || d.Master != vpc || !d.Isolated || d.Silent {
+	if d.Owner != net.VNI || d.VNI != vni || d.MTU != net.MTU || !d.Up || d.Local != n.underlay() || d.Master != vpc || !d.Isolated || !d.Sends || d.Odd {
 		w.fail("%s: tunnel %s of %s is %+v; want it up, isolated, sending, MTU %d, VNI %d of %d", n.name, device, vpc, d, net.MTU, vni, net.VNI)
 	}
 	if !maps.Equal(d.Flood, peers) {

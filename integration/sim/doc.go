@@ -17,10 +17,11 @@
 // back what was deleted by mistake. At rest Check holds what must be true:
 //
 //   - every kernel is what the records say, and nobody writes any more;
+//   - exactly the pairs that need it have a tunnel and a VNI of their own;
 //   - no value is held twice and none leaks;
 //   - a broadcast from any host reaches every member once, and nobody else
 //     (computed on the graph of bridges, ports and tunnels).
 //
-// While trouble lasts, every revision is held to what must never be: one VNI or
-// one VTEP address with two holders.
+// While trouble lasts, every revision is held to what must never be: one VNI of
+// two VPCs or pairs, or one VTEP address of two members.
 package sim

@@ -99,13 +99,17 @@ func (w *World) tamper(n *node) {
 	s := n.host.State()
 	devices := n.host.Devices()
 	d := pick(w, devices)
-	switch w.rand.IntN(8) {
+	switch w.rand.IntN(9) {
 	case 0:
 		err = n.host.WipeFilter()
 	case 7:
 		if s.Devices[d].Kind == hostops.KindTunnel {
-			yes := w.chance(0.5)
-			what, err = fmt.Sprintf("%s floods: %v", d, yes), n.host.SetFlood(d, yes)
+			flag, yes := pick(w, []string{"flood", "learning", "hairpin"}), w.chance(0.5)
+			what, err = fmt.Sprintf("%s of %s: %v", flag, d, yes), n.host.SetFlag(d, flag, yes)
+		}
+	case 8:
+		if s.Devices[d].Master != "" {
+			what, err = d+" is taken out of its bridge", n.host.SetMaster(d, "")
 		}
 	case 1, 2:
 		if d != "u0" {

@@ -91,7 +91,7 @@ func (n *node) start() {
 	n.store = store.New(&n.link, cluster.Identity{Role: cluster.Agent, Name: n.name})
 	n.agent, err = watcher.New(watcher.Config{
 		Node: n.name, NodeID: n.id, Store: n.store, Driver: n.driver, Underlay: []watcher.UnderlaySpec{{Device: "u0"}},
-		Cache: "memory", Cached: n.disk, OS: "sim", Version: "sim", Can: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
+		Cache: "memory", Cached: n.disk, OS: "sim", Version: "sim", Capabilities: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
 	})
 	if err != nil {
 		n.w.fail("start agent of %s: %v", n.name, err)
