@@ -159,8 +159,12 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
-	if in.Full || !in.Still || !a.settled || changed != changedNothing {
-		changed = max(changed, more(a.findUnderlay(ctx)), more(a.reconcile(ctx, in.Full)))
+	look := in.Full || !in.Still || !a.settled
+	if look {
+		changed = max(changed, more(a.findUnderlay(ctx)))
+	}
+	if look || changed != changedNothing {
+		changed = max(changed, more(a.reconcile(ctx, in.Full)))
 	}
 	changed = max(changed, more(a.forget(records)))
 	a.remember(changed)

@@ -17,7 +17,8 @@
 // # Probes
 //
 // Each link is probed every 10 s, whether its peer answers or not; sooner only
-// while it is new, after a loss, and every 2 s while few links are down. In
+// while it is new, after a loss, and every 2 s while few links are down. A peer
+// that comes to a mesh is probed by each host within 200 ms, not by all at once. In
 // any second the host sends at most 200, and a probe that is not answered
 // within a second is lost: so at most 200 are in flight, and none has a
 // goroutine. With more than 2,000 links the period stretches, and the node's

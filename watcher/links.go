@@ -23,6 +23,7 @@ const (
 	probeFirst    = 25 * time.Millisecond  // after the first probe of a new link, doubling
 	probeNew      = 250 * time.Millisecond // at most, while it is new
 	probeNewFor   = 3 * time.Second        // a link that has never answered is new
+	probeSpread   = 200 * time.Millisecond // until the first probe of a peer that comes to a mesh, at most
 	probeTimeout  = time.Second            // no answer until then is a loss
 	probeRetry    = 500 * time.Millisecond // after a loss
 	probeDown     = 2 * time.Second        // of a link that is down; many share half the budget
@@ -102,13 +103,18 @@ type target struct {
 }
 
 // set makes targets the links that are probed. A new link, or one whose
-// address moved, is unknown and due at once.
+// address moved, is unknown and due at once, or soon in a VPC whose links are
+// known: else a peer that comes to a mesh gets a probe from all its hosts in the
+// moment in which all are busy to take it in.
 func (ls *links) set(now time.Time, targets map[linkID]target) {
+	mesh := map[string]bool{}
 	for id, l := range ls.all {
 		if t, ok := targets[id]; !ok || t.to != l.to {
 			heap.Remove(&ls.queue, l.index)
 			delete(ls.all, id)
 			ls.count[l.state]--
+		} else if l.state != cluster.LinkUnknown && !mesh[id.vpc] {
+			mesh[id.vpc] = true
 		}
 	}
 	var fresh []*link
@@ -126,6 +132,9 @@ func (ls *links) set(now time.Time, targets map[linkID]target) {
 	}
 	slices.SortFunc(fresh, func(a, b *link) int { return a.id.compare(b.id) })
 	for _, l := range fresh {
+		if mesh[l.id.vpc] {
+			l.next = now.Add(probeSpread/4 + time.Duration(ls.rand.Int64N(int64(probeSpread*3/4))))
+		}
 		heap.Push(&ls.queue, l)
 	}
 }
