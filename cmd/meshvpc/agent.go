@@ -23,8 +23,8 @@ import (
 // The agent's share of a host's memory: the collector works harder from
 // agentMemory bytes on, and before that lets the heap grow by agentGC percent.
 const (
-	agentMemory = 30 << 20
-	agentGC     = 50
+	agentMemory = 24 << 20
+	agentGC     = 200
 )
 
 // agentProcs is how many processors the agent uses at a time. It waits most of
