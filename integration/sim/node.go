@@ -50,7 +50,7 @@ const resync = time.Minute
 
 func (w *World) newNode(name string) *node {
 	n := &node{w: w, name: name, id: "id-" + name, link: link{w: w}, disk: []byte{}, skew: w.upTo(time.Hour)}
-	if w.chance(0.25) {
+	if !w.cfg.Quiet && w.chance(0.25) {
 		n.can = []string{cluster.CanP2P}
 	}
 	n.host = w.net.NewHost(hostops.Address{Device: "u0", Prefix: n.nextAddress(), MTU: 1500, Up: true})
