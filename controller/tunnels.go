@@ -117,6 +117,17 @@ func (w *world) hadBy(vni cluster.VNI, but string) string {
 	return ""
 }
 
+// inForceFor says which VPC other than the one named has a VNI in its net
+// record, whatever the reverse keys say; "" for none.
+func (w *world) inForceFor(vni cluster.VNI, but string) string {
+	for name, v := range w.vpcs {
+		if name != but && v.active() && v.net.Value.VNI == vni {
+			return name
+		}
+	}
+	return ""
+}
+
 // usedByOther tells of a VNI whether another VPC or pair than by has it in force
 // or on a host, whatever the reverse keys say. A VPC is a Pair without nodes.
 func (w *world) usedByOther(by cluster.Pair) func(cluster.VNI) bool {

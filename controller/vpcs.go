@@ -96,10 +96,13 @@ func (s *state) claimVNI(w *world, v *vpc) (*allocator.Claim, error) {
 		if by := w.hadBy(want, v.name); by != "" && !v.holdsVNI() {
 			return nil, fmt.Errorf("VNI %d is taken by %s: hosts have it, whatever the records say", want, by)
 		}
+		if by := w.inForceFor(want, v.name); by != "" {
+			return nil, fmt.Errorf("VNI %d is taken by VPC %s", want, by)
+		}
 		return takenBy(s.alloc.ClaimVNIValue(v.name, want))
 	case len(v.vnis) == 0:
 		for _, vni := range slices.Sorted(maps.Keys(w.ofVPC)) {
-			if w.ofVPC[vni] != v.name {
+			if w.ofVPC[vni] != v.name || w.inForceFor(vni, v.name) != "" {
 				continue
 			}
 			if c, err := s.alloc.ClaimVNIValue(v.name, vni); err == nil {
