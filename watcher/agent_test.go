@@ -512,3 +512,30 @@ func (w *world) own(name string) (good []string) {
 	}
 	return good
 }
+
+// TestStrayVPCIsReported: an agent that finds a VPC of ours which neither its
+// cache nor the records know keeps it and says so.
+func TestStrayVPCIsReported(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := mesh(t)
+		defer w.close()
+		w.stop["n1"]()
+		w.raw(cluster.PrefixVPCs, "")
+		w.raw(cluster.PrefixHosts, "")
+		w.raw(cluster.PrefixStatus("n1"), "")
+		if err := os.Remove(filepath.Join(w.caches, "n1")); err != nil {
+			t.Fatal(err)
+		}
+		w.start("n1")
+		w.settle(3 * time.Minute)
+		w.wantWhole("n1")
+		if s := w.status("n1"); s.State != cluster.HostHolding || s.VNI != 10000 {
+			t.Errorf("status = %+v; want holding, with its VNI", s)
+		}
+		w.put(cluster.Controller, cluster.KeyHostVPC("n1", "vpc1"), &cluster.HostVPC{State: cluster.AssignedLeaving})
+		w.settle(time.Minute)
+		if got := w.hosts["n1"].State(); got.Carries(10000) {
+			t.Errorf("after the word to leave, the host still has %v", got.Devices)
+		}
+	})
+}
