@@ -249,8 +249,15 @@ type Filter struct {
 	NoShields bool
 }
 
-// Carries reports whether anything with the mark of v is on the host.
+// Carries reports whether anything of v is on the host: with its mark, or in the
+// filter.
 func (s State) Carries(v cluster.VNI) bool {
+	_, judged := s.Filter.VNIs[v]
+	return judged || s.Marked(v)
+}
+
+// Marked reports whether any device or namespace has the mark of v.
+func (s State) Marked(v cluster.VNI) bool {
 	for _, d := range s.Devices {
 		if d.Owner == v {
 			return true
@@ -261,8 +268,7 @@ func (s State) Carries(v cluster.VNI) bool {
 			return true
 		}
 	}
-	_, judged := s.Filter.VNIs[v]
-	return judged
+	return false
 }
 
 // OwnersOf lists, sorted, the marks of what is on the host for the VPC of that

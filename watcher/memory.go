@@ -188,11 +188,26 @@ func (m *memory) seek(on hostops.State) (found bool) {
 // whether any of it is gone.
 func (m *memory) see(on hostops.State) (gone bool) {
 	had := len(m.Remove)
-	m.Remove = slices.DeleteFunc(m.Remove, func(v cluster.VNI) bool { return !on.Carries(v) })
+	m.Remove = slices.DeleteFunc(m.Remove, func(v cluster.VNI) bool {
+		return !on.Carries(v) || !on.Marked(v) && m.ofPair(v)
+	})
 	for name, v := range m.VPCs {
 		v.gone = v.Leaving && !slices.Contains(m.Remove, v.VNI) && !slices.ContainsFunc(on.OwnersOf(name), m.unwanted)
 	}
 	return len(m.Remove) != had
+}
+
+// ofPair reports whether a link that stays has the VNI: then the filter's entry is
+// for that.
+func (m *memory) ofPair(n cluster.VNI) bool {
+	for _, v := range m.VPCs {
+		for _, l := range v.Links {
+			if l.VNI == n {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // leaving reports whether any VPC is to be taken down.
