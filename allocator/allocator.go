@@ -160,6 +160,18 @@ func (a *Allocator) vnis(r cluster.VNIRange) *book {
 	return b
 }
 
+// ClaimAnotherVNI is ClaimVNI for a holder that has one and cannot use it.
+func (a *Allocator) ClaimAnotherVNI(r cluster.VNIRange, holder string, avoid func(cluster.VNI) bool) (*Claim, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := a.vnis(r)
+	i, ok := b.pool.Lowest(func(i uint64) bool { return avoid != nil && avoid(r.First+cluster.VNI(i)) })
+	if !ok {
+		return nil, ErrExhausted
+	}
+	return a.claim(a.add(cluster.KeyAllocVNI(r.First+cluster.VNI(i)), holder)), nil
+}
+
 // ClaimVNIValue claims v for holder, whatever range it is of. It returns a
 // *TakenError if another has it.
 func (a *Allocator) ClaimVNIValue(holder string, v cluster.VNI) (*Claim, error) {

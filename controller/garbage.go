@@ -58,7 +58,7 @@ func (s *state) freeReleased(w *world, p *plan, now time.Time) time.Time {
 func (w *world) stillUsed(it allocItem) bool {
 	rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs)
 	if !ok {
-		return w.onHosts(vniOf(it))
+		return w.onHostsOf(it)
 	}
 	name, addr, _ := strings.Cut(rest, "/")
 	v := w.vpcs[name]

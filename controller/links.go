@@ -131,8 +131,9 @@ func (m *membership) inForce(l *link, stands cluster.HostLink) bool {
 // write makes a link what it is to be: with a VNI that it holds, the same at both
 // ends. Without a VNI it gets one; without a use it ends.
 func (m *membership) write(l *link, is cluster.HostLink) {
+	good := is.VNI != 0 && l.holds(is.VNI) && !m.clashes(l, is.VNI)
 	switch {
-	case is.Use != "" && is.VNI != 0 && l.agrees() && *l.ends[0].Value == is && l.holds(is.VNI):
+	case is.Use != "" && good && l.agrees() && *l.ends[0].Value == is:
 		m.release(l, is.VNI)
 		return
 	case len(m.p.links) >= linksAtOnce:
@@ -142,7 +143,7 @@ func (m *membership) write(l *link, is cluster.HostLink) {
 		return
 	}
 	u := unit{verb: verbOf(l, is), object: l.String()}
-	if is.VNI == 0 || !l.holds(is.VNI) {
+	if !good {
 		claim, err := m.claimLink(l, is.VNI)
 		switch {
 		case errors.Is(err, allocator.ErrExhausted):
@@ -194,10 +195,38 @@ func (m *membership) claimLink(l *link, vni cluster.VNI) (*allocator.Claim, erro
 			}
 		}
 	}
-	if m.pairs.full {
+	switch {
+	case m.pairs.full:
 		return nil, allocator.ErrExhausted
+	case vni != 0 && l.holds(vni):
+		return m.alloc.ClaimAnotherVNI(m.w.config.VNIs, holder, other)
 	}
 	return m.alloc.ClaimVNI(m.w.config.VNIs, holder, other)
+}
+
+// clashes reports whether an end that is not ready says that it has the link's
+// VNI for something else, and so cannot have the link. What other hosts say does
+// not count: it would let any of them move the links of all.
+func (m *membership) clashes(l *link, vni cluster.VNI) bool {
+	for _, node := range [2]string{l.pair.A, l.pair.B} {
+		if s, ok := m.v.status[node]; !ok || s.Value.Ready {
+			continue
+		}
+		for _, v := range m.w.vpcs {
+			if !v.uses(node) {
+				continue
+			}
+			if v.status[node].Value.VNI == vni {
+				return true
+			}
+			for _, own := range m.w.own.of(v.status[node]) {
+				if own.VNI == vni && cluster.PairOf(v.name, node, own.Peer) != l.pair {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // release gives back what a link holds but does not need.

@@ -100,10 +100,21 @@ func mark(used map[cluster.VNI]cluster.Pair, vni cluster.VNI, by cluster.Pair) {
 	used[vni] = by
 }
 
-// onHosts reports whether some host says that it has the VNI.
-func (w *world) onHosts(vni cluster.VNI) bool {
-	_, pair := w.tunnelVNIs()[vni]
-	return pair || w.ofVPC[vni] != ""
+// onHostsOf reports whether some host says that it has a VNI for its holder. For
+// others, it is not this reverse key that keeps it.
+func (w *world) onHostsOf(it allocItem) bool {
+	vni := vniOf(it)
+	if p, err := cluster.ParsePair(it.Value.Holder); err == nil {
+		v := w.vpcs[p.VPC]
+		return v.uses(p.A) && w.reported(v, p.A, p.B).VNI == vni || v.uses(p.B) && w.reported(v, p.B, p.A).VNI == vni
+	}
+	v := w.vpcs[it.Value.Holder]
+	for node, s := range v.status {
+		if v.uses(node) && s.Value.VNI == vni {
+			return true
+		}
+	}
+	return false
 }
 
 // hadBy says who has a VNI on hosts, other than the VPC named; "" for nobody.
