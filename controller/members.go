@@ -32,11 +32,14 @@ type membership struct {
 	pairs    linkCount
 }
 
-// depart lets the nodes leave that the spec does not select.
+// depart lets the nodes leave that the spec does not select, and those that were
+// told to leave before: they join anew afterwards.
 func (w *world) depart(v *vpc, p *plan) {
 	for _, name := range v.nodes() {
 		n := w.nodes[name]
-		if n != nil && !v.spec.Value.Members.Selects(name, n) && !w.blocks(v, name) {
+		a, told := v.assigns[name]
+		told = told && a.Value.State == cluster.AssignedLeaving
+		if n != nil && (told || !v.spec.Value.Members.Selects(name, n)) && !w.blocks(v, name) {
 			p.add(w.leave(v, name, false))
 		}
 	}
@@ -91,8 +94,7 @@ func (m *membership) keepMembers() (candidates []string) {
 		it, member := m.v.members[name]
 		switch {
 		case m.w.blocks(m.v, name):
-		case assigned && a.Value.State == cluster.AssignedLeaving:
-			m.p.add(m.w.leave(m.v, name, false)) // it joins anew afterwards
+		case assigned && a.Value.State == cluster.AssignedLeaving: // see depart
 		case member:
 			m.keep(name, it)
 		default:
