@@ -286,6 +286,30 @@ func (s State) OwnersOf(vpc string) []cluster.VNI {
 	return slices.Sorted(maps.Keys(owners))
 }
 
+// VPCs lists, sorted, the names of the VPCs that something of ours on the host is
+// for, as far as OwnersOf would find it.
+func (s State) VPCs() []string {
+	names := map[string]bool{}
+	for name, d := range s.Devices {
+		vpc, tunnels := strings.CutPrefix(d.Alias, tunnelsOf(""))
+		port, isPort := strings.CutPrefix(d.Alias, portOf(""))
+		switch {
+		case d.Kind == KindBridge:
+			names[name] = true
+		case tunnels:
+			names[vpc] = true
+		case isPort:
+			names[port] = true
+		}
+	}
+	for name, n := range s.Namespaces {
+		if vpc, ok := strings.CutPrefix(name, NamespaceOf("")); ok && n.Owner != 0 {
+			names[vpc] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
 // Aliases of a VPC's devices.
 func tunnelsOf(vpc string) string { return CleanAlias("tunnels-of-" + vpc) }
 func portOf(vpc string) string    { return CleanAlias("port-of-" + vpc) }

@@ -171,6 +171,9 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if look || changed != changedNothing {
 		changed = max(changed, more(a.reconcile(ctx, in.Full)))
 	}
+	if in.Full && hold == "" && records.synced && !a.memory.Left {
+		changed = max(changed, more(a.adopt(ctx, records)))
+	}
 	changed = max(changed, more(a.forget(records)))
 	a.remember(changed)
 	if in.Own != nil {
@@ -321,6 +324,12 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 		return changed // the report says so already
 	}
 	return a.memory.see(state) || changed
+}
+
+// adopt takes what the host carries into memory, see memory.adopt.
+func (a *Agent) adopt(ctx context.Context, r records) (found bool) {
+	state, err := a.cfg.Driver.Observe(ctx, false)
+	return err == nil && a.memory.adopt(state, r.vpcs)
 }
 
 func allReady(vpcs map[string]bool) bool {

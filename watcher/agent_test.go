@@ -426,6 +426,34 @@ func TestLeavingWhatWasForgotten(t *testing.T) {
 	}
 }
 
+// TestForgottenAndTakenFromTheRecords says that a host has what nobody knows of.
+func TestForgottenAndTakenFromTheRecords(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := mesh(t)
+		defer w.close()
+		w.stop["n1"]()
+		if err := os.Remove(filepath.Join(w.caches, "n1")); err != nil {
+			t.Fatal(err)
+		}
+		w.raw(cluster.KeyHostVPC("n1", "vpc1"), "")
+		w.raw(cluster.PrefixStatus("n1"), "")
+		w.start("n1")
+		w.settle(3 * time.Minute)
+		w.wantWhole("n1")
+		if s := w.status("n1"); s.State != cluster.HostHolding || s.VNI != 10000 {
+			t.Errorf("status = %+v; want that it holds VNI 10000", s)
+		}
+		w.put(cluster.Controller, cluster.KeyHostVPC("n1", "vpc1"), &cluster.HostVPC{State: cluster.AssignedLeaving})
+		w.settle(5 * time.Second)
+		if s := w.hosts["n1"].State(); len(s.Devices) > 0 || len(s.Namespaces) > 0 || len(s.Filter.VNIs) > 0 {
+			t.Errorf("left behind: %+v", s)
+		}
+		if s := w.status("n1"); s.State != cluster.HostLeft {
+			t.Errorf("status = %+v; want left", s)
+		}
+	})
+}
+
 func TestRemovedNodeCleansUp(t *testing.T) {
 	for name, off := range map[string]bool{"while it runs": false, "while it was off": true} {
 		t.Run(name, func(t *testing.T) {

@@ -184,6 +184,26 @@ func (m *memory) seek(on hostops.State) (found bool) {
 	return len(m.Remove) != had
 }
 
+const holdFound = "it was found on the host, and no record says why: keeping the network as it is"
+
+// adopt takes into memory what the host carries and no record nor memory tells
+// of: the agent was killed before it was kept, and then the assignment was lost.
+// So it is held and reported, and can be told to leave.
+func (m *memory) adopt(on hostops.State, told map[string]vpcRecords) (found bool) {
+	for _, name := range on.VPCs() {
+		if _, ok := told[name]; ok || m.VPCs[name] != nil || cluster.CheckVPCName(name) != nil {
+			continue
+		}
+		for _, owner := range on.OwnersOf(name) {
+			if m.unwanted(owner) && !slices.Contains(m.Remove, owner) {
+				m.VPCs[name] = &vpc{VNI: owner, hold: holdFound}
+				found = true
+			}
+		}
+	}
+	return found
+}
+
 // see notes what is left on the host of what is to be taken down, and reports
 // whether any of it is gone.
 func (m *memory) see(on hostops.State) (gone bool) {
