@@ -159,11 +159,6 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
-	if in.Full && records.synced && hold == "" {
-		if state, err := a.cfg.Driver.Observe(ctx, true); err == nil { // else the look below fails, too
-			changed = max(changed, more(a.memory.adopt(state)))
-		}
-	}
 	look := in.Full || !in.Still || !a.settled
 	if look {
 		changed = max(changed, more(a.findUnderlay(ctx)))

@@ -153,20 +153,6 @@ func (m *memory) leave(r records) (changed bool) {
 	return changed
 }
 
-// adopt takes in the VPCs that the host carries and memory does not know: an
-// agent was killed before it had saved them, or the cache was lost. They are
-// held and reported, so that others know of them and can give the word.
-func (m *memory) adopt(on hostops.State) (changed bool) {
-	for name, d := range on.Devices {
-		if d.Kind != hostops.KindBridge || m.Left || m.VPCs[name] != nil || slices.Contains(m.Remove, d.Owner) || !m.unwanted(d.Owner) {
-			continue
-		}
-		m.VPCs[name] = &vpc{VNI: d.Owner, MTU: d.MTU, hold: "it is on this host and no record says so: keeping the network as it is"}
-		changed = true
-	}
-	return changed
-}
-
 // seek marks what the host carries of VPCs that are to leave to be taken down:
 // memory may never have known of it, or have forgotten. It reports whether
 // there was anything new.
