@@ -37,6 +37,7 @@
 //     leaving, or the node's own record (same id) says left.
 //     Then all goes that the host carries for it, whether or not memory knew,
 //     and "left" is said when the host has been seen without it.
+//
 //   - What is found on the host and no record tells of is held and reported.
 //
 //   - A peer is dropped by absence only from a members list that was read whole
