@@ -64,11 +64,11 @@ type Peer struct {
 	ReceiveOnly bool `json:"receive_only,omitempty"`
 }
 
-// VNIOf is the VNI of one of v's tunnels.
-func (v VPC) VNIOf(t Tunnel) cluster.VNI { return cmp.Or(t.Pair, v.VNI) }
+// vniOf is the VNI of one of v's tunnels.
+func (v VPC) vniOf(t Tunnel) cluster.VNI { return cmp.Or(t.Pair, v.VNI) }
 
-// NameOf is the device name of one of v's tunnels.
-func (v VPC) NameOf(t Tunnel) string {
+// nameOf is the device name of one of v's tunnels.
+func (v VPC) nameOf(t Tunnel) string {
 	if t.Pair != 0 {
 		return PairTunnelOf(t.Pair)
 	}

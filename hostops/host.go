@@ -149,10 +149,10 @@ func own(desired Desired, actual State) map[string]map[string]bool {
 
 // inPlace reports whether a tunnel does for one peer what it should.
 func inPlace(v VPC, t Tunnel, p Peer, actual State) bool {
-	d := actual.Devices[v.NameOf(t)]
-	_, passes := actual.Filter.Sources[v.VNIOf(t)][p.Underlay]
+	d := actual.Devices[v.nameOf(t)]
+	_, passes := actual.Filter.Sources[v.vniOf(t)][p.Underlay]
 	_, floods := d.Flood[p.Underlay]
-	return d.Kind == KindTunnel && d.Owner == v.VNI && d.VNI == v.VNIOf(t) && d.Up && d.Master == v.Name && d.Isolated &&
+	return d.Kind == KindTunnel && d.Owner == v.VNI && d.VNI == v.vniOf(t) && d.Up && d.Master == v.Name && d.Isolated &&
 		d.Silent == t.ReceiveOnly && passes && (t.ToGroup || floods != p.ReceiveOnly)
 }
 
@@ -225,10 +225,10 @@ func (h *Host) repairs(desired Desired, done []Op) []Op {
 func (h *Host) wanted(op Op) bool {
 	for _, v := range h.last {
 		for _, t := range v.Tunnels {
-			vni := v.VNIOf(t)
+			vni := v.vniOf(t)
 			switch op := op.(type) {
 			case DeleteDevice:
-				if op.Object == v.NameOf(t) {
+				if op.Object == v.nameOf(t) {
 					return true
 				}
 			case Unguard:
@@ -278,12 +278,12 @@ func (h *Host) repair(op Op, now VPC) bool {
 }
 
 func (v VPC) floods(name string, to netip.Addr) bool {
-	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return v.NameOf(t) == name && slices.Contains(t.flood(), to) })
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return v.nameOf(t) == name && slices.Contains(t.flood(), to) })
 }
 
 func (v VPC) passes(vni cluster.VNI, source netip.Addr) bool {
 	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool {
-		return v.VNIOf(t) == vni && slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Underlay == source })
+		return v.vniOf(t) == vni && slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Underlay == source })
 	})
 }
 
@@ -291,7 +291,7 @@ func (v VPC) passes(vni cluster.VNI, source netip.Addr) bool {
 // place of is so.
 func (v VPC) tells(name string, is func(Peer) bool) bool {
 	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool {
-		return (name == "" || v.NameOf(t) == name) && slices.ContainsFunc(t.Peers, func(p Peer) bool { return t.tells(p) && is(p) })
+		return (name == "" || v.nameOf(t) == name) && slices.ContainsFunc(t.Peers, func(p Peer) bool { return t.tells(p) && is(p) })
 	})
 }
 
@@ -300,7 +300,7 @@ func (v VPC) concerned(op Op) []Tunnel {
 	var ts []Tunnel
 	guard, _ := op.(Guard)
 	for _, t := range v.Tunnels {
-		if v.NameOf(t) == op.On().Object || guard.VNI == v.VNIOf(t) {
+		if v.nameOf(t) == op.On().Object || guard.VNI == v.vniOf(t) {
 			ts = append(ts, t)
 		}
 	}

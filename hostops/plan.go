@@ -81,8 +81,8 @@ func (p *planner) valid(desired Desired) []VPC {
 		p.names[NamespaceOf(v.Name)] = true
 		p.names[PortOf(v.VNI)] = true
 		for _, t := range v.Tunnels {
-			p.names[v.NameOf(t)] = true
-			p.judged[v.VNIOf(t)] = true
+			p.names[v.nameOf(t)] = true
+			p.judged[v.vniOf(t)] = true
 		}
 		p.vnis[v.VNI], p.judged[v.VNI] = true, true
 		other, taken := holder[v.VNI]
@@ -103,7 +103,7 @@ func (p *planner) valid(desired Desired) []VPC {
 	for i, v := range out {
 		out[i].Tunnels = p.pairs(v, holder)
 		for _, t := range out[i].Tunnels {
-			p.planned[v.NameOf(t)] = true
+			p.planned[v.nameOf(t)] = true
 		}
 	}
 	return out
@@ -121,7 +121,7 @@ func (p *planner) pairs(v VPC, holder map[cluster.VNI]string) []Tunnel {
 		switch {
 		case t.Pair == 0:
 		case len(t.Peers) != 1 || t.Pair.Validate() != nil:
-			p.problem(v.Name, "tunnel %s: a pair has one peer and a VNI from 1 to %d", v.NameOf(t), cluster.MaxVNI)
+			p.problem(v.Name, "tunnel %s: a pair has one peer and a VNI from 1 to %d", v.nameOf(t), cluster.MaxVNI)
 			continue
 		case taken:
 			p.problem(v.Name, "VNI %d of the pair with %s is used by VPC %s already", t.Pair, t.Peers[0].Node, other)

@@ -59,7 +59,7 @@ func (p *planner) tunnels(v VPC) {
 		if len(missing) > 0 {
 			p.add(Allow{onFilter, vni, missing})
 		}
-		if _, ok := p.actual.Filter.VNIs[vni]; !ok && slices.ContainsFunc(ts, func(t Tunnel) bool { return v.VNIOf(t) == vni }) {
+		if _, ok := p.actual.Filter.VNIs[vni]; !ok && slices.ContainsFunc(ts, func(t Tunnel) bool { return v.vniOf(t) == vni }) {
 			p.add(Guard{onFilter, vni})
 		}
 	}
@@ -105,7 +105,7 @@ func (p *planner) sources(v VPC, ts []Tunnel) (vnis []cluster.VNI, sources map[c
 		vnis, sources[v.VNI] = append(vnis, v.VNI), nil
 	}
 	for _, t := range ts {
-		vni := v.VNIOf(t)
+		vni := v.vniOf(t)
 		if _, known := sources[vni]; !known {
 			vnis = append(vnis, vni)
 		}
@@ -119,7 +119,7 @@ func (p *planner) sources(v VPC, ts []Tunnel) (vnis []cluster.VNI, sources map[c
 // must not be guarded.
 func (p *planner) unblocked(v VPC) []Tunnel {
 	for _, t := range v.Tunnels {
-		name, vni := v.NameOf(t), v.VNIOf(t)
+		name, vni := v.nameOf(t), v.vniOf(t)
 		if _, taken := p.actual.Others[name]; taken {
 			p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", name)
 			p.blocked[vni] = true
@@ -134,7 +134,7 @@ func (p *planner) unblocked(v VPC) []Tunnel {
 			p.blocked[vni] = true
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(v.Tunnels), func(t Tunnel) bool { return p.blocked[v.VNIOf(t)] })
+	return slices.DeleteFunc(slices.Clone(v.Tunnels), func(t Tunnel) bool { return p.blocked[v.vniOf(t)] })
 }
 
 // handover is for peers that have a tunnel of their own: when they change from
@@ -215,7 +215,7 @@ func (p *planner) own(v VPC, t Tunnel, h handover) {
 // tunnel plans one tunnel without its peers. It returns what the plan so far
 // makes of it; ok is false if the tunnel is not there and will not be.
 func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
-	name, vni := v.NameOf(t), v.VNIOf(t)
+	name, vni := v.nameOf(t), v.vniOf(t)
 	on = Target{v.Name, name}
 	d, there := p.actual.Devices[name]
 	carried := p.carried(v, t)
@@ -332,7 +332,7 @@ func (p *planner) fdb(on Target, t Tunnel, have map[cluster.MAC]netip.Addr) {
 
 // makeRoom removes a tunnel of ours, under another name, that holds what t needs.
 func (p *planner) makeRoom(v VPC, t Tunnel) {
-	for _, name := range p.holders.ours[tunnelKey{v.VNIOf(t), t.Port, t.Local.Is6()}] {
+	for _, name := range p.holders.ours[tunnelKey{v.vniOf(t), t.Port, t.Local.Is6()}] {
 		if !p.planned[name] && !p.gone[name] {
 			p.add(DeleteDevice{Target{v.Name, name}})
 			p.gone[name] = true
