@@ -195,15 +195,6 @@ type NamespacePort struct {
 // AddrSet is a set of addresses.
 type AddrSet map[netip.Addr]struct{}
 
-// CloneSources copies Filter.Sources.
-func CloneSources(s map[cluster.VNI]AddrSet) map[cluster.VNI]AddrSet {
-	c := maps.Clone(s)
-	for v, as := range c {
-		c[v] = maps.Clone(as)
-	}
-	return c
-}
-
 // Allow adds sources of a VNI.
 func (f *Filter) Allow(v cluster.VNI, as ...netip.Addr) {
 	if f.Sources == nil {
@@ -247,6 +238,16 @@ type Filter struct {
 	Seals map[string]struct{}
 	// NoShields: this kernel cannot filter between a bridge's ports.
 	NoShields bool
+}
+
+// Clone is a deep copy.
+func (f Filter) Clone() Filter {
+	f.VNIs, f.Sources = maps.Clone(f.VNIs), maps.Clone(f.Sources)
+	for v, as := range f.Sources {
+		f.Sources[v] = maps.Clone(as)
+	}
+	f.Shields, f.Seals = maps.Clone(f.Shields), maps.Clone(f.Seals)
+	return f
 }
 
 // Carries reports whether anything of v is on the host: with its mark, or in the
@@ -314,13 +315,14 @@ func (s State) VPCs() []string {
 func tunnelsOf(vpc string) string { return CleanAlias("tunnels-of-" + vpc) }
 func portOf(vpc string) string    { return CleanAlias("port-of-" + vpc) }
 
-// Clone is a deep copy.
+// Clone is a copy whose maps are its own. Slices are shared: nobody changes one
+// in place.
 func (s State) Clone() State {
 	c := State{
 		Devices:    maps.Clone(s.Devices),
 		Others:     maps.Clone(s.Others),
 		Namespaces: maps.Clone(s.Namespaces),
-		Filter:     s.Filter,
+		Filter:     s.Filter.Clone(),
 	}
 	for name, d := range c.Devices {
 		if d.Flood != nil || d.FDB != nil {
@@ -336,10 +338,6 @@ func (s State) Clone() State {
 			c.Namespaces[name] = n
 		}
 	}
-	c.Filter.VNIs = maps.Clone(s.Filter.VNIs)
-	c.Filter.Sources = CloneSources(s.Filter.Sources)
-	c.Filter.Shields = maps.Clone(s.Filter.Shields)
-	c.Filter.Seals = maps.Clone(s.Filter.Seals)
 	return c
 }
 

@@ -210,12 +210,8 @@ func (d *Driver) state() hostops.State {
 		Devices:    map[string]hostops.Device{},
 		Others:     map[string]hostops.Other{},
 		Namespaces: make(map[string]hostops.Namespace, len(d.spaces)),
-		Filter:     d.filter.state,
+		Filter:     d.filter.state.Clone(),
 	}
-	s.Filter.VNIs = maps.Clone(s.Filter.VNIs)
-	s.Filter.Sources = hostops.CloneSources(s.Filter.Sources)
-	s.Filter.Shields = maps.Clone(s.Filter.Shields)
-	s.Filter.Seals = maps.Clone(s.Filter.Seals)
 	for _, v := range d.devices {
 		owner, ours := v.ours()
 		if !ours {
