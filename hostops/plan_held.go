@@ -47,6 +47,10 @@ func (p *planner) protectTunnel(d Device) {
 		return
 	}
 	on := Target{"", "filter"}
+	if p.judged[d.VNI] { // a wanted VPC has the VNI, and says who may send
+		p.add(Guard{on, d.VNI})
+		return
+	}
 	if missing, _ := difference(slices.SortedFunc(maps.Keys(d.Flood), netip.Addr.Compare), f.Sources[d.VNI]); len(missing) > 0 {
 		p.add(Allow{on, d.VNI, missing})
 	}

@@ -445,6 +445,42 @@ func TestPlanProtectsWhatIsHeld(t *testing.T) {
 	}
 }
 
+// TestPlanWantedOverHeld: where a wanted VPC has the VNI of a held tunnel, the
+// wanted one says who may send, also in a filter that is made anew.
+func TestPlanWantedOverHeld(t *testing.T) {
+	wanted, bare := hosttest.MakeVPC(1), hosttest.MakeVPC(1)
+	wanted.Tunnels, bare.Tunnels = wanted.Tunnels[:1], nil
+	for name, v := range map[string]hostops.VPC{"with a tunnel": wanted, "without tunnels": bare} {
+		t.Run(name, func(t *testing.T) {
+			h, d := newHost(t)
+			held := hosttest.MakeVPC(0)
+			own := hosttest.PairOf(held, 0)
+			own.Pair = v.VNI
+			held.Tunnels = []hostops.Tunnel{own}
+			applyAll(t, d, []hostops.VPC{held})
+			if err := h.WipeFilter(); err != nil {
+				t.Fatal(err)
+			}
+			desired := hostops.Desired{VPCs: []hostops.VPC{v}, Hold: true}
+			ops, _ := hostops.Plan(desired, h.State())
+			for _, op := range ops {
+				if err := d.Apply(t.Context(), op); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if again, problems := hostops.Plan(desired, h.State()); len(again)+len(problems) > 0 {
+				t.Errorf("second plan:\n%sfirst plan:\n%s", text(again, problems), text(ops, nil))
+			}
+			filter := h.State().Filter
+			_, guarded := filter.VNIs[v.VNI]
+			_, passes := filter.Sources[v.VNI][own.Peers[0].Underlay]
+			if !guarded || passes {
+				t.Errorf("VNI %d is guarded: %v, passes from the held tunnel's peer: %v; want true, false", v.VNI, guarded, passes)
+			}
+		})
+	}
+}
+
 func TestCleanAlias(t *testing.T) {
 	for name, tt := range map[string]struct{ in, want string }{
 		"plain":     {"vpc-blue", "vpc-blue"},
