@@ -38,6 +38,7 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 		holders:  holdersOf(actual),
 	}
 	vpcs := p.valid(desired)
+	p.reown(vpcs)
 	p.filter(vpcs)
 	for _, v := range vpcs {
 		p.vpc(v)
@@ -59,7 +60,7 @@ type planner struct {
 	admitted map[cluster.VNI]bool // those that an Admit is for
 	blocked  map[cluster.VNI]bool // those of them that something else stands in the way of
 	holders  holders
-	reowned  []cluster.VNI // former owners of wanted devices
+	reowned  []cluster.VNI // former owners of wanted bridges
 	adds     []Op
 	removes  []Op
 	problems []Problem
@@ -134,6 +135,16 @@ func (p *planner) pairs(v VPC, holder map[cluster.VNI]string) []Tunnel {
 	return ts
 }
 
+// reown notes whose bridges the wanted VPCs take over: what else those have is
+// not held.
+func (p *planner) reown(vpcs []VPC) {
+	for _, v := range vpcs {
+		if d, there := p.actual.Devices[v.Name]; there && d.Owner != v.VNI {
+			p.reowned = append(p.reowned, d.Owner)
+		}
+	}
+}
+
 // filter makes sure that the filter judges the right port.
 func (p *planner) filter(vpcs []VPC) {
 	var port uint16
@@ -181,7 +192,6 @@ func (p *planner) bridge(v VPC) bool {
 	}
 	if d.Owner != v.VNI {
 		p.add(SetOwner{on, v.VNI})
-		p.reowned = append(p.reowned, d.Owner)
 	}
 	p.common(on, d, v.MTU, CleanAlias(NamespaceOf(v.Name)))
 	if !d.Up {
