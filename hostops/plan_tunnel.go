@@ -374,33 +374,3 @@ func appendAddrs(as []netip.Addr, peers []Peer) []netip.Addr {
 	}
 	return as
 }
-
-// difference lists, sorted, what have lacks of want and has beyond it. Most
-// often that is nothing, and want is sorted: then it makes no set of it.
-func difference(want []netip.Addr, have AddrSet) (missing, extra []netip.Addr) {
-	found, sorted := 0, true
-	for i, a := range want {
-		if _, ok := have[a]; ok {
-			found++
-		} else {
-			missing = append(missing, a)
-		}
-		sorted = sorted && (i == 0 || want[i-1].Less(a))
-	}
-	slices.SortFunc(missing, netip.Addr.Compare)
-	missing = slices.Compact(missing)
-	if sorted && found == len(have) {
-		return missing, nil
-	}
-	keep := make(AddrSet, len(want))
-	for _, a := range want {
-		keep[a] = struct{}{}
-	}
-	for a := range have {
-		if _, ok := keep[a]; !ok {
-			extra = append(extra, a)
-		}
-	}
-	slices.SortFunc(extra, netip.Addr.Compare)
-	return missing, extra
-}

@@ -1,0 +1,105 @@
+package hostops
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// rest removes what is ours and not wanted. What the desired state holds stays,
+// the filter for it too.
+func (p *planner) rest() {
+	groups := map[cluster.VNI]bool{}
+	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
+		d := p.actual.Devices[name]
+		switch {
+		case p.gone[name]:
+		case p.names[name] && (d.Kind == KindBridge || p.vnis[d.Owner]):
+		case p.held(d.Owner):
+		case p.vnis[d.Owner] || slices.Contains(p.reowned, d.Owner):
+			p.remove(DeleteDevice{Target{"", name}})
+		case !groups[d.Owner]:
+			groups[d.Owner] = true
+			p.remove(DeleteDevices{Target{"", fmt.Sprintf("VNI %d", d.Owner)}, d.Owner})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.actual.Namespaces)) {
+		if n := p.actual.Namespaces[name]; n.Owner != 0 && !p.names[name] && !p.held(n.Owner) {
+			p.remove(DeleteNamespace{Target{"", name}})
+		}
+	}
+	f := p.actual.Filter
+	if f.Exists && !p.needsFilter() {
+		p.remove(DeleteFilter{Target{"", "filter"}})
+		return
+	}
+	for _, v := range slices.Sorted(maps.Keys(f.VNIs)) {
+		if !p.keeps(v) {
+			p.remove(Unguard{Target{"", "filter"}, v})
+		}
+	}
+	for _, v := range slices.Sorted(maps.Keys(f.Sources)) {
+		if !p.keeps(v) {
+			p.remove(Deny{Target{"", "filter"}, v, slices.SortedFunc(maps.Keys(f.Sources[v]), netip.Addr.Compare)})
+		}
+	}
+	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
+		if !p.vnis[v] && !p.held(v) {
+			p.remove(Unshield{Target{"", "filter"}, v})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Seals)) {
+		if d, there := p.actual.Devices[name]; !p.names[name] && !(there && p.held(d.Owner)) {
+			p.remove(Unseal{Target{"", name}})
+		}
+	}
+}
+
+// held reports whether what is marked for owner stays though it is not wanted.
+func (p *planner) held(owner cluster.VNI) bool {
+	return !p.vnis[owner] && !slices.Contains(p.reowned, owner) && !p.desired.Removes(owner)
+}
+
+// keeps reports whether the filter's entries of a VNI stay: those of a wanted
+// tunnel, and of one that is held. Others protect nothing.
+func (p *planner) keeps(v cluster.VNI) bool {
+	if p.judged[v] {
+		return true
+	}
+	for name, d := range p.actual.Devices {
+		if d.Kind == KindTunnel && d.VNI == v && p.held(d.Owner) && !p.gone[name] {
+			return true
+		}
+	}
+	return false
+}
+
+// needsFilter reports whether any VPC is wanted or held.
+func (p *planner) needsFilter() bool {
+	if len(p.vnis) > 0 {
+		return true
+	}
+	f := p.actual.Filter
+	for _, owners := range []iter.Seq[cluster.VNI]{maps.Keys(f.VNIs), maps.Keys(f.Sources)} {
+		for v := range owners {
+			if p.keeps(v) {
+				return true
+			}
+		}
+	}
+	for v := range f.Shields {
+		if p.held(v) {
+			return true
+		}
+	}
+	for name, d := range p.actual.Devices {
+		if p.held(d.Owner) && !p.gone[name] {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,104 @@
+package hostops
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// entry is one entry of a table.
+type entry[K, V comparable] struct {
+	key   K
+	value V
+}
+
+// entries lists what to set in a table of the peers' VTEPs, and what to remove,
+// in a settled order. Of peers with the same key the first counts. Most often
+// nothing is to be done, or peers are new: then it makes no table of all that
+// is wanted.
+func entries[K, V comparable](tunnels []Tunnel, have map[K]V, of func(Peer) (K, V)) (set []entry[K, V], extra []K) {
+	right, moved := 0, false
+	for _, t := range tunnels {
+		for _, p := range t.Peers {
+			if !t.tells(p) {
+				continue
+			}
+			k, v := of(p)
+			switch is, ok := have[k]; {
+			case ok && is == v:
+				right++
+			default:
+				moved = moved || ok
+				set = append(set, entry[K, V]{k, v})
+			}
+		}
+	}
+	if right == len(have) && !moved {
+		return firsts(set), nil
+	}
+	want := make(map[K]V, right+len(set))
+	for _, t := range tunnels {
+		for _, p := range t.Peers {
+			if !t.tells(p) {
+				continue
+			}
+			if k, v := of(p); !has(want, k) {
+				want[k] = v
+			}
+		}
+	}
+	set = slices.DeleteFunc(set, func(e entry[K, V]) bool { return want[e.key] != e.value })
+	for k := range have {
+		if !has(want, k) {
+			extra = append(extra, k)
+		}
+	}
+	slices.SortFunc(extra, func(a, b K) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	return firsts(set), extra
+}
+
+// firsts keeps the first entry of each key.
+func firsts[K, V comparable](es []entry[K, V]) []entry[K, V] {
+	seen := make(map[K]struct{}, len(es))
+	return slices.DeleteFunc(es, func(e entry[K, V]) bool {
+		twice := has(seen, e.key)
+		seen[e.key] = struct{}{}
+		return twice
+	})
+}
+
+func has[K comparable, V any](m map[K]V, k K) bool {
+	_, ok := m[k]
+	return ok
+}
+
+// difference lists, sorted, what have lacks of want and has beyond it. Most
+// often that is nothing, and want is sorted: then it makes no set of it.
+func difference(want []netip.Addr, have AddrSet) (missing, extra []netip.Addr) {
+	found, sorted := 0, true
+	for i, a := range want {
+		if _, ok := have[a]; ok {
+			found++
+		} else {
+			missing = append(missing, a)
+		}
+		sorted = sorted && (i == 0 || want[i-1].Less(a))
+	}
+	slices.SortFunc(missing, netip.Addr.Compare)
+	missing = slices.Compact(missing)
+	if sorted && found == len(have) {
+		return missing, nil
+	}
+	keep := make(AddrSet, len(want))
+	for _, a := range want {
+		keep[a] = struct{}{}
+	}
+	for a := range have {
+		if _, ok := keep[a]; !ok {
+			extra = append(extra, a)
+		}
+	}
+	slices.SortFunc(extra, netip.Addr.Compare)
+	return missing, extra
+}
