@@ -63,7 +63,7 @@ func (p *planner) tunnels(v VPC) {
 			p.add(Guard{onFilter, vni})
 		}
 	}
-	h := p.handover(ts)
+	h := newHandover(ts)
 	for _, t := range ts {
 		if t.Pair == 0 {
 			p.shared(v, t, h)
@@ -145,7 +145,7 @@ type handover struct {
 	joins, parts map[netip.Addr]Target // the shared tunnel whose flood list changes
 }
 
-func (p *planner) handover(ts []Tunnel) handover {
+func newHandover(ts []Tunnel) handover {
 	h := handover{AddrSet{}, map[netip.Addr]Target{}, map[netip.Addr]Target{}}
 	for _, t := range ts {
 		if t.Pair != 0 {
@@ -358,13 +358,12 @@ func (p *planner) carried(v VPC, t Tunnel) bool {
 	return true
 }
 
-// Overhead is what a tunnel takes from the underlay's MTU, in bytes: 50 over
-// IPv4, 70 over IPv6 (RFC 7348 §5).
+// Overhead is what a tunnel takes from the underlay's MTU, in bytes.
 func Overhead(local netip.Addr) int {
 	if local.Is4() {
-		return 50
+		return cluster.OverheadIPv4
 	}
-	return 70
+	return cluster.OverheadIPv6
 }
 
 func appendAddrs(as []netip.Addr, peers []Peer) []netip.Addr {
