@@ -3,7 +3,6 @@ package linux
 import (
 	"encoding/binary"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
@@ -60,53 +59,6 @@ type link struct {
 	underlay int32
 	port     uint16
 	learning bool
-}
-
-// device is a link and what hangs on it.
-type device struct {
-	link
-	addrs  []netip.Prefix
-	pinned cluster.MAC
-
-	// Of a tunnel of ours, without what is learned: the flood list, its own
-	// table, what the bridge was told of its port, and these two in one (see
-	// hostops.Device.FDB).
-	tunnel bool
-	flood  shared[netip.Addr, struct{}]
-	self   map[cluster.MAC]netip.Addr
-	held   map[cluster.MAC]struct{}
-	fdb    shared[cluster.MAC, netip.Addr]
-}
-
-func newDevice(l link) *device {
-	d := &device{link: l}
-	if _, ours := l.ours(); ours && l.kind == "vxlan" {
-		d.tunnel, d.self, d.held = true, map[cluster.MAC]netip.Addr{}, map[cluster.MAC]struct{}{}
-	}
-	return d
-}
-
-// merge brings the entry of fdb in line with self and held, and reports whether
-// that made a difference.
-func (d *device) merge(mac cluster.MAC) bool {
-	dst, self := d.self[mac]
-	_, held := d.held[mac]
-	switch {
-	case self && held:
-		return d.fdb.set(mac, dst)
-	case self || held:
-		return d.fdb.set(mac, netip.Addr{})
-	}
-	return d.fdb.remove(mac)
-}
-
-// unbridged forgets what the bridge was told of the port: it left it.
-func (d *device) unbridged() {
-	d.pinned = cluster.MAC{}
-	for mac := range d.held {
-		delete(d.held, mac)
-		d.merge(mac)
-	}
 }
 
 // attrs calls f for each attribute of b.
@@ -268,180 +220,6 @@ func (l *link) ours() (cluster.VNI, bool) {
 	return hostops.OwnDevice(l.name, hostops.Kind(l.kind), l.group)
 }
 
-// devices are all devices of one network namespace, by index.
-type devices map[int32]*device
-
-// event applies one rtnetlink message and reports whether it made a
-// difference. lost: what it says cannot be told without reading again.
-func (ds devices) event(kind uint16, b []byte) (changed, lost bool) {
-	switch kind {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return ds.linkEvent(kind == unix.RTM_NEWLINK, b)
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		return ds.addrEvent(kind == unix.RTM_NEWADDR, b), false
-	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		return ds.neighEvent(kind == unix.RTM_NEWNEIGH, b), false
-	}
-	return false, false
-}
-
-// addressed reports whether the device that a message is about has addresses.
-func (ds devices) addressed(b []byte) bool {
-	const index = 4 // in ifinfomsg, ifaddrmsg and ndmsg alike
-	if len(b) < index+4 {
-		return false
-	}
-	d := ds[int32(native32(b[index:]))]
-	return d != nil && len(d.addrs) > 0
-}
-
-func (ds devices) linkEvent(there bool, b []byte) (changed, lost bool) {
-	if len(b) < unix.SizeofIfInfomsg {
-		return false, false
-	}
-	index := int32(native32(b[4:]))
-	old := ds[index]
-	if b[0] == unix.AF_BRIDGE {
-		if old == nil {
-			return false, false
-		}
-		return old.portEvent(there, b[unix.SizeofIfInfomsg:]), false
-	}
-	if b[0] != unix.AF_UNSPEC {
-		return false, false
-	}
-	if !there {
-		delete(ds, index)
-		return old != nil, false
-	}
-	l, ok := parseLink(b)
-	if !ok || (old != nil && old.link == l) {
-		return false, false
-	}
-	if old == nil {
-		ds[index] = newDevice(l)
-		return true, false
-	}
-	_, was := old.ours()
-	_, is := l.ours()
-	if l.master == 0 || l.master != old.master {
-		old.unbridged()
-	}
-	old.link = l
-	return true, was != is
-}
-
-// portEvent applies an AF_BRIDGE message about a bridge port: there is false
-// when it left its bridge (not when the device is gone).
-func (d *device) portEvent(there bool, b []byte) bool {
-	l := d.link
-	if !there {
-		l.master, l.isolated, l.flags = 0, false, 0
-		d.unbridged()
-	} else {
-		attrs(b, func(kind int, data []byte) {
-			switch kind {
-			case unix.IFLA_MASTER:
-				l.master = int32(native32(data))
-			case unix.IFLA_PROTINFO:
-				l.isolated, l.flags = isolated(data), parseFlags(data)
-			}
-		})
-	}
-	if l == d.link {
-		return false
-	}
-	d.link = l
-	return true
-}
-
-func (ds devices) addrEvent(there bool, b []byte) bool {
-	index, p, ok := parseAddr(b)
-	d := ds[index]
-	if !ok || d == nil {
-		return false
-	}
-	i := slices.Index(d.addrs, p)
-	switch {
-	case there && i < 0:
-		d.addrs = append(slices.Clip(d.addrs), p)
-		return true
-	case !there && i >= 0:
-		d.addrs = slices.Delete(slices.Clone(d.addrs), i, i+1)
-		return true
-	}
-	return false
-}
-
-func parseAddr(b []byte) (index int32, p netip.Prefix, ok bool) {
-	if len(b) < unix.SizeofIfAddrmsg {
-		return 0, p, false
-	}
-	var local, address netip.Addr
-	attrs(b[unix.SizeofIfAddrmsg:], func(kind int, data []byte) {
-		switch kind {
-		case unix.IFA_LOCAL:
-			local = addr(data)
-		case unix.IFA_ADDRESS:
-			address = addr(data)
-		}
-	})
-	if !local.IsValid() {
-		local = address
-	}
-	return int32(native32(b[4:])), netip.PrefixFrom(local, int(b[1])), local.IsValid()
-}
-
-func (ds devices) neighEvent(there bool, b []byte) bool {
-	index, e, ok := parseNeigh(b)
-	d := ds[index]
-	if !ok || d == nil {
-		return false
-	}
-	switch {
-	case d.tunnel && e.self && e.mac == cluster.MAC{}:
-		if there {
-			return d.flood.set(e.dst, struct{}{})
-		}
-		return d.flood.remove(e.dst)
-	case d.tunnel && e.self:
-		if there && (e.static || e.permanent) {
-			d.self[e.mac] = e.dst
-		} else {
-			delete(d.self, e.mac)
-		}
-		return d.merge(e.mac)
-	case d.tunnel:
-		return ds.heldEvent(d, e.mac, there && e.static && e.sticky)
-	case d.kind == "veth" && e.sticky && there:
-		changed := d.pinned != e.mac
-		d.pinned = e.mac
-		return changed
-	case d.kind == "veth" && !there && d.pinned == e.mac && !e.self:
-		changed := d.pinned != cluster.MAC{}
-		d.pinned = cluster.MAC{}
-		return changed
-	}
-	return false
-}
-
-// heldEvent applies a message about an entry of the bridge for a tunnel's port.
-// The bridge has one entry of a MAC, for whichever of its ports.
-func (ds devices) heldEvent(d *device, mac cluster.MAC, holds bool) bool {
-	if !holds {
-		delete(d.held, mac)
-		return d.merge(mac)
-	}
-	for _, other := range ds {
-		if _, was := other.held[mac]; was && other != d && other.master == d.master {
-			delete(other.held, mac)
-			other.merge(mac)
-		}
-	}
-	d.held[mac] = struct{}{}
-	return d.merge(mac)
-}
-
 type fdbEntry struct {
 	mac                  cluster.MAC
 	dst                  netip.Addr
@@ -470,57 +248,21 @@ func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
 	return int32(native32(b[4:])), e, ok
 }
 
-// readLinks dumps the links alone.
-func readLinks(c *conn) (devices, error) {
-	ds := devices{}
-	msgs, err := c.list(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_EXT_MASK, u32(skipStats)))
-	if err != nil {
-		return nil, wrap("list devices", err)
+func parseAddr(b []byte) (index int32, p netip.Prefix, ok bool) {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return 0, p, false
 	}
-	for _, m := range msgs {
-		if l, ok := parseLink(m); ok {
-			ds[l.index] = newDevice(l)
+	var local, address netip.Addr
+	attrs(b[unix.SizeofIfAddrmsg:], func(kind int, data []byte) {
+		switch kind {
+		case unix.IFA_LOCAL:
+			local = addr(data)
+		case unix.IFA_ADDRESS:
+			address = addr(data)
 		}
+	})
+	if !local.IsValid() {
+		local = address
 	}
-	return ds, nil
-}
-
-// read dumps a namespace. FDB entries are read of our own devices only.
-func read(c *conn) (devices, error) {
-	ds, err := readLinks(c)
-	if err != nil {
-		return nil, err
-	}
-	msgs, err := c.list(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
-	if err != nil {
-		return nil, wrap("list addresses", err)
-	}
-	for _, m := range msgs {
-		ds.addrEvent(true, m)
-	}
-	for _, d := range ds {
-		if _, ours := d.ours(); !ours || (d.kind != "vxlan" && d.kind != "veth") {
-			continue
-		}
-		h := nl.NewIfInfomsg(unix.AF_BRIDGE)
-		h.Index = d.index
-		msgs, err := c.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, h)
-		if err != nil {
-			return nil, wrap("list FDB entries of "+d.name, err)
-		}
-		for _, m := range msgs {
-			ds.neighEvent(true, m)
-		}
-	}
-	return ds, nil
-}
-
-// byName finds a device.
-func (ds devices) byName(name string) *device {
-	for _, d := range ds {
-		if d.name == name {
-			return d
-		}
-	}
-	return nil
+	return int32(native32(b[4:])), netip.PrefixFrom(local, int(b[1])), local.IsValid()
 }

@@ -1,15 +1,12 @@
 package linux
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -129,50 +126,6 @@ func (sp *space) drain() (changed, other bool) {
 	return changed, other
 }
 
-// neighbourEvent applies one message about the port's neighbours.
-func (sp *space) neighbourEvent(there bool, b []byte) (changed bool) {
-	a, mac, ok := parseNeighbour(b, sp.index)
-	switch {
-	case !a.IsValid():
-		return false
-	case there && ok:
-		return sp.neighbours.set(a, mac)
-	}
-	return sp.neighbours.remove(a)
-}
-
-// parseNeighbour reads a neighbour of the device with this index; a is not
-// valid if it is something else. ok: it was told for good, and not learned.
-func parseNeighbour(b []byte, index int32) (a netip.Addr, mac cluster.MAC, ok bool) {
-	if len(b) < unix.SizeofNdMsg || (b[0] != unix.AF_INET && b[0] != unix.AF_INET6) || int32(native32(b[4:])) != index || b[10]&unix.NTF_PROXY != 0 {
-		return a, mac, false
-	}
-	attrs(b[unix.SizeofNdMsg:], func(kind int, data []byte) {
-		switch kind {
-		case unix.NDA_DST:
-			a = addr(data)
-		case unix.NDA_LLADDR:
-			if len(data) == len(mac) {
-				mac = cluster.MAC(data)
-			}
-		}
-	})
-	return a, mac, binary.NativeEndian.Uint16(b[8:])&unix.NUD_PERMANENT != 0
-}
-
-// readNeighbours reads all neighbours of the port.
-func (sp *space) readNeighbours() error {
-	msgs, err := sp.conn.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, &ndMsg{index: sp.index})
-	if err != nil {
-		return wrap("list neighbours", err)
-	}
-	sp.neighbours, sp.neighboursRead = shared[netip.Addr, cluster.MAC]{}, true
-	for _, m := range msgs {
-		sp.neighbourEvent(true, m)
-	}
-	return nil
-}
-
 // reread reads a tracked namespace but for its neighbours: it is small, and
 // changes seldom.
 func (d *Driver) reread(name string) (changed bool, err error) {
@@ -222,53 +175,6 @@ func sameNamespace(a, b hostops.Namespace) bool {
 	}
 	return a.Port == nil || (a.Port.MAC == b.Port.MAC && a.Port.MTU == b.Port.MTU && a.Port.Up == b.Port.Up &&
 		slices.Equal(a.Port.Addresses, b.Port.Addresses))
-}
-
-// settings are what makes a namespace quiet, below /proc/sys/net.
-func settings() map[string]string {
-	s := map[string]string{
-		"ipv4/ip_forward":                  "0",
-		"ipv4/conf/all/accept_redirects":   "0",
-		"ipv6/conf/all/forwarding":         "0",
-		"ipv6/conf/all/accept_ra":          "0",
-		"ipv6/conf/default/accept_ra":      "0",
-		"ipv6/conf/default/accept_dad":     "0",
-		"ipv6/conf/default/forwarding":     "0",
-		"ipv6/conf/all/accept_redirects":   "0",
-		"ipv4/icmp_echo_ignore_broadcasts": "1",
-	}
-	if _, err := os.Stat("/proc/sys/net/ipv6/conf/" + inner); err == nil {
-		s["ipv6/conf/"+inner+"/accept_ra"] = "0"
-		s["ipv6/conf/"+inner+"/forwarding"] = "0"
-	}
-	return s
-}
-
-// quiet reads the settings of the calling thread's namespace.
-func quiet() bool {
-	for name, want := range settings() {
-		got, err := os.ReadFile(filepath.Join("/proc/sys/net", name))
-		if errors.Is(err, os.ErrNotExist) {
-			continue // a kernel without IPv6
-		}
-		if err != nil || strings.TrimSpace(string(got)) != want {
-			return false
-		}
-	}
-	return true
-}
-
-func makeQuiet() error {
-	for name, want := range settings() {
-		path := filepath.Join("/proc/sys/net", name)
-		if got, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(got)) == want {
-			continue
-		}
-		if err := os.WriteFile(path, []byte(want), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // pinDir makes the directory of pinned namespaces a shared mount point, as
@@ -403,20 +309,6 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 	return err
 }
 
-// askNobody ends neighbour discovery on the inner end: it is told its peers'
-// MACs, and a question for any other address would be a broadcast to all of
-// them. Devices take this from the first namespace's defaults, not from their
-// own's, so it is set here.
-func askNobody() error {
-	for _, family := range []string{"ipv4", "ipv6"} {
-		path := filepath.Join("/proc/sys/net", family, "neigh", inner, "mcast_solicit")
-		if err := os.WriteFile(path, []byte("0"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
 // setPort sets the inner end.
 func (d *Driver) setPort(op hostops.SetPort) error {
 	sp := d.spaces[op.Object]
@@ -460,30 +352,6 @@ func (d *Driver) address(namespace string, p netip.Prefix, add bool) error {
 		return err
 	}
 	_, err = d.reread(namespace)
-	return err
-}
-
-// neighbour tells the inner end an address's MAC for good, or takes it back.
-func (d *Driver) neighbour(namespace string, a netip.Addr, mac cluster.MAC, add bool) error {
-	sp := d.spaces[namespace]
-	if sp == nil || sp.index == 0 {
-		return ignoreGone(add)
-	}
-	h := &ndMsg{family: unix.AF_INET6, index: sp.index, state: unix.NUD_PERMANENT}
-	if a.Is4() {
-		h.family = unix.AF_INET
-	}
-	dst := attr(unix.NDA_DST, a.AsSlice())
-	var err error
-	if add {
-		err = sp.conn.set(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h, dst, attr(unix.NDA_LLADDR, mac[:]))
-	} else {
-		err = ignore(sp.conn.set(unix.RTM_DELNEIGH, 0, h, dst), unix.ENOENT, unix.ENODEV)
-	}
-	if err != nil {
-		return err
-	}
-	_, err = d.follow(namespace, false)
 	return err
 }
 

@@ -1,0 +1,89 @@
+package linux
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+func (d *Driver) createTunnel(op hostops.CreateTunnel) error {
+	under, err := d.underlay(op.Underlay, op.Local)
+	if err != nil {
+		return fmt.Errorf("underlay %s: %w", op.Underlay, err)
+	}
+	err = d.conn.set(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		attr(unix.IFLA_IFNAME, zstr(op.Object)), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))),
+		attr(unix.IFLA_MTU, u32(uint32(op.MTU))),
+		linkInfo("vxlan",
+			attr(nl.IFLA_VXLAN_ID, u32(uint32(op.VNI))),
+			attr(nl.IFLA_VXLAN_LINK, u32(uint32(under.index))),
+			localAttr(op.Local),
+			attr(nl.IFLA_VXLAN_PORT, u16be(op.Port)),
+			attr(nl.IFLA_VXLAN_LEARNING, flag(op.Learning)),
+			attr(nl.IFLA_VXLAN_LIMIT, u32(hostops.MaxLearnedTunnel)),
+			attr(nl.IFLA_VXLAN_UDP_CSUM, []byte{1}),
+			groupAttr(op.Group)))
+	if err = d.created(op.Object, op.Owner, err); err != nil {
+		return err
+	}
+	d.drain()
+	v := d.devices.byName(op.Object)
+	if v == nil {
+		return unix.ENODEV
+	}
+	// At creation the kernel takes no notice of these.
+	return d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index), attr(unix.IFLA_IFALIAS, []byte(hostops.CleanAlias(op.Alias))), noAddrGen())
+}
+
+func localAttr(a netip.Addr) *nl.RtAttr {
+	if a.Is4() {
+		return attr(nl.IFLA_VXLAN_LOCAL, a.AsSlice())
+	}
+	return attr(nl.IFLA_VXLAN_LOCAL6, a.AsSlice())
+}
+
+// groupAttr is absent for no group.
+func groupAttr(a netip.Addr) *nl.RtAttr {
+	switch {
+	case !a.IsValid():
+		return nil
+	case a.Is4():
+		return attr(nl.IFLA_VXLAN_GROUP, a.AsSlice())
+	}
+	return attr(nl.IFLA_VXLAN_GROUP6, a.AsSlice())
+}
+
+func unspecified(v6 bool) netip.Addr {
+	if v6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+// setUnderlay sends the changed attributes only: the kernel refuses a message
+// that repeats those that cannot change.
+func (d *Driver) setUnderlay(v *device, op hostops.SetUnderlay) error {
+	under, err := d.underlay(op.Underlay, op.Local)
+	if err != nil {
+		return fmt.Errorf("underlay %s: %w", op.Underlay, err)
+	}
+	return d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index),
+		linkInfo("vxlan", attr(nl.IFLA_VXLAN_LINK, u32(uint32(under.index))), localAttr(op.Local)))
+}
+
+// setSending switches all ways in which a bridge sends by a port. The kernel
+// forgets what it learned there after it has stopped learning.
+func (d *Driver) setSending(v *device, on bool) error {
+	settings := []*nl.RtAttr{
+		attr(nl.IFLA_BRPORT_LEARNING, flag(on)), attr(nl.IFLA_BRPORT_UNICAST_FLOOD, flag(on)),
+		attr(nl.IFLA_BRPORT_MCAST_FLOOD, flag(on)), attr(nl.IFLA_BRPORT_BCAST_FLOOD, flag(on)),
+	}
+	if !on {
+		settings = append(settings, attr(nl.IFLA_BRPORT_FLUSH, nil))
+	}
+	return d.conn.setPort(v.index, settings...)
+}
