@@ -333,13 +333,7 @@ func (d *Driver) address(namespace string, p netip.Prefix, add bool) error {
 	if sp == nil || sp.index == 0 {
 		return ignoreGone(add)
 	}
-	family := unix.AF_INET6
-	if p.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	m := nl.NewIfAddrmsg(family)
-	m.Prefixlen = uint8(p.Bits())
-	m.Index = uint32(sp.index)
+	m := addrMsg(sp.index, p)
 	m.Flags = unix.IFA_F_NODAD
 	raw := p.Addr().AsSlice()
 	var err error

@@ -121,15 +121,21 @@ func deafAndQuiet() *nl.RtAttr {
 	return spec
 }
 
-// strip removes an address from a device.
-func (c *conn) strip(index int32, p netip.Prefix) error {
+// addrMsg is the header of a request about an address of the link with this
+// index.
+func addrMsg(index int32, p netip.Prefix) *nl.IfAddrmsg {
 	family := unix.AF_INET6
 	if p.Addr().Is4() {
 		family = unix.AF_INET
 	}
 	m := nl.NewIfAddrmsg(family)
 	m.Prefixlen, m.Index = uint8(p.Bits()), uint32(index)
-	return c.set(unix.RTM_DELADDR, 0, m, attr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+	return m
+}
+
+// strip removes an address from a device.
+func (c *conn) strip(index int32, p netip.Prefix) error {
+	return c.set(unix.RTM_DELADDR, 0, addrMsg(index, p), attr(unix.IFA_LOCAL, p.Addr().AsSlice()))
 }
 
 // addr reads an address of a netlink attribute.
