@@ -187,33 +187,44 @@ func (f *filter) remove() error {
 	return nil
 }
 
-// sources allows or denies.
-func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
-	var elems [2][]nftables.SetElement
-	for _, a := range as {
-		_, there := f.state.Sources[v][a]
-		if there == allow {
-			continue // deleting what is not there would fail the transaction
-		}
+// change adds elements to a set of ours, or takes them out.
+func (f *filter) change(s *nftables.Set, es []nftables.SetElement, in bool) (err error) {
+	do := f.cc.SetDeleteElements
+	if in {
+		do = f.cc.SetAddElements
+	}
+	for part := range slices.Chunk(es, 500) { // a message holds 64 KiB
+		err = errors.Join(err, do(s, part))
+	}
+	return err
+}
+
+// changePeers is change of the two sets of peers.
+func (f *filter) changePeers(sources []hostops.Source, in bool) error {
+	var es [2][]nftables.SetElement
+	for _, s := range sources {
 		i := 0
-		if a.Is6() {
+		if s.Addr.Is6() {
 			i = 1
 		}
-		elems[i] = append(elems[i], nftables.SetElement{Key: sourceKey(v, a)})
+		es[i] = append(es[i], nftables.SetElement{Key: sourceKey(s.VNI, s.Addr)})
 	}
-	change := f.cc.SetDeleteElements
-	if allow {
-		change = f.cc.SetAddElements
-	}
-	for i, es := range elems {
-		for part := range slices.Chunk(es, 500) { // a message holds 64 KiB
-			if err := change(peerSet(i == 1), part); err != nil {
-				return err
-			}
+	return errors.Join(f.change(peerSet(false), es[0], in), f.change(peerSet(true), es[1], in))
+}
+
+// sources allows or denies.
+func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
+	var news []hostops.Source // deleting what is not there would fail the transaction
+	for _, a := range as {
+		if _, there := f.state.Sources[v][a]; there != allow {
+			news = append(news, hostops.Source{VNI: v, Addr: a})
 		}
 	}
-	if len(elems[0])+len(elems[1]) == 0 {
+	if len(news) == 0 {
 		return nil
+	}
+	if err := f.changePeers(news, allow); err != nil {
+		return err
 	}
 	if err := f.flush(); err != nil {
 		return err
@@ -228,23 +239,11 @@ func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
 
 // admit allows sources and guards their VNIs by one transaction.
 func (f *filter) admit(sources []hostops.Source) error {
-	var peers [2][]nftables.SetElement
 	var vnis []nftables.SetElement
 	for _, s := range sources {
-		i := 0
-		if s.Addr.Is6() {
-			i = 1
-		}
-		peers[i] = append(peers[i], nftables.SetElement{Key: sourceKey(s.VNI, s.Addr)})
 		vnis = append(vnis, nftables.SetElement{Key: vniKey(s.VNI)})
 	}
-	add := func(s *nftables.Set, es []nftables.SetElement) (err error) {
-		for part := range slices.Chunk(es, 500) { // a message holds 64 KiB
-			err = errors.Join(err, f.cc.SetAddElements(s, part))
-		}
-		return err
-	}
-	if err := errors.Join(add(peerSet(false), peers[0]), add(peerSet(true), peers[1]), add(vniSet(), vnis)); err != nil {
+	if err := errors.Join(f.changePeers(sources, true), f.change(vniSet(), vnis, true)); err != nil {
 		return err
 	}
 	if err := f.flush(); err != nil {
@@ -262,11 +261,7 @@ func (f *filter) guard(v cluster.VNI, on bool) error {
 	if _, there := f.state.VNIs[v]; there == on {
 		return nil
 	}
-	change := f.cc.SetDeleteElements
-	if on {
-		change = f.cc.SetAddElements
-	}
-	if err := change(vniSet(), []nftables.SetElement{{Key: vniKey(v)}}); err != nil {
+	if err := f.change(vniSet(), []nftables.SetElement{{Key: vniKey(v)}}, on); err != nil {
 		return err
 	}
 	if err := f.flush(); err != nil {
