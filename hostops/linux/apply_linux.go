@@ -116,14 +116,7 @@ func (d *Driver) change(op hostops.Op) error {
 	case hostops.SetLearning:
 		return d.conn.set(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", attr(nl.IFLA_VXLAN_LEARNING, flag(op.Enabled))))
 	case hostops.SetGroup:
-		if v.up {
-			return unix.EBUSY // it would neither join nor leave
-		}
-		group := op.Group
-		if !group.IsValid() {
-			group = unspecified(v.v6)
-		}
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", groupAttr(group)))
+		return d.setGroup(v, op.Group)
 	case hostops.SetOwner:
 		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))))
 	case hostops.SetAlias:
@@ -153,20 +146,11 @@ func (d *Driver) change(op hostops.Op) error {
 	case hostops.DeleteDevice:
 		return ignore(d.conn.set(unix.RTM_DELLINK, 0, m), unix.ENODEV)
 	case hostops.AddPeer:
-		if op.Peer.IsMulticast() {
-			return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer, by(v.underlay))
-		}
-		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer)
+		return d.addPeer(v, op.Peer)
+	case hostops.RemovePeer:
+		return d.removePeer(v, op.Peer)
 	case hostops.Forget:
 		return d.forget(v, op.Peer)
-	case hostops.RemovePeer:
-		if op.Peer.IsMulticast() { // what is sent to a group names the device
-			err := d.fdb(v, unix.RTM_DELNEIGH, 0, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer, by(v.underlay))
-			if err = ignore(err, unix.ENOENT); err != nil {
-				return err
-			}
-		}
-		return ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, unix.NUD_PERMANENT|unix.NUD_NOARP, unix.NTF_SELF, cluster.MAC{}, op.Peer), unix.ENOENT)
 	case hostops.SetFDB:
 		return d.setFDB(v, op.MAC, op.Peer)
 	case hostops.RemoveFDB:

@@ -24,6 +24,32 @@ func (d *Driver) fdb(v *device, proto, flags int, state uint16, kind uint8, mac 
 // by names the device that an entry's frames leave by.
 func by(underlay int32) nl.NetlinkRequestData { return attr(unix.NDA_IFINDEX, u32(uint32(underlay))) }
 
+// floodState makes an entry for the MAC of zeros one of the flood list.
+const floodState = unix.NUD_PERMANENT | unix.NUD_NOARP
+
+// addPeer adds a flood list entry. What is sent to a group names the device.
+func (d *Driver) addPeer(v *device, peer netip.Addr) error {
+	var more []nl.NetlinkRequestData
+	if peer.IsMulticast() {
+		more = append(more, by(v.underlay))
+	}
+	return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, floodState, unix.NTF_SELF, cluster.MAC{}, peer, more...)
+}
+
+// removePeer removes a flood list entry. The one of a group may be the kernel's,
+// which names no device, or addPeer's.
+func (d *Driver) removePeer(v *device, peer netip.Addr) error {
+	remove := func(more ...nl.NetlinkRequestData) error {
+		return ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, floodState, unix.NTF_SELF, cluster.MAC{}, peer, more...), unix.ENOENT)
+	}
+	if peer.IsMulticast() {
+		if err := remove(by(v.underlay)); err != nil {
+			return err
+		}
+	}
+	return remove()
+}
+
 // forget deletes what the bridge and the tunnel have learned of the MACs at a
 // peer. What cannot be deleted because it is gone was forgotten otherwise.
 func (d *Driver) forget(v *device, peer netip.Addr) error {

@@ -64,6 +64,17 @@ func unspecified(v6 bool) netip.Addr {
 	return netip.IPv4Unspecified()
 }
 
+// setGroup makes a tunnel that is down receive by a group, or by none.
+func (d *Driver) setGroup(v *device, group netip.Addr) error {
+	if v.up {
+		return unix.EBUSY // it would neither join nor leave
+	}
+	if !group.IsValid() {
+		group = unspecified(v.v6)
+	}
+	return d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index), linkInfo("vxlan", groupAttr(group)))
+}
+
 // setUnderlay sends the changed attributes only: the kernel refuses a message
 // that repeats those that cannot change.
 func (d *Driver) setUnderlay(v *device, op hostops.SetUnderlay) error {
