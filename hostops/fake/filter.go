@@ -1,0 +1,66 @@
+package fake
+
+import (
+	"net/netip"
+	"syscall"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+func (h *Host) applyFilter(op hostops.Op) error {
+	f := &h.state.Filter
+	switch op := op.(type) {
+	case hostops.CreateFilter:
+		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals,
+			VNIs: map[cluster.VNI]struct{}{}}
+		return nil
+	case hostops.DeleteFilter:
+		*f = hostops.Filter{}
+		return nil
+	case hostops.Shield:
+		if f.Shields == nil {
+			f.Shields = map[cluster.VNI]netip.Prefix{}
+		}
+		f.Exists = true
+		f.Shields[op.VNI] = op.Network
+		return nil
+	case hostops.Seal:
+		if _, ok := h.state.Devices[op.Object]; !ok {
+			return syscall.ENODEV
+		}
+		if f.Seals == nil {
+			f.Seals = map[string]struct{}{}
+		}
+		f.Exists = true
+		f.Seals[op.Object] = struct{}{}
+		return nil
+	case hostops.Unseal:
+		delete(f.Seals, op.Object)
+		return nil
+	case hostops.Unshield:
+		delete(f.Shields, op.VNI)
+		return nil
+	}
+	if f.Port == 0 {
+		return syscall.ENOENT
+	}
+	switch op := op.(type) {
+	case hostops.Allow:
+		f.Allow(op.VNI, op.Sources...)
+	case hostops.Deny:
+		f.Deny(op.VNI, op.Sources...)
+	case hostops.Admit:
+		for _, s := range op.Sources {
+			f.Allow(s.VNI, s.Addr)
+			f.VNIs[s.VNI] = struct{}{}
+		}
+	case hostops.Guard:
+		f.VNIs[op.VNI] = struct{}{}
+	case hostops.Unguard:
+		delete(f.VNIs, op.VNI)
+	default:
+		return hostops.ErrUnsupported
+	}
+	return nil
+}
