@@ -177,7 +177,7 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		}
 		err := h.driver.Apply(ctx, op)
 		if err == nil {
-			h.log.Info("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+			h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
 			done = append(done, op)
 			continue
 		}
@@ -196,7 +196,22 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 			break
 		}
 	}
+	h.tell(done)
 	return done, failed
+}
+
+// tell logs one line for each VPC that was changed: a peer takes four
+// operations, and a host that comes into a mesh some hundreds. Each has its own
+// line where somebody asks for it.
+func (h *Host) tell(done []Op) {
+	for len(done) > 0 {
+		vpc, n := done[0].On().VPC, 0
+		for n < len(done) && done[n].On().VPC == vpc {
+			n++
+		}
+		h.log.Info("applied", zap.String("vpc", vpc), zap.Int("ops", n), zap.Stringer("op", done[n-1]))
+		done = done[n:]
+	}
 }
 
 // repairs picks the operations of done that no change since the last converged
