@@ -299,13 +299,14 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 		}
 	}
 	desired, reasons := a.memory.desire(a.cfg.Node)
+	a.keep(ctx, full, desired)
 	a.desired, a.reasons = desired, reasons
 	a.host0 = a.host.Reconcile(ctx, desired, full)
 	for name, n := range a.host0.Repaired {
 		a.repairs[name] += n
 	}
 	for name, v := range a.memory.VPCs {
-		if r := a.reports[name]; v.enforce(a.host0.Own[name]) && r != nil {
+		if r := a.reports[name]; v.confirmed && v.enforce(a.host0.Own[name]) && r != nil {
 			r.moved = true
 		}
 	}
@@ -319,6 +320,25 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 		return changed // the report says so already
 	}
 	return a.memory.see(state) || changed
+}
+
+// keep lets no peer be dropped that the host has, for VPCs of which no records
+// have been read since the start: the cache may lack the newest.
+func (a *Agent) keep(ctx context.Context, full bool, d hostops.Desired) {
+	var state *hostops.State
+	for i, v := range d.VPCs {
+		if a.memory.VPCs[v.Name].confirmed {
+			continue
+		}
+		if state == nil {
+			s, err := a.cfg.Driver.Observe(ctx, full)
+			if err != nil {
+				return // and nothing will be done
+			}
+			state = &s
+		}
+		d.VPCs[i] = state.Keep(v)
+	}
 }
 
 // adopt takes what the host carries into memory, see memory.adopt.
@@ -342,7 +362,9 @@ func (a *Agent) targets(d hostops.Desired) map[linkID]target {
 	for _, v := range d.VPCs {
 		for _, t := range v.Tunnels {
 			for _, p := range t.Peers {
-				ts[linkID{v.Name, p.Node}] = target{to: p.VTEP, mtu: v.MTU}
+				if a.memory.VPCs[v.Name].Members[p.Node] != nil {
+					ts[linkID{v.Name, p.Node}] = target{to: p.VTEP, mtu: v.MTU}
+				}
 			}
 		}
 	}

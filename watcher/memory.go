@@ -41,10 +41,11 @@ type vpc struct {
 	Group   netip.Addr `json:"multicast_group,omitzero"`
 	ToGroup bool       `json:"to_group,omitempty"`
 
-	inForce map[string]cluster.HostLink // of Links: what the kernel last was equal to
-	gone    bool                        // Leaving, and the host has been seen without anything of it
-	hold    string                      // why the records do not count at the moment
-	kept    bool                        // the cache file has had its members: a reboot brings it back
+	inForce   map[string]cluster.HostLink // of Links: what the kernel last was equal to
+	confirmed bool                        // Members were read from the records since the start
+	gone      bool                        // Leaving, and the host has been seen without anything of it
+	hold      string                      // why the records do not count at the moment
+	kept      bool                        // the cache file has had its members: a reboot brings it back
 }
 
 // records is what a pass reads: the records that concern this host, each nil
@@ -292,6 +293,9 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	m.Remove = slices.DeleteFunc(m.Remove, func(x cluster.VNI) bool { return x == v.VNI })
 	if length := r.net.PeerNetwork.Bits(); v.MTU != r.net.MTU || v.Length != length {
 		v.MTU, v.Length, changed = r.net.MTU, length, changedMore
+	}
+	if !v.confirmed {
+		v.confirmed, changed = true, changedMore
 	}
 	// Revisions would not tell: a store that went back in time counts them again.
 	switch members := r.keeping(v.Members); {
