@@ -6,8 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 )
 
@@ -175,41 +173,35 @@ func OtherHistory(err error) bool {
 // feed lists a prefix and watches it, again after every kind of loss.
 func (m *Mirror) feed(ctx context.Context, f *feed) {
 	by := NewFeed(f.prefix)
-	wait := m.cfg.Backoff
+	err := m.begin(ctx, f, by)
 	for {
-		begun := time.Now()
-		err := m.step(ctx, f, by)
+		if err == nil {
+			err = m.listen(ctx, f, by)
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(begun) > m.cfg.MaxBackoff {
-			wait = m.cfg.Backoff
-		}
-		pause := m.jitter(wait)
-		if mustList(err) {
-			m.forget(f)
-			m.cfg.Log.Info("listing again", zap.String("prefix", f.prefix), zap.Error(err))
-		} else {
-			m.lose(f, err)
-			m.cfg.Log.Warn("no contact with the store, will retry",
-				zap.String("prefix", f.prefix), zap.Duration("in", pause), zap.Error(err))
-			wait = min(2*wait, m.cfg.MaxBackoff)
-		}
-		if !sleep(ctx, pause) {
-			return
-		}
+		err = m.again(ctx, f, by, err)
 	}
 }
 
-// step begins and watches until the watch ends.
-func (m *Mirror) step(ctx context.Context, f *feed, by *Feed) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// begin lists, or goes on from where by was, and tells the other feeds that the
+// store is there.
+func (m *Mirror) begin(ctx context.Context, f *feed, by *Feed) error {
 	b, err := by.begin(ctx, m.cfg.Store)
 	if err != nil {
 		return err
 	}
 	m.tell(f, by.at, b)
+	m.met()
+	return nil
+}
+
+// listen watches until the watch ends.
+func (m *Mirror) listen(ctx context.Context, f *feed, by *Feed) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer m.lasted(time.Now())
 	for w := range m.cfg.Store.kv.Watch(ctx, by.Watch()) {
 		b, err := by.hear(w)
 		if err != nil {
@@ -272,12 +264,14 @@ func (m *Mirror) forget(f *feed) {
 	f.at = position{}
 }
 
-// lose tells the reader that there is no contact.
-func (m *Mirror) lose(f *feed, err error) {
+// lose tells the reader that there is no contact. The channel it returns is
+// closed when there is again.
+func (m *Mirror) lose(f *feed, err error) <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f.lost = true
 	m.enqueue(batch{feed: f, err: err, at: m.cfg.Now()})
+	return m.found
 }
 
 // enqueue leaves out what is no news; m.mu is held.

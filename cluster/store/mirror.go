@@ -19,7 +19,8 @@ type MirrorConfig struct {
 	// that was read (default 15 s, jittered by a quarter).
 	VerifyEvery time.Duration
 	// Backoff is the first and largest wait after a failure (default 100 ms
-	// and 5 s, jittered).
+	// and 5 s, jittered by a quarter). One feed waits for all; when it has found
+	// the store, the others follow within half the wait.
 	Backoff, MaxBackoff time.Duration
 	Rand                *rand.Rand       // jitter; nil: a random one
 	Now                 func() time.Time // nil: time.Now
@@ -32,9 +33,12 @@ type Mirror struct {
 	cfg     MirrorConfig
 	changed chan struct{}
 	wake    chan struct{} // Run looks at want again
+	turn    chan struct{} // held by the feed that looks for a lost store
 	view    *View
 
 	mu    sync.Mutex
+	wait  time.Duration // before the next try
+	found chan struct{} // closed, and another made, whenever a feed has begun
 	queue []batch
 	want  map[string]bool
 	feeds map[string]*feed // of prefixes in want only
@@ -73,6 +77,9 @@ func NewMirror(cfg MirrorConfig) *Mirror {
 		cfg:     cfg,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
+		turn:    make(chan struct{}, 1),
+		wait:    cfg.Backoff,
+		found:   make(chan struct{}),
 		view:    NewView(),
 		want:    map[string]bool{},
 		feeds:   map[string]*feed{},

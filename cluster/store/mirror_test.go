@@ -88,8 +88,12 @@ func content(s *mvcc.State, prefix string) string {
 	if err != nil {
 		return err.Error()
 	}
+	return text(r.Keys)
+}
+
+func text(keys []mvcc.KeyValue) string {
 	var b strings.Builder
-	for _, kv := range r.Keys {
+	for _, kv := range keys {
 		fmt.Fprintf(&b, "%s=%s@%d\n", kv.Key, kv.Value, kv.ModRevision)
 	}
 	return b.String()
@@ -302,7 +306,7 @@ func TestMirrorStale(t *testing.T) {
 			t.Error("an outage took records away")
 		}
 		db.SetDown(false)
-		time.Sleep(6 * time.Second)
+		time.Sleep(7 * time.Second) // the longest pause, jittered
 		if since, err := m.settle().Stale(); err != nil {
 			t.Errorf("still stale since %v: %v", since, err)
 		}

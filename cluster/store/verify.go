@@ -34,11 +34,12 @@ func (m *Mirror) verify(ctx context.Context) {
 	}
 }
 
-// pick takes the feeds that have been read in turn.
+// pick takes the feeds that have been read in turn; one that is lost asks by
+// itself.
 func (m *Mirror) pick(turn int) (*feed, position) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	read := slices.DeleteFunc(slices.Sorted(maps.Keys(m.feeds)), func(p string) bool { return m.feeds[p].at.Revision == 0 })
+	read := slices.DeleteFunc(slices.Sorted(maps.Keys(m.feeds)), func(p string) bool { return m.feeds[p].at.Revision == 0 || m.feeds[p].lost })
 	if len(read) == 0 {
 		return nil, position{}
 	}
