@@ -338,6 +338,7 @@ func (a *Agent) keep(ctx context.Context, full bool, d hostops.Desired) {
 			state = &s
 		}
 		d.VPCs[i] = state.Keep(v)
+		a.memory.VPCs[v.Name].relearn(*state, v.Name)
 	}
 }
 

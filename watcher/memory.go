@@ -354,6 +354,26 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 
 func sameMember(a, b *cluster.Member) bool { return a == b || a != nil && b != nil && *a == *b }
 
+// relearn corrects what a cache that lacks the newest says of links: one whose
+// tunnel is gone, or sends no more, has retired, unless a record says otherwise.
+// A host without the VPC, after a reboot, says nothing.
+func (v *vpc) relearn(on hostops.State, name string) {
+	if on.Devices[name].Owner != v.VNI {
+		return
+	}
+	for peer, l := range v.Links {
+		if d, there := on.Devices[hostops.PairTunnelOf(l.VNI)]; there && d.Owner == v.VNI && !d.Silent {
+			continue
+		}
+		l.Use = cluster.LinkRetiring
+		v.Links[peer] = l
+		if v.inForce == nil {
+			v.inForce = map[string]cluster.HostLink{}
+		}
+		v.inForce[peer] = l
+	}
+}
+
 // p2p reports whether one of two members is P2P.
 func (v *vpc) p2p(me, peer string) bool {
 	is := func(name string) bool { return v.Members[name] != nil && v.Members[name].Transport == cluster.P2P }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 func member(id, vtep, underlay string) *cluster.Member {
@@ -162,5 +163,38 @@ func TestAssignedAgainBeforeGone(t *testing.T) {
 	}
 	if d.Removes(10000) {
 		t.Error("a VNI that is in use again is still to be removed")
+	}
+}
+
+// TestRelearn reads a cache that does not hold how links went on.
+func TestRelearn(t *testing.T) {
+	active := cluster.HostLink{VNI: 20, Use: cluster.LinkActive}
+	bridge := hostops.Device{Kind: hostops.KindBridge, Owner: 10000}
+	for name, tt := range map[string]struct {
+		on    map[string]hostops.Device
+		there bool // the link still is, its record being absent
+	}{
+		"after a reboot": {nil, true},
+		"as it was":      {map[string]hostops.Device{"vpc1": bridge, "mp-20": {Owner: 10000, Sends: true}}, true},
+		"silent":         {map[string]hostops.Device{"vpc1": bridge, "mp-20": {Owner: 10000, Silent: true}}, false},
+		"gone":           {map[string]hostops.Device{"vpc1": bridge}, false},
+		"another's":      {map[string]hostops.Device{"vpc1": bridge, "mp-20": {Owner: 9, Sends: true}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := accepted(t)
+			v := m.VPCs["vpc1"]
+			v.confirmed, v.Links = false, map[string]cluster.HostLink{"b": active}
+			v.relearn(hostops.State{Devices: tt.on}, "vpc1")
+			m.absorb(whole(), "id-a", "a")
+			if l, ok := v.Links["b"]; ok != tt.there || ok && l != active || v.Retired["b"] == tt.there {
+				t.Errorf("link = %+v, there %v, retired %v; want there %v", l, ok, v.Retired["b"], tt.there)
+			}
+			v.confirmed, v.Links = false, map[string]cluster.HostLink{"b": active}
+			v.relearn(hostops.State{Devices: tt.on}, "vpc1")
+			m.absorb(edit(func(r *vpcRecords) { r.links = map[string]cluster.HostLink{"b": active} }), "id-a", "a")
+			if v.Links["b"] != active {
+				t.Errorf("link with a record = %+v; want what the record says", v.Links["b"])
+			}
+		})
 	}
 }
