@@ -24,4 +24,7 @@
 //
 // While trouble lasts, every revision is held to what must never be: one VNI of
 // two VPCs or pairs, or one VTEP address of two members.
+//
+// A gentle world has only what must cost members no frame: from when broadcasts
+// pass between two of them, they always do, once.
 package sim

@@ -50,7 +50,11 @@ func (o *operator) act() {
 	if o.w.down {
 		return
 	}
-	switch o.w.rand.IntN(10) {
+	what := o.w.rand.IntN(10)
+	if o.w.cfg.Gentle {
+		what = pick(o.w, []int{0, 3, 3, 3, 6, 8})
+	}
+	switch what {
 	case 0, 1, 2:
 		o.createVPC()
 	case 3, 4:
@@ -137,6 +141,9 @@ func (o *operator) createVPC() {
 }
 
 func (o *operator) selector() cluster.Selector {
+	if o.w.cfg.Gentle {
+		return cluster.SelectAll
+	}
 	switch o.w.rand.IntN(4) {
 	case 0:
 		return cluster.Selector("dc=" + o.datacenter())
@@ -161,7 +168,11 @@ func (o *operator) changeVPC() {
 	}
 	key := cluster.KeyVPCSpec(pick(o.w, vs))
 	r := *o.wishes[key].(*cluster.VPCSpec)
-	switch o.w.rand.IntN(4) {
+	what := o.w.rand.IntN(4)
+	if o.w.cfg.Gentle {
+		what = o.w.rand.IntN(2)
+	}
+	switch what {
 	case 0:
 		r.MTU = 1280 + o.w.rand.IntN(150)
 	case 1:

@@ -11,6 +11,7 @@ type queue struct {
 	now    time.Duration // since the world began
 	seq    int
 	steps  int // events that have happened
+	after  func()
 }
 
 type event struct {
@@ -32,6 +33,9 @@ func (q *queue) run(until time.Duration) {
 		q.now = e.at
 		q.steps++
 		e.do()
+		if q.after != nil {
+			q.after()
+		}
 	}
 	q.now = until
 }

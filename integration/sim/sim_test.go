@@ -13,10 +13,12 @@ var (
 // TestWorlds runs a world for each seed. A failing seed replays exactly:
 //
 //	go test ./integration/sim -run TestWorlds -seed N -seeds 1 -v
-func TestWorlds(t *testing.T) {
+func TestWorlds(t *testing.T) { runWorlds(t, Config{}) }
+
+func runWorlds(t *testing.T, cfg Config) {
 	steps := 0
 	for i := range *seeds {
-		cfg := Config{Seed: *first + uint64(i)}
+		cfg.Seed = *first + uint64(i)
 		if *seeds == 1 {
 			cfg.Trace = func(s string) { t.Log(s) }
 		}
@@ -26,10 +28,16 @@ func TestWorlds(t *testing.T) {
 		}
 		steps += w.steps
 		if t.Failed() && *seeds > 1 {
-			t.Fatalf("replay it: go test ./integration/sim -run TestWorlds -seed %d -seeds 1 -v", cfg.Seed)
+			t.Fatalf("replay it: go test ./integration/sim -run %s -seed %d -seeds 1 -v", t.Name(), cfg.Seed)
 		}
 	}
 	t.Logf("%d events in %d worlds", steps, *seeds)
+}
+
+// TestNoFrameIsLost runs gentle worlds: transports change, hosts join, agents,
+// controllers and the store fail, and frames flow.
+func TestNoFrameIsLost(t *testing.T) {
+	runWorlds(t, Config{Gentle: true})
 }
 
 // TestSameSeedSameWorld runs worlds twice: every line of their stories is the

@@ -21,7 +21,11 @@ type Config struct {
 	Nodes   int           // at the beginning; default 3
 	Trouble time.Duration // how long it lasts, by the world's clock; default a minute
 	Quiet   bool          // no faults and no mistakes: only the operator
-	Trace   func(string)  // what happens, line by line; nil: nobody wants to know
+	// Gentle leaves only what must cost members no frame: faults of the control
+	// plane, of agents and of their ways to it; wishes that take nobody out of a
+	// VPC. Then it is held to that.
+	Gentle bool
+	Trace  func(string) // what happens, line by line; nil: nobody wants to know
 }
 
 // World is one cluster.
@@ -80,6 +84,9 @@ func (w *World) Run() []string {
 	if !w.cfg.Quiet {
 		w.trouble, w.loss = w.rand.Float64(), w.rand.Float64()/20
 		w.in(w.upTo(3*time.Second), w.fault)
+	}
+	if w.cfg.Gentle {
+		w.after = (&frames{w: w, up: map[[3]string]bool{}}).check
 	}
 	w.in(w.upTo(time.Second), w.operator.act)
 	w.run(w.cfg.Trouble)
