@@ -9,15 +9,36 @@ import (
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
+// tamper is one thing that somebody does to a host behind the driver's back.
+type tamper struct {
+	name string
+	do   func() error
+}
+
+// repairs sees that each of what is done to a converged host is signalled,
+// counted and undone.
+func (b *bench) repairs(t *testing.T, v hostops.VPC, all []tamper) {
+	b.converge(v)
+	before := b.state()
+	for _, tt := range all {
+		t.Run(tt.name, func(t *testing.T) {
+			b.settle()
+			must(t, tt.do())
+			b.changed(tt.name)
+			if n := b.converge(v); n == 0 {
+				t.Error("no repair was counted")
+			}
+			if d := diff(before, b.state()); d != "" {
+				t.Errorf("host is not as it was (-before +after):\n%s", d)
+			}
+		})
+	}
+}
+
 func tampering(t *testing.T, b *bench) {
 	v := MakeVPC(0)
 	k := b.kernel
-	b.converge(v)
-	before := b.state()
-	for _, tt := range []struct {
-		name string
-		do   func() error
-	}{
+	b.repairs(t, v, []tamper{
 		{"tunnel deleted", func() error { return k.DeleteDevice("mv6-10000") }},
 		{"bridge deleted", func() error { return k.DeleteDevice("neta") }},
 		{"port deleted", func() error { return k.DeleteDevice("mn-10000") }},
@@ -57,19 +78,7 @@ func tampering(t *testing.T, b *bench) {
 		{"bridge down", func() error { return k.SetUp("neta", false) }},
 		{"tunnel down", func() error { return k.SetUp("mv6-10000", false) }},
 		{"port down", func() error { return k.SetUp("mn-10000", false) }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			b.settle()
-			must(t, tt.do())
-			b.changed(tt.name)
-			if n := b.converge(v); n == 0 {
-				t.Error("no repair was counted")
-			}
-			if d := diff(before, b.state()); d != "" {
-				t.Errorf("host is not as it was (-before +after):\n%s", d)
-			}
-		})
-	}
+	})
 	t.Run("foreign port on the bridge", func(t *testing.T) {
 		must(t, k.AddDevice("tenant0", hostops.Other{MTU: 1500}))
 		must(t, k.SetMaster("tenant0", "neta"))
@@ -120,14 +129,8 @@ func sealed(t *testing.T, b *bench) {
 }
 
 func tamperingPairs(t *testing.T, b *bench) {
-	v := MakeMixed(0)
 	k := b.kernel
-	b.converge(v)
-	before := b.state()
-	for _, tt := range []struct {
-		name string
-		do   func() error
-	}{
+	b.repairs(t, MakeMixed(0), []tamper{
 		{"deleted", func() error { return k.DeleteDevice("mp-20001") }},
 		{"not isolated", func() error { return k.SetIsolated("mp-20001", false) }},
 		{"out of its bridge", func() error { return k.SetMaster("mp-20001", "") }},
@@ -140,17 +143,5 @@ func tamperingPairs(t *testing.T, b *bench) {
 		{"flooding of the receiving one", func() error { return k.SetFlag("mp-20002", "bcast_flood", true) }},
 		{"flooding of the shared one", func() error { return k.SetFlag("mv4-10000", "bcast_flood", false) }},
 		{"filter wiped", k.WipeFilter},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			b.settle()
-			must(t, tt.do())
-			b.changed(tt.name)
-			if n := b.converge(v); n == 0 {
-				t.Error("no repair was counted")
-			}
-			if d := diff(before, b.state()); d != "" {
-				t.Errorf("host is not as it was (-before +after):\n%s", d)
-			}
-		})
-	}
+	})
 }
