@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func (a *application) look(ctx context.Context, s *session, step document.Step) 
 	do := "it goes on by itself: \"meshvpc vpc status " + step.Name + "\" shows how far it is"
 	switch {
 	case step.Action == document.Delete && m.exists():
-		return nil, notSo(do, "delete VPC %q: it awaits %s", step.Name, orText(few(m.heldBy()), "the controller"))
+		return nil, notSo(do, "delete VPC %q: it awaits %s", step.Name, cmp.Or(few(m.heldBy()), "the controller"))
 	case step.Action != document.Delete && !r.Ready:
 		return nil, notSo(do, "wait for VPC %q: it awaits %s", step.Name, r.awaited())
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func (p *program) clusterStatus(ctx context.Context, c *cli.Context, s *session)
 		return err
 	}
 	err = p.print(c, r, func(w io.Writer) {
-		fmt.Fprintf(w, "engine: %s\nleader: %s\nquorum: %s\n\n", r.Engine, orText(r.Leader, "none"), yesNo(r.Quorum))
+		fmt.Fprintf(w, "engine: %s\nleader: %s\nquorum: %s\n\n", r.Engine, cmp.Or(r.Leader, "none"), yesNo(r.Quorum))
 		serverTable(w, r.Members)
 		for _, warning := range r.Warnings {
 			fmt.Fprintf(w, "\nwarning: %s\n", warning)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 		return err
 	}
 	defer s.cli.Close()
-	agent := agentConfig{Node: name, ID: orText(had.ID, randomID()), Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay")}
+	agent := agentConfig{Node: name, ID: cmp.Or(had.ID, randomID()), Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay")}
 	if rejoin && !c.IsSet("underlay") {
 		agent.Underlay = had.Underlay
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -80,12 +81,7 @@ func (d dirs) client() string { return filepath.Join(d.config, "client.yaml") }
 func (d dirs) socket() string { return filepath.Join(d.run, "agent.sock") }
 func (d dirs) cache() string  { return filepath.Join(d.state, "agent-cache.json") }
 
-func envOr(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return otherwise
-}
+func envOr(name, otherwise string) string { return cmp.Or(os.Getenv(name), otherwise) }
 
 // clientPath is the client file: the one named, else $MESHVPC_CONFIG, else the
 // host's.

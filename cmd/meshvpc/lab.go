@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -191,7 +192,7 @@ func (p *program) labStatus(ctx context.Context, c *cli.Context) error {
 		}
 		columns(w, []string{"host", "datacenter", "underlay", "power", "services", "workloads"}, rows)
 		for _, cut := range s.Cuts {
-			fmt.Fprintf(w, "cut: %s – %s\n", cut.A, orText(cut.B, "everybody else"))
+			fmt.Fprintf(w, "cut: %s – %s\n", cut.A, cmp.Or(cut.B, "everybody else"))
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -166,11 +167,11 @@ func (m *mesh) reason(members []memberReport) string {
 	case m.net.Phase != cluster.PhaseActive:
 		return clean(strings.TrimSpace(string(m.net.Phase) + ": " + m.net.Reason))
 	case m.spec.MTU != 0 && m.spec.MTU != m.net.MTU:
-		return fmt.Sprintf("MTU %d is asked for, %d is in force: %s", m.spec.MTU, m.net.MTU, orText(clean(m.net.Reason), "the controller has not changed it yet"))
+		return fmt.Sprintf("MTU %d is asked for, %d is in force: %s", m.spec.MTU, m.net.MTU, cmp.Or(clean(m.net.Reason), "the controller has not changed it yet"))
 	case m.spec.VNI != 0 && m.spec.VNI != m.net.VNI:
 		return fmt.Sprintf("VNI %d is asked for, %d is in force", m.spec.VNI, m.net.VNI)
 	case m.spec.InForce() != m.peers().Transport || m.spec.MulticastGroup != m.net.MulticastGroup:
-		return fmt.Sprintf("transport %s%s is asked for, the controller has not changed it yet", orText(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
+		return fmt.Sprintf("transport %s%s is asked for, the controller has not changed it yet", cmp.Or(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
 	}
 	waiting, down, apart, changing := []string{}, []string{}, []string{}, m.otherTransport()
 	for _, b := range members {
@@ -211,7 +212,7 @@ func (m *mesh) otherTransport() []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(m.members)) {
 		t := m.members[name].Transport
-		if t != cluster.P2P && t != cluster.Transport(orText(string(m.spec.InForce()), string(cluster.Multipoint))) {
+		if t != cluster.P2P && t != cluster.Transport(cmp.Or(string(m.spec.InForce()), string(cluster.Multipoint))) {
 			names = append(names, name)
 		}
 	}
@@ -279,7 +280,7 @@ func (m *mesh) memberReason(name string) string {
 	case status.State != cluster.HostMember:
 		return strings.TrimSpace(string(status.State) + " " + status.Reason)
 	case !status.Ready:
-		return orText(status.Reason, "its network is not made yet")
+		return cmp.Or(status.Reason, "its network is not made yet")
 	case m.net != nil && (status.VNI != m.net.VNI || status.MTU != m.net.MTU || status.VTEP != member.VTEP):
 		return "it has not applied the latest change yet"
 	case m.refused(name) != "":
@@ -368,11 +369,4 @@ func few(words []string) string {
 		return strings.Join(words[:8], ", ") + fmt.Sprintf(" and %d more", n)
 	}
 	return strings.Join(words, ", ")
-}
-
-func orText(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,7 +139,7 @@ func (p *program) nodeShow(ctx context.Context, c *cli.Context, s *session) erro
 	}
 	return p.print(c, d, func(w io.Writer) {
 		fmt.Fprintf(w, "node:        %s\nid:          %s\ndatacenter:  %s\nstate:       %s\nlive:        %s\nunderlay:    %s\nos:          %s\nversion:     %s\njoined:      %s\n",
-			d.Node, d.ID, d.Datacenter, d.State, yesNo(d.Live), d.Underlay, orText(d.OS, "-"), orText(d.Version, "-"), d.Joined.Format(time.RFC3339))
+			d.Node, d.ID, d.Datacenter, d.State, yesNo(d.Live), d.Underlay, cmp.Or(d.OS, "-"), cmp.Or(d.Version, "-"), d.Joined.Format(time.RFC3339))
 		for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
 			fmt.Fprintf(w, "label:       %s=%s\n", k, d.Labels[k])
 		}
@@ -251,7 +252,7 @@ func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) er
 	defer cancel()
 	left, err := s.awaitNodeGone(wait, name)
 	if ctx.Err() == nil && wait.Err() != nil {
-		return notSo("the controller takes it apart: see \"meshvpc status\"", "remove node %s: it is still a member of %s", name, orText(few(left), "its VPCs"))
+		return notSo("the controller takes it apart: see \"meshvpc status\"", "remove node %s: it is still a member of %s", name, cmp.Or(few(left), "its VPCs"))
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func (p *program) plan(ctx context.Context, c *cli.Context) error {
 			fmt.Fprintf(w, "problem: %s\n", clean(problem))
 		}
 		for _, op := range plan.Operations {
-			fmt.Fprintln(w, orText(op.VPC, "host")+": "+clean(op.Operation))
+			fmt.Fprintln(w, cmp.Or(op.VPC, "host")+": "+clean(op.Operation))
 		}
 		if len(plan.Operations) == 0 {
 			fmt.Fprintln(w, "nothing to do")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -166,7 +167,7 @@ func (r *statusReport) judgeVPC(m *mesh) {
 		return
 	}
 	if m.spec != nil && m.spec.State == cluster.VPCDeleting {
-		r.add(fmt.Sprintf("VPC %s is being deleted and awaits %s", m.name, orText(few(m.heldBy()), "the controller")),
+		r.add(fmt.Sprintf("VPC %s is being deleted and awaits %s", m.name, cmp.Or(few(m.heldBy()), "the controller")),
 			"meshvpc vpc delete "+m.name+" --force, if those hosts are gone for good")
 		return
 	}
@@ -266,7 +267,7 @@ func judgeLocal(s watcher.State, why error) statusReport {
 		v := s.VPCs[name]
 		r.VPCs = append(r.VPCs, vpcState{name, v.Ready, clean(v.Reason), len(v.Members)})
 		if !v.Ready {
-			r.add(fmt.Sprintf("VPC %s on this host: %s", name, orText(clean(v.Reason), "not ready")), "meshvpc plan")
+			r.add(fmt.Sprintf("VPC %s on this host: %s", name, cmp.Or(clean(v.Reason), "not ready")), "meshvpc plan")
 		}
 		for _, l := range v.Links {
 			if l.State == cluster.LinkDown {
@@ -297,7 +298,7 @@ func serversOf(v *store.View) string {
 	for it := range store.Below[*cluster.Server](v, cluster.PrefixSrvs) {
 		list = append(list, last(it.Key))
 	}
-	return orText(few(list), "the servers")
+	return cmp.Or(few(list), "the servers")
 }
 
 // oneLine is the status for a monitor.
@@ -323,7 +324,7 @@ func (p *program) statusText(w io.Writer, r statusReport) {
 	}
 	fmt.Fprintln(w)
 	if r.Store == "reachable" {
-		fmt.Fprintf(w, "cluster:     %s, controller %s\nnodes:       %d, %d live\n", orText(r.Cluster, "-"), orText(r.Controller, "none"), r.Nodes, r.Live)
+		fmt.Fprintf(w, "cluster:     %s, controller %s\nnodes:       %d, %d live\n", cmp.Or(r.Cluster, "-"), cmp.Or(r.Controller, "none"), r.Nodes, r.Live)
 	}
 	fmt.Fprintf(w, "encryption:  %s\ntrust:       %s\n", r.Encryption, r.Trust)
 	if len(r.VPCs) == 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -73,7 +74,7 @@ func (p *program) vpcList(ctx context.Context, c *cli.Context, s *session) error
 	return p.print(c, list, func(w io.Writer) {
 		var rows [][]string
 		for _, r := range list {
-			rows = append(rows, []string{r.VPC, number(int(r.VNI)), number(r.MTU), r.PeerNetwork, clean(string(r.Selector)), fmt.Sprint(r.Members), orText(string(r.Phase)+suffix(": ", r.Reason), "-")})
+			rows = append(rows, []string{r.VPC, number(int(r.VNI)), number(r.MTU), r.PeerNetwork, clean(string(r.Selector)), fmt.Sprint(r.Members), cmp.Or(string(r.Phase)+suffix(": ", r.Reason), "-")})
 		}
 		columns(w, []string{"vpc", "vni", "mtu", "peer network", "selector", "members", "phase"}, rows)
 	})
@@ -154,12 +155,12 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 			for _, a := range m.spec.Exclude {
 				fmt.Fprintf(w, "excluded:      %s\n", a)
 			}
-			fmt.Fprintf(w, "asked for:     transport %s%s\n", orText(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
-			fmt.Fprintf(w, "asked VNI:     %s\nasked MTU:     %s\nprotected:     %s\n", orText(nonZero(int(m.spec.VNI)), "any"), orText(nonZero(m.spec.MTU), "what the members carry"), yesNo(m.spec.Protect))
+			fmt.Fprintf(w, "asked for:     transport %s%s\n", cmp.Or(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
+			fmt.Fprintf(w, "asked VNI:     %s\nasked MTU:     %s\nprotected:     %s\n", cmp.Or(nonZero(int(m.spec.VNI)), "any"), cmp.Or(nonZero(m.spec.MTU), "what the members carry"), yesNo(m.spec.Protect))
 		}
 		l := listed(m)
 		fmt.Fprintf(w, "phase:         %s%s\nVNI:           %s\nMTU:           %s\ntransport:     %s%s\nencryption:    none\n\n",
-			l.Phase, suffix(": ", l.Reason), number(int(l.VNI)), number(l.MTU), orText(string(d.Transport), string(cluster.Multipoint)), groupSuffix(d.MulticastGroup))
+			l.Phase, suffix(": ", l.Reason), number(int(l.VNI)), number(l.MTU), cmp.Or(string(d.Transport), string(cluster.Multipoint)), groupSuffix(d.MulticastGroup))
 		m.peerTable(w)
 	})
 }
@@ -239,7 +240,7 @@ func (p *program) printPeers(c *cli.Context, m *mesh) error {
 	})
 }
 
-func number(n int) string { return orText(nonZero(n), "-") }
+func number(n int) string { return cmp.Or(nonZero(n), "-") }
 
 func nonZero(n int) string {
 	if n == 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -256,7 +257,7 @@ func checkTransport(v *store.View, spec *cluster.VPCSpec, selected []string) err
 	if len(parts) == 0 {
 		return nil
 	}
-	return failed("choose another --transport, or other --members", "transport %s is not for every member: %s", orText(string(net.Transport), string(cluster.Auto)), few(parts))
+	return failed("choose another --transport, or other --members", "transport %s is not for every member: %s", cmp.Or(string(net.Transport), string(cluster.Auto)), few(parts))
 }
 
 // checkCarry refuses an MTU that the underlay of a member does not carry.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -161,7 +162,7 @@ func (p *program) meshTable(w io.Writer, r meshReport) {
 func carriers(by map[cluster.Transport]int) string {
 	var parts []string
 	for _, t := range []cluster.Transport{cluster.P2P, cluster.Multicast, ""} {
-		name := orText(string(t), string(cluster.Multipoint))
+		name := cmp.Or(string(t), string(cluster.Multipoint))
 		switch {
 		case by[t] > 0 && len(by) == 1:
 			return name
@@ -169,7 +170,7 @@ func carriers(by map[cluster.Transport]int) string {
 			parts = append(parts, fmt.Sprintf("%d %s", by[t], name))
 		}
 	}
-	return orText(strings.Join(parts, ", "), "-")
+	return cmp.Or(strings.Join(parts, ", "), "-")
 }
 
 func milliseconds(ms float64) string {
