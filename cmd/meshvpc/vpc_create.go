@@ -309,6 +309,3 @@ func checkRoom(spec *cluster.VPCSpec, members int) error {
 	return failed("choose a shorter prefix, or leave the peer network out to get "+cluster.DefaultPeerNetwork.String(),
 		"peer network %s is too small: %d members fit (%s), %d are named", spec.PeerNetwork, room, reserved, members)
 }
-
-// portsOf names the ports that workloads have on a host's bridge.
-func portsOf(s *cluster.VPCStatus) []string { return s.Ports }

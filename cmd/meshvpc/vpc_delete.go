@@ -136,9 +136,19 @@ func (m *mesh) heldBy() []string {
 func (m *mesh) users() []string {
 	var list []string
 	for _, n := range slices.Sorted(maps.Keys(m.statuses)) {
-		if ports := portsOf(m.statuses[n]); len(ports) > 0 {
-			list = append(list, fmt.Sprintf("%s (%s)", n, clean(strings.Join(ports, ", "))))
+		if use := m.use(n); use != "" {
+			list = append(list, use)
 		}
 	}
 	return list
+}
+
+// use is a host with the ports that its workloads have on the VPC's bridge, as
+// it reports them; "" if it reports none.
+func (m *mesh) use(node string) string {
+	s := m.statuses[node]
+	if s == nil || len(s.Ports) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s)", node, clean(strings.Join(s.Ports, ", ")))
 }

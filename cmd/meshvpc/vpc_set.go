@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -118,11 +117,10 @@ func (p *program) confirmSet(c *cli.Context, m *mesh, members cluster.Selector) 
 func (m *mesh) dropped(members cluster.Selector) []string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(m.members)) {
-		node, status := m.nodes[name], m.statuses[name]
-		if status == nil || len(portsOf(status)) == 0 || node != nil && members.Selects(name, node) {
-			continue
+		node := m.nodes[name]
+		if use := m.use(name); use != "" && (node == nil || !members.Selects(name, node)) {
+			list = append(list, use)
 		}
-		list = append(list, fmt.Sprintf("%s (%s)", name, clean(strings.Join(portsOf(status), ", "))))
 	}
 	return list
 }
