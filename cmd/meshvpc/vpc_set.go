@@ -27,17 +27,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 
 func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error {
 	name := c.Args().First()
-	if !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "exclude", "protect", "no-protect"}, c.IsSet) {
-		return usage("give --members, --mtu, --transport, --multicast-group, --exclude, --protect or --no-protect", "nothing to set")
-	}
-	if c.Bool("protect") && c.Bool("no-protect") {
-		return usage("give one of them", "--protect and --no-protect exclude each other")
-	}
-	mtu, err := parseMTU(c.String("mtu"))
-	if err != nil {
-		return err
-	}
-	exclude, err := parseAddrs(c.StringSlice("exclude"))
+	change, err := changeFrom(c)
 	if err != nil {
 		return err
 	}
@@ -53,25 +43,15 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 		if err := p.confirmSet(c, m, cluster.Selector(c.String("members"))); err != nil {
 			return err
 		}
-		m.warnExcluded(p, exclude)
+		m.warnExcluded(p, change.exclude)
 	}
 	err = edit(ctx, s, cluster.KeyVPCSpec(name), func(spec *cluster.VPCSpec) error {
 		if spec.State == cluster.VPCDeleting {
 			return failed("make another", "set VPC %q: it is being deleted", name)
 		}
-		if c.IsSet("members") {
-			spec.Members = cluster.Selector(c.String("members"))
-		}
-		if c.IsSet("mtu") {
-			spec.MTU = mtu
-		}
-		if err := setTransport(c, spec); err != nil {
+		if err := change.apply(spec); err != nil {
 			return err
 		}
-		if c.IsSet("exclude") {
-			spec.Exclude = exclude
-		}
-		spec.Protect = spec.Protect && !c.Bool("no-protect") || c.Bool("protect")
 		if err := checkSpec(spec); err != nil {
 			return err
 		}
@@ -94,6 +74,48 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 		return p.printPeers(c, m)
 	}
 	return p.awaitMesh(ctx, c, s, name)
+}
+
+// specChange is what the flags of `vpc set` ask for.
+type specChange struct {
+	c       *cli.Context
+	mtu     int
+	exclude []netip.Addr
+}
+
+// changeFrom reads the flags.
+func changeFrom(c *cli.Context) (specChange, error) {
+	change := specChange{c: c}
+	if !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "exclude", "protect", "no-protect"}, c.IsSet) {
+		return change, usage("give --members, --mtu, --transport, --multicast-group, --exclude, --protect or --no-protect", "nothing to set")
+	}
+	if c.Bool("protect") && c.Bool("no-protect") {
+		return change, usage("give one of them", "--protect and --no-protect exclude each other")
+	}
+	var err error
+	if change.mtu, err = parseMTU(c.String("mtu")); err != nil {
+		return change, err
+	}
+	change.exclude, err = parseAddrs(c.StringSlice("exclude"))
+	return change, err
+}
+
+// apply changes what was given, and leaves the rest as it is.
+func (ch specChange) apply(spec *cluster.VPCSpec) error {
+	if ch.c.IsSet("members") {
+		spec.Members = cluster.Selector(ch.c.String("members"))
+	}
+	if ch.c.IsSet("mtu") {
+		spec.MTU = ch.mtu
+	}
+	if err := setTransport(ch.c, spec); err != nil {
+		return err
+	}
+	if ch.c.IsSet("exclude") {
+		spec.Exclude = ch.exclude
+	}
+	spec.Protect = spec.Protect && !ch.c.Bool("no-protect") || ch.c.Bool("protect")
+	return nil
 }
 
 // confirmSet asks before members are taken out of a VPC whose workloads use it.
