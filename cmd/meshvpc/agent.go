@@ -104,13 +104,9 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		}
 		underlay = append(underlay, spec)
 	}
-	urls := make([]string, len(cfg.Endpoints))
-	for i, e := range cfg.Endpoints {
-		hp, err := hostPort(e, clientPort)
-		if err != nil {
-			return err
-		}
-		urls[i] = "http://" + hp
+	urls, err := storeURLs(cfg.Endpoints)
+	if err != nil {
+		return err
 	}
 	var connections client.Connections
 	cli, err := client.Dial(client.Config{Endpoints: urls, SyncInterval: endpointsEvery, Dialer: connections.Dial, Logger: log})

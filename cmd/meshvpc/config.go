@@ -171,6 +171,19 @@ func hostPort(s string, port int) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
+// storeURLs are the endpoints of a configuration as an etcd client takes them.
+func storeURLs(endpoints []string) ([]string, error) {
+	urls := make([]string, len(endpoints))
+	for i, e := range endpoints {
+		hp, err := hostPort(e, clientPort)
+		if err != nil {
+			return nil, err
+		}
+		urls[i] = "http://" + hp
+	}
+	return urls, nil
+}
+
 // randomID is an id that no other node or cluster has.
 func randomID() string {
 	b := make([]byte, 8)

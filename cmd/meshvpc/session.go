@@ -63,13 +63,9 @@ func dialSession(endpoints []string, source string, call time.Duration) (*sessio
 	if call <= 0 || call > defaultCall {
 		call = defaultCall
 	}
-	urls := make([]string, len(endpoints))
-	for i, e := range endpoints {
-		hp, err := hostPort(e, clientPort)
-		if err != nil {
-			return nil, err
-		}
-		urls[i] = "http://" + hp
+	urls, err := storeURLs(endpoints)
+	if err != nil {
+		return nil, err
 	}
 	cli, err := client.Dial(client.Config{Endpoints: urls})
 	if err != nil {
