@@ -273,7 +273,7 @@ func (m *mesh) memberReason(name string) string {
 		return "it is not a member yet"
 	case !wanted:
 		return "it is leaving"
-	case status == nil && !m.live[name], status != nil && !m.live[name]:
+	case !m.live[name]:
 		return "its agent is not live"
 	case status == nil || status.NodeID != member.NodeID:
 		return "its agent has not reported yet"

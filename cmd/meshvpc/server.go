@@ -152,9 +152,9 @@ func retryUnavailable(ctx context.Context, do func() error) error {
 }
 
 // firstRecords writes what `cluster init` decided, each record only if it is
-// absent: config, this node, this server, whose address follows server.yaml. A store with another cluster's
-// config is refused. A record that is there and cannot be read stays as it is:
-// the store must run for somebody to mend it.
+// absent: config, this node, this server, whose address follows server.yaml. A
+// store with another cluster's config is refused. A record that is there and
+// cannot be read stays as it is: the store must run for somebody to mend it.
 func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Time, log *zap.Logger) error {
 	b := cfg.Bootstrap
 	if b == nil {

@@ -237,10 +237,8 @@ func (r *statusReport) judgeVanished(v *store.View) {
 
 // addLocal adds what only this host's agent knows.
 func (r *statusReport) addLocal(agent localView) {
-	switch {
-	case errors.Is(agent.err, errNoAgent), agent.err != nil:
-		return // this host may be no node; a node without an agent is not live above
-	case !agent.state.StaleSince.IsZero():
+	// Without an agent this host may be no node; a node without one is not live above.
+	if agent.err == nil && !agent.state.StaleSince.IsZero() {
 		r.add(fmt.Sprintf("this host's agent has had no contact with the store since %s: %s", stamp(agent.state.StaleSince), clean(agent.state.StaleError)),
 			"see that the endpoints of "+hostDirs().agent()+" are right")
 	}
