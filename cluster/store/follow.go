@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+var errWatchEnded = errors.New("watch ended")
+
+// feed is one followed prefix as Run sees it.
+type feed struct {
+	prefix string
+	cancel context.CancelFunc
+
+	// Guarded by Mirror.mu.
+	at    position // a copy of its Feed's
+	lost  bool     // its list or watch failed, and has not begun again
+	stale bool     // the reader was told that there is no contact
+}
+
+// feed lists a prefix and watches it, again after every kind of loss.
+func (m *Mirror) feed(ctx context.Context, f *feed) {
+	by := NewFeed(f.prefix)
+	err := m.begin(ctx, f, by)
+	for {
+		if err == nil {
+			err = m.listen(ctx, f, by)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		err = m.again(ctx, f, by, err)
+	}
+}
+
+// begin lists, or goes on from where by was, and tells the other feeds that the
+// store is there.
+func (m *Mirror) begin(ctx context.Context, f *feed, by *Feed) error {
+	b, err := by.begin(ctx, m.cfg.Store)
+	if err != nil {
+		return err
+	}
+	m.tell(f, by.at, b)
+	m.met()
+	return nil
+}
+
+// listen watches until the watch ends.
+func (m *Mirror) listen(ctx context.Context, f *feed, by *Feed) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer m.lasted(time.Now())
+	for w := range m.cfg.Store.kv.Watch(ctx, by.Watch()) {
+		b, err := by.hear(w)
+		if err != nil {
+			return err
+		}
+		m.tell(f, by.at, b)
+	}
+	return errWatchEnded
+}
+
+// tell hands the reader news, and says that there is contact.
+func (m *Mirror) tell(f *feed, at position, b batch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b.feed = f
+	f.at, f.lost = at, false
+	m.enqueue(b)
+}
+
+// forget keeps verify from a feed that is to be listed anew.
+func (m *Mirror) forget(f *feed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f.at = position{}
+}
+
+// lose tells the reader that there is no contact. The channel it returns is
+// closed when there is again.
+func (m *Mirror) lose(f *feed, err error) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f.lost = true
+	m.enqueue(batch{feed: f, err: err, at: m.cfg.Now()})
+	return m.found
+}
+
+// enqueue leaves out what is no news; m.mu is held.
+func (m *Mirror) enqueue(b batch) {
+	stale := b.err != nil
+	if stale == b.feed.stale && b.rev == 0 {
+		return
+	}
+	b.feed.stale = stale
+	m.queue = append(m.queue, b)
+	signal(m.changed)
+}
