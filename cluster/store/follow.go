@@ -8,8 +8,8 @@ import (
 
 var errWatchEnded = errors.New("watch ended")
 
-// feed is one followed prefix as Run sees it.
-type feed struct {
+// followed is one prefix as Run sees it; the steps are its Feed's.
+type followed struct {
 	prefix string
 	cancel context.CancelFunc
 
@@ -19,8 +19,8 @@ type feed struct {
 	stale bool     // the reader was told that there is no contact
 }
 
-// feed lists a prefix and watches it, again after every kind of loss.
-func (m *Mirror) feed(ctx context.Context, f *feed) {
+// keep lists a prefix and watches it, again after every kind of loss.
+func (m *Mirror) keep(ctx context.Context, f *followed) {
 	by := NewFeed(f.prefix)
 	err := m.begin(ctx, f, by)
 	for {
@@ -36,7 +36,7 @@ func (m *Mirror) feed(ctx context.Context, f *feed) {
 
 // begin lists, or goes on from where by was, and tells the other feeds that the
 // store is there.
-func (m *Mirror) begin(ctx context.Context, f *feed, by *Feed) error {
+func (m *Mirror) begin(ctx context.Context, f *followed, by *Feed) error {
 	b, err := by.begin(ctx, m.cfg.Store)
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (m *Mirror) begin(ctx context.Context, f *feed, by *Feed) error {
 }
 
 // listen watches until the watch ends.
-func (m *Mirror) listen(ctx context.Context, f *feed, by *Feed) error {
+func (m *Mirror) listen(ctx context.Context, f *followed, by *Feed) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer m.lasted(time.Now())
@@ -62,16 +62,16 @@ func (m *Mirror) listen(ctx context.Context, f *feed, by *Feed) error {
 }
 
 // tell hands the reader news, and says that there is contact.
-func (m *Mirror) tell(f *feed, at position, b batch) {
+func (m *Mirror) tell(f *followed, at position, b batch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b.feed = f
+	b.of = f
 	f.at, f.lost = at, false
 	m.enqueue(b)
 }
 
 // forget keeps verify from a feed that is to be listed anew.
-func (m *Mirror) forget(f *feed) {
+func (m *Mirror) forget(f *followed) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f.at = position{}
@@ -79,21 +79,21 @@ func (m *Mirror) forget(f *feed) {
 
 // lose tells the reader that there is no contact. The channel it returns is
 // closed when there is again.
-func (m *Mirror) lose(f *feed, err error) <-chan struct{} {
+func (m *Mirror) lose(f *followed, err error) <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f.lost = true
-	m.enqueue(batch{feed: f, err: err, at: m.cfg.Now()})
+	m.enqueue(batch{of: f, err: err, at: m.cfg.Now()})
 	return m.found
 }
 
 // enqueue leaves out what is no news; m.mu is held.
 func (m *Mirror) enqueue(b batch) {
 	stale := b.err != nil
-	if stale == b.feed.stale && b.rev == 0 {
+	if stale == b.of.stale && b.rev == 0 {
 		return
 	}
-	b.feed.stale = stale
+	b.of.stale = stale
 	m.queue = append(m.queue, b)
 	signal(m.changed)
 }

@@ -41,12 +41,12 @@ type Mirror struct {
 	found chan struct{} // closed, and another made, whenever a feed has begun
 	queue []batch
 	want  map[string]bool
-	feeds map[string]*feed // of prefixes in want only
+	feeds map[string]*followed // of prefixes in want only
 }
 
 // batch is what a feed tells the reader.
 type batch struct {
-	feed   *feed
+	of     *followed
 	list   bool // keys are the whole prefix
 	keys   []mvcc.KeyValue
 	events []mvcc.Event
@@ -82,7 +82,7 @@ func NewMirror(cfg MirrorConfig) *Mirror {
 		found:   make(chan struct{}),
 		view:    NewView(),
 		want:    map[string]bool{},
-		feeds:   map[string]*feed{},
+		feeds:   map[string]*followed{},
 	}
 }
 
@@ -118,14 +118,14 @@ func (m *Mirror) Pull() *View {
 	m.mu.Lock()
 	queue := m.queue
 	m.queue = nil
-	current := make(map[*feed]bool, len(m.feeds))
+	current := make(map[*followed]bool, len(m.feeds))
 	for _, f := range m.feeds {
 		current[f] = true
 	}
 	m.mu.Unlock()
 	for _, b := range queue {
-		if current[b.feed] {
-			m.view.apply(b.feed.prefix, b)
+		if current[b.of] {
+			m.view.apply(b.of.prefix, b)
 		}
 	}
 	return m.view
@@ -158,13 +158,13 @@ func (m *Mirror) Run(ctx context.Context) error {
 // start begins to feed a prefix; m.mu is held.
 func (m *Mirror) start(ctx context.Context, wg *sync.WaitGroup, prefix string) {
 	ctx, cancel := context.WithCancel(ctx)
-	f := &feed{prefix: prefix, cancel: cancel}
+	f := &followed{prefix: prefix, cancel: cancel}
 	m.feeds[prefix] = f
-	wg.Go(func() { m.feed(ctx, f) })
+	wg.Go(func() { m.keep(ctx, f) })
 }
 
 // end forgets a feed and all that it has still to tell; m.mu is held.
-func (m *Mirror) end(f *feed) {
+func (m *Mirror) end(f *followed) {
 	f.cancel()
 	delete(m.feeds, f.prefix)
 }

@@ -12,7 +12,7 @@ import (
 // feed tries for all of its mirror, after a pause that grows with each try, and
 // the others follow when it has found the store. A store that is away is asked
 // little, and one that is back not everything at once.
-func (m *Mirror) again(ctx context.Context, f *feed, by *Feed, lost error) error {
+func (m *Mirror) again(ctx context.Context, f *followed, by *Feed, lost error) error {
 	if mustList(lost) {
 		m.forget(f)
 		m.cfg.Log.Info("listing again", zap.String("prefix", f.prefix), zap.Error(lost))
@@ -38,7 +38,7 @@ func (m *Mirror) again(ctx context.Context, f *feed, by *Feed, lost error) error
 
 // try pauses and begins; the turn is held. The next pause is no shorter than an
 // attempt in vain took: where calls hang, they would all hang at any moment.
-func (m *Mirror) try(ctx context.Context, f *feed, by *Feed, lost error) error {
+func (m *Mirror) try(ctx context.Context, f *followed, by *Feed, lost error) error {
 	pause := m.pause()
 	m.cfg.Log.Warn("no contact with the store, will retry",
 		zap.String("prefix", f.prefix), zap.Duration("in", pause), zap.Error(lost))

@@ -36,7 +36,7 @@ func (m *Mirror) verify(ctx context.Context) {
 
 // pick takes the feeds that have been read in turn; one that is lost asks by
 // itself.
-func (m *Mirror) pick(turn int) (*feed, position) {
+func (m *Mirror) pick(turn int) (*followed, position) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	read := slices.DeleteFunc(slices.Sorted(maps.Keys(m.feeds)), func(p string) bool { return m.feeds[p].at.Revision == 0 || m.feeds[p].lost })
@@ -49,7 +49,7 @@ func (m *Mirror) pick(turn int) (*feed, position) {
 
 // verified draws the conclusion for all feeds: they have one store. Only what
 // compaction hides concerns one alone.
-func (m *Mirror) verified(checked *feed, err error) {
+func (m *Mirror) verified(checked *followed, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, f := range m.feeds {
@@ -59,9 +59,9 @@ func (m *Mirror) verified(checked *feed, err error) {
 				m.end(f)
 			}
 		case err != nil:
-			m.enqueue(batch{feed: f, err: err, at: m.cfg.Now()})
+			m.enqueue(batch{of: f, err: err, at: m.cfg.Now()})
 		case !f.lost:
-			m.enqueue(batch{feed: f})
+			m.enqueue(batch{of: f})
 		}
 	}
 	if mustList(err) {
