@@ -7,7 +7,9 @@
 // leader's key. A lost race is ErrConflict: read again, decide again.
 //
 // Reading: a Mirror keeps prefixes of the store in memory. Its View is what
-// level-triggered loops compute from. The guarantees of a Mirror:
+// level-triggered loops compute from. A Feed is the same for one prefix, step by
+// step: a Mirror's goroutines take its steps, a simulation takes them by itself.
+// The guarantees of both:
 //
 //   - What a View holds for a prefix is the store's content at one revision.
 //     No state is shown that never was, and the newest is shown at last.
@@ -17,12 +19,12 @@
 //     grows; when it is back the others follow a little apart. A cluster's hosts
 //     do not fall upon it together.
 //   - A store that went back in time (a restore) is listed anew. Before a feed
-//     goes on after a lost connection, and from time to time besides, it reads
-//     the store's history where it had come to: the cluster's id, the number of
-//     keys and the newest event must be the same. That has a gap: after a list,
-//     the newest event may be a deletion that nobody was told of, and a restore
-//     that undid just that, while as many other keys vanished, is not seen. So
-//     a restore raises the revision and marks the past as compacted.
+//     goes on after a lost connection, and from time to time besides (Verify),
+//     it reads the store's history where it had come to: the cluster's id, the
+//     number of keys and the newest event must be the same. That has a gap:
+//     after a list, the newest event may be a deletion that nobody was told of,
+//     and a restore that undid just that, while as many other keys vanished, is
+//     not seen. So a restore raises the revision and marks the past as compacted.
 //   - A record that cannot be decoded (garbage, or newer than this build)
 //     leaves its last good value in place, and View.Problems says so.
 //
