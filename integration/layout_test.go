@@ -24,7 +24,7 @@ var imports = map[string][]string{
 	"cluster/engine/client":     {"cluster/mvcc"},
 	"cluster/engine/enginetest": {"cluster/mvcc", "cluster/engine/etcd", "cluster/engine/client"},
 	"allocator":                 {"cluster", "cluster/mvcc", "cluster/store"},
-	"controller":                {"cluster", "cluster/mvcc", "cluster/store", "allocator"},
+	"controller":                {"cluster", "cluster/store", "allocator"},
 	"hostops":                   {"cluster"},
 	"hostops/linux":             {"cluster", "hostops"},
 	"hostops/fake":              {"cluster", "hostops"},
