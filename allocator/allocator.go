@@ -152,7 +152,7 @@ func (a *Allocator) vnis(r cluster.VNIRange) *book {
 	b := a.bookOf(cluster.PrefixVNIs)
 	if b.pool == nil || b.vnis != r {
 		b.vnis = r
-		b.setPool(NewPool(uint64(r.Last-r.First)+1), func(key string) (uint64, bool) {
+		b.setPool(newPool(uint64(r.Last-r.First)+1), func(key string) (uint64, bool) {
 			v, ok := vniOf(key)
 			return uint64(v) - uint64(r.First), ok && r.Contains(v)
 		})

@@ -14,7 +14,7 @@ import (
 // too (a range that was changed leaves such), it only is not given out.
 type book struct {
 	holders map[string][]*entry
-	pool    *Pool
+	pool    *pool
 	index   func(key string) (uint64, bool)
 	network Network          // of VTEP addresses: what pool was made from
 	vnis    cluster.VNIRange // of VNIs: the same
@@ -39,7 +39,7 @@ const unsettled = math.MaxInt64
 
 // setPool makes p, of which nothing is taken, the pool that values are given
 // out from.
-func (b *book) setPool(p *Pool, index func(key string) (uint64, bool)) {
+func (b *book) setPool(p *pool, index func(key string) (uint64, bool)) {
 	b.pool, b.index = p, index
 	for _, es := range b.holders {
 		for _, e := range es {

@@ -31,7 +31,7 @@ func (n Network) equal(o Network) bool {
 	return n.Prefix == o.Prefix && n.Gateway == o.Gateway && slices.Equal(n.Exclude, o.Exclude)
 }
 
-func (n Network) pool() *Pool { return NewPool(n.size(), n.reserved()...) }
+func (n Network) pool() *pool { return newPool(n.size(), n.reserved()...) }
 
 func (n Network) size() uint64 {
 	if !n.Prefix.IsValid() {

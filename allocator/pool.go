@@ -6,10 +6,10 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// Pool is a set of numbers from 0 to a size, of which some are taken. It costs
+// pool is a set of numbers from 0 to a size, of which some are taken. It costs
 // memory for what is taken, not for its size, so a pool may span 2^64 numbers.
 // It is a pure value for one goroutine.
-type Pool struct {
+type pool struct {
 	size     uint64 // numbers are below it
 	reserved map[uint64]bool
 	taken    map[uint64]bool
@@ -17,10 +17,10 @@ type Pool struct {
 	holes    btree.Set[uint64] // the free ones below next
 }
 
-// NewPool returns a pool of the numbers below size, none of them taken. Those
+// newPool returns a pool of the numbers below size, none of them taken. Those
 // that are reserved are never given out; a number may be named twice.
-func NewPool(size uint64, reserved ...uint64) *Pool {
-	p := &Pool{size: size, reserved: map[uint64]bool{}, taken: map[uint64]bool{}}
+func newPool(size uint64, reserved ...uint64) *pool {
+	p := &pool{size: size, reserved: map[uint64]bool{}, taken: map[uint64]bool{}}
 	for _, n := range reserved {
 		if n < size {
 			p.reserved[n] = true
@@ -30,16 +30,16 @@ func NewPool(size uint64, reserved ...uint64) *Pool {
 }
 
 // Capacity counts the numbers that can be given out, taken or not.
-func (p *Pool) Capacity() uint64 { return p.size - uint64(len(p.reserved)) }
+func (p *pool) Capacity() uint64 { return p.size - uint64(len(p.reserved)) }
 
 // Taken counts the numbers that are taken, reserved ones that somebody has
 // nevertheless included.
-func (p *Pool) Taken() int { return len(p.taken) }
+func (p *pool) Taken() int { return len(p.taken) }
 
 // Lowest returns the lowest number that is free and that avoid (which may be
 // nil) does not object to. It reports false when there is none. The cost is
 // O(log n) amortized, and one call of avoid for each number passed over.
-func (p *Pool) Lowest(avoid func(uint64) bool) (uint64, bool) {
+func (p *pool) Lowest(avoid func(uint64) bool) (uint64, bool) {
 	ok := func(n uint64) bool { return avoid == nil || !avoid(n) }
 	found, n := false, uint64(0)
 	p.holes.Scan(func(hole uint64) bool {
@@ -64,7 +64,7 @@ func (p *Pool) Lowest(avoid func(uint64) bool) (uint64, bool) {
 // Take marks n as taken. It reports false if it is taken already or not of the
 // pool; a reserved number can be taken, by whoever held it before it became
 // so.
-func (p *Pool) Take(n uint64) bool {
+func (p *pool) Take(n uint64) bool {
 	if n >= p.size || p.taken[n] {
 		return false
 	}
@@ -74,7 +74,7 @@ func (p *Pool) Take(n uint64) bool {
 }
 
 // Free gives n back; one that is not taken stays as it is.
-func (p *Pool) Free(n uint64) {
+func (p *pool) Free(n uint64) {
 	if !p.taken[n] {
 		return
 	}

@@ -83,7 +83,7 @@ func TestPoolAgainstScan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.Uint64Range(1, 24).Draw(t, "size")
 		reserved := rapid.SliceOfN(rapid.Uint64Range(0, 24), 0, 4).Draw(t, "reserved")
-		p := NewPool(size, reserved...)
+		p := newPool(size, reserved...)
 		taken, kept := map[uint64]bool{}, map[uint64]bool{}
 		for _, r := range reserved {
 			if r < size {
