@@ -207,7 +207,7 @@ func (d *Driver) state() hostops.State {
 		Devices:    map[string]hostops.Device{},
 		Others:     map[string]hostops.Other{},
 		Namespaces: make(map[string]hostops.Namespace, len(d.spaces)),
-		Filter:     d.filter.state.Clone(),
+		Filter:     d.filter.share(),
 	}
 	for _, v := range d.devices {
 		owner, ours := v.ours()

@@ -34,6 +34,7 @@ type filter struct {
 	requests *atomic.Uint64
 	known    bool
 	state    hostops.Filter
+	lent     bool            // state was handed out
 	chains   map[string]bool // of the netdev family, whole or not
 	reserved bool            // the chain of that name is in place
 	noSeals  bool            // this kernel cannot filter what a device receives
@@ -105,10 +106,25 @@ func (f *filter) touched() bool {
 	return lost || touched
 }
 
+// share returns what is known, which from now on stays as it is.
+func (f *filter) share() hostops.Filter {
+	f.lent = true
+	return f.state
+}
+
+// own makes state one that may be changed.
+func (f *filter) own() {
+	if f.lent {
+		f.state, f.lent = f.state.Clone(), false
+	}
+}
+
+// flush sends what was added to the transaction; state may follow it then.
 func (f *filter) flush() error {
 	f.requests.Add(1)
 	err := f.cc.Flush()
 	if err == nil {
+		f.own()
 		return nil
 	}
 	// What is left unread on the socket would be taken for later answers.

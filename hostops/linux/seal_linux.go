@@ -92,6 +92,7 @@ func (f *filter) unseal(bridge string) error {
 		}
 	}
 	delete(f.chains, seal+bridge)
+	f.own()
 	delete(f.state.Seals, bridge)
 	return nil
 }
