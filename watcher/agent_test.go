@@ -567,3 +567,34 @@ func TestStrayVPCIsReported(t *testing.T) {
 		}
 	})
 }
+
+// TestCheckComesBeforeTheHost: an agent on a host that lacks something ends, and
+// has changed nothing, though it had its records.
+func TestCheckComesBeforeTheHost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.vpc(2)
+		name := w.node(1)
+		driver, err := w.hosts[name].Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer driver.Close()
+		lacks, writes := errors.New("no bridge"), w.hosts[name].Writes()
+		a, err := New(Config{
+			Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name),
+			Store: store.New(w.kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
+			Check: func(context.Context) error { time.Sleep(time.Second); return lacks }, // of the bubble's clock
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := w.revision()
+		if err := a.Run(t.Context()); !errors.Is(err, lacks) {
+			t.Errorf("Run ends with %v; want %v", err, lacks)
+		}
+		if n := w.hosts[name].Writes() - writes; n != 0 || w.revision() != before {
+			t.Errorf("%d writes to the kernel, revision %d after %d; want none", n, w.revision(), before)
+		}
+	})
+}

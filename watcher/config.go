@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -24,6 +25,10 @@ type Config struct {
 	// that holds Hint, the address this host reaches the store from.
 	Underlay []UnderlaySpec
 	Hint     func() netip.Addr // asked at every look at the host then; nil: unknown
+	// Check says whether this host can carry VPCs. It runs while the records are
+	// read for the first time, and before anything is done to the host; Run ends
+	// with its error. nil: nothing is to be checked.
+	Check func(ctx context.Context) error
 	// Moved is called when the underlay changed, and must not block: to end
 	// connections from an address that the host has lost. nil: nobody is told.
 	Moved   func()

@@ -80,6 +80,12 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // loop waits for whatever concerns the host and lets the agent decide.
 func (r *runner) loop(ctx context.Context) error {
+	if r.cfg.Check != nil {
+		r.mirror.Follow(r.agent.gatherer.follow(r.mirror.Pull())...)
+		if err := r.cfg.Check(ctx); err != nil {
+			return err
+		}
+	}
 	resync := r.cfg.Now().Add(r.cfg.Resync)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()

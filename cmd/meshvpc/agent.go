@@ -60,9 +60,9 @@ func (p *program) agent(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	driver, err := readyDriver(ctx, log)
+	driver, err := newDriver(log)
 	if err != nil {
-		return err
+		return fmt.Errorf("start agent: %w", err)
 	}
 	err = p.watch(ctx, cfg, driver, log)
 	if closed := driver.Close(); err == nil && closed != nil {
@@ -72,25 +72,17 @@ func (p *program) agent(ctx context.Context, c *cli.Context) error {
 	return err
 }
 
-// readyDriver opens this host's network stack, and refuses a host that cannot
-// carry VPCs.
-func readyDriver(ctx context.Context, log *zap.Logger) (hostops.Driver, error) {
-	driver, err := newDriver(log)
-	if err != nil {
-		return nil, fmt.Errorf("start agent: %w", err)
-	}
+// checkHost refuses a host that cannot carry VPCs.
+func checkHost(ctx context.Context, driver hostops.Driver) error {
 	problems := driver.Check(ctx)
 	if len(problems) == 0 {
-		return driver, nil
+		return nil
 	}
 	text := problems[0].Reason
 	for _, more := range problems[1:] {
 		text += "; " + more.Reason
 	}
-	if err := driver.Close(); err != nil {
-		log.Warn("close driver", zap.Error(err))
-	}
-	return nil, failed("run the agent as root on a host whose kernel has vxlan, bridge, veth and nftables", "start agent: %s", text)
+	return failed("run the agent as root on a host whose kernel has vxlan, bridge, veth and nftables", "start agent: %s", text)
 }
 
 // watch runs the host agent until ctx ends. A store that does not answer is no
@@ -119,6 +111,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		Node: cfg.Node, NodeID: cfg.ID, Driver: driver, Underlay: underlay,
 		Store:  store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
 		Hint:   func() netip.Addr { return towards(cfg.Endpoints) },
+		Check:  func(ctx context.Context) error { return checkHost(ctx, driver) },
 		Moved:  func() { dropLost(&connections, log) },
 		Cache:  d.cache(),
 		Socket: d.socket(),
