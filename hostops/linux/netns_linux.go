@@ -46,9 +46,10 @@ func (s *space) close() {
 	s.file.Close()
 }
 
-// track reads the namespace called name, and follows it from now on. It closes
-// what it knew of an earlier namespace of that name.
-func (d *Driver) track(name string) (there, changed bool, err error) {
+// track reads the namespace called name, and follows it from now on; one that
+// is followed already it reads only if told to do so again. It closes what it
+// knew of an earlier namespace of that name.
+func (d *Driver) track(name string, again bool) (there, changed bool, err error) {
 	file, ino, err := openNamespace(d.pin(name))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, false, nil
@@ -62,6 +63,9 @@ func (d *Driver) track(name string) (there, changed bool, err error) {
 	if old := d.spaces[name]; old != nil {
 		if old.ino == ino {
 			file.Close()
+			if !again {
+				return true, false, nil
+			}
 			changed, err := d.reread(name)
 			return true, changed, err
 		}
@@ -199,7 +203,7 @@ func (d *Driver) createNamespace(op hostops.CreateNamespace) error {
 		return fmt.Errorf("make %s: %w", d.dir, err)
 	}
 	path := d.pin(op.Object)
-	there, _, err := d.track(op.Object)
+	there, _, err := d.track(op.Object, true)
 	if err != nil {
 		return err
 	}
@@ -238,7 +242,7 @@ func (d *Driver) createNamespace(op hostops.CreateNamespace) error {
 	if err := d.watchPins(false); err != nil {
 		return err
 	}
-	_, _, err = d.track(op.Object)
+	_, _, err = d.track(op.Object, true)
 	return err
 }
 

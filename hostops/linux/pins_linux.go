@@ -44,16 +44,18 @@ func (d *Driver) watchPins(full bool) error {
 }
 
 // readPins tracks each namespace that is named as ours. Without full it looks
-// only if the directory has changed.
+// only if the directory has changed, and then reads only those that are new:
+// the others' own events tell of them.
 func (d *Driver) readPins(full bool) (changed bool, err error) {
+	look := full
 	for !d.pins.closed {
 		n, err := unix.Read(d.pins.fd, d.pins.buf)
 		if n <= 0 || err != nil {
 			break
 		}
-		full = true
+		look = true
 	}
-	if !full {
+	if !look {
 		return false, nil
 	}
 	entries, err := os.ReadDir(d.dir)
@@ -66,7 +68,7 @@ func (d *Driver) readPins(full bool) (changed bool, err error) {
 		if !strings.HasPrefix(e.Name(), "vpc-") {
 			continue
 		}
-		there, diff, err := d.track(e.Name())
+		there, diff, err := d.track(e.Name(), full)
 		if err != nil {
 			failed = append(failed, err)
 		}
