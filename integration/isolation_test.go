@@ -133,7 +133,8 @@ func (m *mesh) attempt(ctx context.Context, from, red lab.Workload, dst net.Hard
 		{"VXLAN", p.udp(4789, vxlan), lab.Sniff{Host: red.Host, Workload: red.Name, Match: lab.Match{Contains: []byte("VXLAN " + text)}}},
 		{"UDP", p.udp(listenPort, []byte("UDP "+text)), lab.Sniff{}},
 		{"ping", p.echo([]byte("ping " + text)), lab.Sniff{Host: red.Host, Match: lab.Match{IPProtocol: icmp, Contains: []byte("ping " + text), Outgoing: true}}},
-		{"ARP", p.arp(), lab.Sniff{Host: from.Host, Workload: from.Name, Match: lab.Match{EtherType: 0x0806, Contains: []byte{0, 1, 8, 0, 6, 4, 0, 2}}}},
+		// The host's answer to us: tenants ask one another, too.
+		{"ARP", p.arp(), lab.Sniff{Host: from.Host, Workload: from.Name, Match: lab.Match{EtherType: 0x0806, Contains: append(p.to.AsSlice(), p.src...)}}},
 	}
 	if p.to.Is6() {
 		tries = tries[:3] // a kernel answers a neighbour solicitation only for an address of the device
