@@ -15,7 +15,7 @@
 //     No state is shown that never was, and the newest is shown at last.
 //   - Compaction, lost connections, lost quorum and leader changes cost a
 //     delay or a new list, never an event.
-//   - A store that is away is asked by one feed at a time, with a pause that
+//   - A store that is away is asked by one of a Mirror's feeds, with a pause that
 //     grows; when it is back the others follow a little apart. A cluster's hosts
 //     do not fall upon it together.
 //   - A store that went back in time (a restore) is listed anew. Before a feed
