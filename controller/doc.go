@@ -24,9 +24,9 @@
 //   - The next pass waits until the view shows what the last one wrote.
 //   - After a write of unknown outcome, after a relist, and when a leader begins,
 //     it reads the store's revision and waits until the view has reached that.
-//   - Batches: a transaction holds at most 24 nodes' parts, each whole with its
-//     reverse key, so whatever happens between two batches, the records say how
-//     to go on.
+//   - Batches: a transaction holds as many nodes' or pairs' parts as fit, each
+//     whole with its reverse key, so whatever happens between two batches, the
+//     records say how to go on.
 //
 // # What vanished
 //
