@@ -84,9 +84,11 @@ func TestWatch(t *testing.T) {
 		wantSeen(t, past, "a/2=y@5 -a/1@5 @5")
 		wantSeen(t, future, "")
 		m.mustPut(t, "a/3", "z") // 6
+		wantSeen(t, now, "a/3=z@6 @6")
+		wantSeen(t, future, "a/3=z@6 @6")
 		m.mustPut(t, "a/4", "z") // 7
-		wantSeen(t, now, "a/3=z@6 a/4=z@7 @7")
-		wantSeen(t, future, "a/3=z@6 a/4=z@7 @7")
+		wantSeen(t, now, "a/4=z@7 @7")
+		wantSeen(t, future, "a/4=z@7 @7")
 		wantSeen(t, all, "b=x@3 @3")
 		wantSeen(t, all, "b=y@4 a/2=y@5 -a/1@5 a/3=z@6 a/4=z@7 @7")
 		cancel()
@@ -143,8 +145,9 @@ func TestRestore(t *testing.T) {
 		had := m.Watch(t.Context(), WatchRequest{Key: "a"})
 		idle := m.Watch(t.Context(), WatchRequest{Key: "idle"})
 		m.mustPut(t, "a", "2") // 3
+		wantSeen(t, had, "a=2@3 @3")
 		m.mustPut(t, "a", "3") // 4
-		wantSeen(t, had, "a=2@3 a=3@4 @4")
+		wantSeen(t, had, "a=3@4 @4")
 		m.Restore(m.Snapshot())
 		wantSeen(t, had, "") // nothing twice
 

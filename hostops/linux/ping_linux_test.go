@@ -5,11 +5,11 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/hostops"
@@ -50,7 +50,7 @@ func TestFullSocket(t *testing.T) {
 		t.Fatalf("sending to nobody: %v, want ErrCongested", full)
 	}
 
-	before := runtime.NumGoroutine()
+	before := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -69,9 +69,7 @@ func TestFullSocket(t *testing.T) {
 	case <-time.After(15 * time.Second):
 		t.Fatal("pings wait for room in the socket, long after their deadline")
 	}
-	if n := runtime.NumGoroutine(); n > before {
-		t.Errorf("%d goroutines, want the %d from before", n, before)
-	}
+	goleak.VerifyNone(t, before)
 	resize(unix.SO_SNDBUFFORCE, sendBuffer)
 	must(t, h.reach("blue", vtep(1).Addr(), 1430))
 }
