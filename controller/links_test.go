@@ -135,32 +135,22 @@ func TestLinksOfANewVPC(t *testing.T) {
 func TestTransportChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := p2pVPC(t, "")
-		look := func(what, pairs, transports string) {
-			t.Helper()
-			settle()
-			if diff := cmp.Diff(pairs, r.pairsOf("blue")); diff != "" {
-				t.Errorf("%s: pairs (-want +got):\n%s", what, diff)
-			}
-			if got := r.transports("blue", "h1", "h2", "h3"); got != transports {
-				t.Errorf("%s: %s, want %s", what, got, transports)
-			}
-		}
 		const shared, own = "h1 multipoint, h2 multipoint, h3 multipoint", "h1 p2p, h2 p2p, h3 p2p"
-		look("new", "", shared)
+		r.look("new", "", shared)
 		r.hosts.set("h3", true)
 		r.transport("blue", cluster.P2P)
-		look("h3 does not answer", "h1/h2 10001 active\nh1/h3 10002 preparing\nh2/h3 10003 preparing\n", shared)
+		r.look("h3 does not answer", "h1/h2 10001 active\nh1/h3 10002 preparing\nh2/h3 10003 preparing\n", shared)
 		r.hosts.set("h3", false)
-		look("p2p", threePairs, own)
+		r.look("p2p", threePairs, own)
 		r.hosts.set("h2", true)
 		r.transport("blue", cluster.Auto)
-		look("h2 does not answer", "h1/h2 10001 restoring\nh2/h3 10003 restoring\n", shared)
+		r.look("h2 does not answer", "h1/h2 10001 restoring\nh2/h3 10003 restoring\n", shared)
 		r.transport("blue", cluster.P2P)
-		look("p2p is wanted again", "h1/h2 10001 active\nh1/h3 10002 active\nh2/h3 10003 active\n", own)
+		r.look("p2p is wanted again", "h1/h2 10001 active\nh1/h3 10002 active\nh2/h3 10003 active\n", own)
 		r.hosts.set("h2", false)
-		look("h2 answers", threePairs, own)
+		r.look("h2 answers", threePairs, own)
 		r.transport("blue", cluster.Auto)
-		look("shared", "", shared)
+		r.look("shared", "", shared)
 		if n := get[*cluster.VPCNet](r, cluster.KeyVPCNet("blue")); n.Transport != "" {
 			t.Errorf("transport in force is %q", n.Transport)
 		}
@@ -184,30 +174,27 @@ func TestMixed(t *testing.T) {
 		r.able("h2", "192.0.2.2", cluster.CanP2P)
 		r.vpc("blue", spec("all", "10.100.0.0/16"))
 		r.start("a", r.mem)
-		settle()
-		const want = "h1/h2 10001 active\nh2/h3 10002 active\n"
-		if diff := cmp.Diff(want, r.pairsOf("blue")); diff != "" {
-			t.Error(diff)
-		}
-		if got := r.transports("blue", "h1", "h2", "h3"); got != "h1 multipoint, h2 p2p, h3 multipoint" {
-			t.Error(got)
-		}
+		const pairs, mixed = "h1/h2 10001 active\nh2/h3 10002 active\n", "h1 multipoint, h2 p2p, h3 multipoint"
+		r.look("p2p alone", pairs, mixed)
 		r.able("h2", "192.0.2.2")
-		settle()
-		if got := r.pairsOf("blue") + r.transports("blue", "h1", "h2", "h3"); got != "h1 multipoint, h2 multipoint, h3 multipoint" {
-			t.Error(got)
-		}
+		r.look("able", "", "h1 multipoint, h2 multipoint, h3 multipoint")
 		pass(2 * time.Minute)
 		r.able("h2", "192.0.2.2", cluster.CanP2P)
-		settle()
-		if diff := cmp.Diff(want, r.pairsOf("blue")); diff != "" {
-			t.Error(diff)
-		}
-		if got := r.transports("blue", "h1", "h2", "h3"); got != "h1 multipoint, h2 p2p, h3 multipoint" {
-			t.Error(got)
-		}
+		r.look("p2p alone again", pairs, mixed)
 		r.nothingLost()
 	})
+}
+
+// look waits and compares blue's pairs, and the transports of h1, h2 and h3.
+func (r *rig) look(what, pairs, transports string) {
+	r.t.Helper()
+	settle()
+	if diff := cmp.Diff(pairs, r.pairsOf("blue")); diff != "" {
+		r.t.Errorf("%s: pairs (-want +got):\n%s", what, diff)
+	}
+	if got := r.transports("blue", "h1", "h2", "h3"); got != transports {
+		r.t.Errorf("%s: %s, want %s", what, got, transports)
+	}
 }
 
 func TestMulticast(t *testing.T) {
@@ -362,58 +349,21 @@ func TestVNIsUsedUpByPairs(t *testing.T) {
 	})
 }
 
-// TestLeaderChangesMidLinks ends a leader after each number of transactions of a
-// p2p VPC, its last one lost or done without an answer. Whatever is there is
-// whole, and the next one goes on.
+// TestLeaderChangesMidLinks ends a leader of a p2p VPC. Pairs are whole, also
+// between two of its batches.
 func TestLeaderChangesMidLinks(t *testing.T) {
 	const nodes = 20 // 190 pairs
-	var want string
-	for _, lose := range []lost{loseNothing, loseRequest, loseAnswer} {
-		for after := range 8 {
-			t.Run(fmt.Sprintf("%d after %d", lose, after), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					r := newRig(t)
-					for i := range nodes {
-						r.join(fmt.Sprintf("h%02d", i), fmt.Sprintf("192.0.2.%d", i+1))
-					}
-					first := &faulty{KV: r.mem}
-					stop := r.start("first", first)
-					settle()
-					begun := first.txns
-					first.onTxn = func(n int) lost {
-						switch {
-						case n < begun+after:
-							return loseNothing
-						case n == begun+after:
-							return lose
-						}
-						return loseRequest
-					}
-					s := spec("all", "10.100.0.0/16")
-					s.Transport = cluster.P2P
-					r.vpc("blue", s)
-					settle()
-					if pairs := r.pairsOf("blue"); strings.Contains(pairs, "BROKEN") {
-						t.Errorf("between two batches:\n%s", pairs)
-					}
-					stop()
-					first.onTxn = nil
-					r.start("second", r.mem)
-					pass(time.Minute)
-					got := r.controlled()
-					if want == "" {
-						want = got
-					}
-					if n := strings.Count(r.pairsOf("blue"), " active\n"); n != nodes*(nodes-1)/2 {
-						t.Errorf("%d pairs, want %d", n, nodes*(nodes-1)/2)
-					}
-					if diff := cmp.Diff(want, got); diff != "" {
-						t.Errorf("not what a leader without fault makes (-want +got):\n%s", diff)
-					}
-				})
-			})
+	s := spec("all", "10.100.0.0/16")
+	s.Transport = cluster.P2P
+	leaderChanges(t, nodes, 8, s, func(r *rig) {
+		if pairs := r.pairsOf("blue"); strings.Contains(pairs, "BROKEN") {
+			r.t.Errorf("between two batches:\n%s", pairs)
 		}
-	}
+	}, func(r *rig) {
+		if n := strings.Count(r.pairsOf("blue"), " active\n"); n != nodes*(nodes-1)/2 {
+			r.t.Errorf("%d pairs, want %d", n, nodes*(nodes-1)/2)
+		}
+	})
 }
 
 // TestBatchesHoldWholeUnits packs units of every size.

@@ -292,13 +292,24 @@ func TestFrozenLeader(t *testing.T) {
 	})
 }
 
-// TestLeaderChangesMidBatch ends a leader after each number of transactions of
-// a VPC of many hosts, its last one lost or done without an answer.
+// TestLeaderChangesMidBatch ends a leader of a VPC of many hosts.
 func TestLeaderChangesMidBatch(t *testing.T) {
 	const nodes = 60
+	leaderChanges(t, nodes, 6, spec("all", "10.100.0.0/16"), func(*rig) {}, func(r *rig) {
+		if n := strings.Count(r.controlled(), "vpcs/blue/members/"); n != nodes {
+			r.t.Errorf("%d members, want %d", n, nodes)
+		}
+	})
+}
+
+// leaderChanges ends a leader after each number, below txns, of transactions for
+// the VPC blue of that many nodes: its last one lost or done without an answer.
+// The next one goes on, and ends where a leader without fault does. between looks
+// at what the first has left, whole at what the second has made.
+func leaderChanges(t *testing.T, nodes, txns int, s *cluster.VPCSpec, between, whole func(*rig)) {
 	var want string
 	for _, lose := range []lost{loseNothing, loseRequest, loseAnswer} {
-		for after := range 6 {
+		for after := range txns {
 			t.Run(fmt.Sprintf("%d after %d", lose, after), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := newRig(t)
@@ -308,30 +319,27 @@ func TestLeaderChangesMidBatch(t *testing.T) {
 					first := &faulty{KV: r.mem}
 					stop := r.start("first", first)
 					settle()
-					dead := make(chan struct{})
 					begun := first.txns
 					first.onTxn = func(n int) lost {
 						switch {
 						case n < begun+after:
 							return loseNothing
 						case n == begun+after:
-							close(dead)
 							return lose
 						}
 						return loseRequest
 					}
-					r.vpc("blue", spec("all", "10.100.0.0/16"))
+					r.vpc("blue", s)
 					settle()
+					between(r)
 					stop()
 					first.onTxn = nil
 					r.start("second", r.mem)
 					pass(time.Minute)
+					whole(r)
 					got := r.controlled()
 					if want == "" {
 						want = got
-					}
-					if n := strings.Count(got, "vpcs/blue/members/"); n != nodes {
-						t.Errorf("%d members, want %d", n, nodes)
 					}
 					if diff := cmp.Diff(want, got); diff != "" {
 						t.Errorf("not what a leader without fault makes (-want +got):\n%s", diff)

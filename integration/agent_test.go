@@ -75,9 +75,8 @@ func TestWipedFilter(t *testing.T) {
 	w := m.workloads[1]
 	host, err := m.Lab.Host(ctx, w.Host)
 	m.must(err)
-	vxlan := append([]byte{8, 0, 0, 0, 10000 >> 16, 10000 >> 8 & 0xff, 10000 & 0xff, 0}, frame("forged")...)
 	stream := func(count int) error {
-		return m.Lab.SendUDP(ctx, lab.Datagrams{Host: lab.Stranger, To: netip.AddrPortFrom(host.Underlay[0].Addr(), 4789), Payload: vxlan, Count: count, Interval: time.Millisecond})
+		return m.Lab.SendUDP(ctx, lab.Datagrams{Host: lab.Stranger, To: netip.AddrPortFrom(host.Underlay[0].Addr(), 4789), Payload: vxlan(10000, frame("forged")), Count: count, Interval: time.Millisecond})
 	}
 	// arrived counts the frames that the workload gets to see during f.
 	arrived := func(f func()) int {

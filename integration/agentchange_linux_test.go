@@ -3,17 +3,8 @@ package integration
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -24,31 +15,14 @@ import (
 // row, when all is warm, and once in a while. As TestAgentCost it has the built
 // program on a kernel of its own; it reports, and judges nothing.
 func TestChangeCost(t *testing.T) {
-	const stage = "MESHVPC_COST_STAGE"
-	switch {
-	case os.Getenv("MESHVPC_MEASURE") != "1":
-		t.Skip("a measurement of minutes: set MESHVPC_MEASURE=1")
-	case os.Getuid() != 0:
-		t.Skip("needs root")
-	case os.Getenv(stage) != "":
+	measured(t, func() {
 		for _, n := range []int{100, 1000} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) { measureChange(t, n) })
 		}
-		return
-	}
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
-	c.Env = append(os.Environ(), stage+"=1")
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // Pdeathsig follows the thread
-	if err := c.Run(); err != nil {
-		t.Fatal(err)
-	}
+	})
 }
 
 func measureChange(t *testing.T, n int) {
-	must(t, unix.Mount("", "/", "none", unix.MS_PRIVATE|unix.MS_REC, ""))
-	must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
 	host := costWire(t)
 	records := costStore(t, n)
 	costAnswers(t)
@@ -88,18 +62,4 @@ func measureChange(t *testing.T, n int) {
 				(used / time.Duration(m.changes)).Round(time.Microsecond), m.changes, m.every, idle.Round(time.Microsecond))
 		})
 	}
-}
-
-// costRun is the processor time that a process has used, to the nanosecond.
-func costRun(t *testing.T, pid int) (sum time.Duration) {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	must(t, err)
-	for _, path := range tasks {
-		b, err := os.ReadFile(path)
-		must(t, err)
-		ns, err := strconv.ParseInt(strings.Fields(string(b))[0], 10, 64)
-		must(t, err)
-		sum += time.Duration(ns)
-	}
-	return sum
 }

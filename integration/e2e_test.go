@@ -62,30 +62,8 @@ type mesh struct {
 
 func newMesh(t *testing.T, underlay lab.Underlay) *mesh {
 	t.Helper()
-	ctx := within(t)
-	hosts, err := lab.Topology(3, 0, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	l, err := lab.Start(ctx, lab.Config{Name: name[:min(len(name), 40)], Hosts: hosts, Underlay: underlay, Binary: binary})
-	mustLab(t, err)
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	m := &mesh{t: t, Site: &demo.Site{Lab: l, Server: hosts[0].Name}}
-	for _, h := range hosts {
-		m.hosts = append(m.hosts, h.Name)
-	}
-	m.must(m.Found(ctx))
-	m.must(m.Join(ctx, m.hosts[1:]...))
-	m.must(m.AwaitNodes(ctx, 3))
-	m.create(ctx, "vpc1")
-	for i := range m.hosts {
-		m.workloads = append(m.workloads, m.workload(ctx, i, "jail", "vpc1"))
-	}
+	m := newNodes(t, underlay)
+	m.createAs(within(t))
 	return m
 }
 
@@ -102,9 +80,9 @@ func (m *mesh) must(err error) {
 	}
 }
 
-func (m *mesh) create(ctx context.Context, vpc string) {
+func (m *mesh) create(ctx context.Context, vpc string, flags ...string) {
 	m.t.Helper()
-	_, err := m.Meshvpc(ctx, m.Server, "vpc", "create", vpc, "--peer-network", "10.100.0.0/24")
+	_, err := m.Meshvpc(ctx, m.Server, append([]string{"vpc", "create", vpc, "--peer-network", "10.100.0.0/24"}, flags...)...)
 	m.must(err)
 }
 

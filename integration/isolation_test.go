@@ -120,7 +120,7 @@ func (m *mesh) attempt(ctx context.Context, from, red lab.Workload, dst net.Hard
 	peer, err := m.Lab.Host(ctx, m.hosts[2])
 	m.must(err)
 	p := packet{dst: dst, src: net.HardwareAddr{0x02, 0, 0, 0, 0, 0x98}, from: peer.Underlay[0].Addr(), to: target.Underlay[0].Addr()}
-	vxlan := append([]byte{8, 0, 0, 0, 10001 >> 16, 10001 >> 8 & 0xff, 10001 & 0xff, 0}, frame("VXLAN "+text)...)
+	inside := vxlan(10001, frame("VXLAN "+text))
 	icmp := byte(1)
 	if p.to.Is6() {
 		icmp = 58
@@ -130,7 +130,7 @@ func (m *mesh) attempt(ctx context.Context, from, red lab.Workload, dst net.Hard
 		frame []byte
 		ear   lab.Sniff // no Host: the program
 	}{
-		{"VXLAN", p.udp(4789, vxlan), lab.Sniff{Host: red.Host, Workload: red.Name, Match: lab.Match{Contains: []byte("VXLAN " + text)}}},
+		{"VXLAN", p.udp(4789, inside), lab.Sniff{Host: red.Host, Workload: red.Name, Match: lab.Match{Contains: []byte("VXLAN " + text)}}},
 		{"UDP", p.udp(listenPort, []byte("UDP "+text)), lab.Sniff{}},
 		{"ping", p.echo([]byte("ping " + text)), lab.Sniff{Host: red.Host, Match: lab.Match{IPProtocol: icmp, Contains: []byte("ping " + text), Outgoing: true}}},
 		// The host's answer to us: tenants ask one another, too.
@@ -282,17 +282,27 @@ func checksum(b []byte) uint16 {
 // strangers sends frames of vpc1's VNI from an address that is no peer's.
 func (m *mesh) strangers(ctx context.Context) {
 	m.t.Helper()
-	w := m.workloads[1]
-	host, err := m.Lab.Host(ctx, w.Host)
-	m.must(err)
-	ear, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: w.Host, Workload: w.Name, Match: lab.Match{Contains: []byte("forged")}})
-	m.must(err)
-	vxlan := append([]byte{8, 0, 0, 0, 10000 >> 16, 10000 >> 8 & 0xff, 10000 & 0xff, 0}, frame("forged")...)
-	m.must(m.Lab.SendUDP(ctx, lab.Datagrams{Host: lab.Stranger, To: netip.AddrPortFrom(host.Underlay[0].Addr(), 4789), Payload: vxlan, Count: 20, Interval: 5 * time.Millisecond}))
+	to, ear := m.hearForged(ctx, m.workloads[1])
+	m.must(m.Lab.SendUDP(ctx, lab.Datagrams{Host: lab.Stranger, To: to, Payload: vxlan(10000, frame("forged")), Count: 20, Interval: 5 * time.Millisecond}))
 	m.awaitPings(ctx)
 	if got, err := ear.Stop(ctx); err != nil || got.Count != 0 {
 		m.t.Errorf("%d forged frames of a stranger arrived, %v; want none", got.Count, err)
 	}
+}
+
+// hearForged listens in a workload for what is forged; to is where to send that.
+func (m *mesh) hearForged(ctx context.Context, w lab.Workload) (to netip.AddrPort, ear *lab.SniffRun) {
+	m.t.Helper()
+	host, err := m.Lab.Host(ctx, w.Host)
+	m.must(err)
+	ear, err = m.Lab.StartSniff(ctx, lab.Sniff{Host: w.Host, Workload: w.Name, Match: lab.Match{Contains: []byte("forged")}})
+	m.must(err)
+	return netip.AddrPortFrom(host.Underlay[0].Addr(), 4789), ear
+}
+
+// vxlan is a frame as a datagram of a VNI (RFC 7348, 5).
+func vxlan(vni uint32, frame []byte) []byte {
+	return append([]byte{8, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}, frame...)
 }
 
 // frame is an Ethernet broadcast of a type that nobody answers.

@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -52,8 +51,7 @@ func nodesOf(t *testing.T, cfg lab.Config, families ...lab.Underlay) *mesh {
 // createAs makes vpc1 with a transport, and a workload on each host.
 func (m *mesh) createAs(ctx context.Context, flags ...string) {
 	m.t.Helper()
-	_, err := m.Meshvpc(ctx, m.Server, append([]string{"vpc", "create", "vpc1", "--peer-network", "10.100.0.0/24"}, flags...)...)
-	m.must(err)
+	m.create(ctx, "vpc1", flags...)
 	for i := range m.hosts {
 		m.workloads = append(m.workloads, m.workload(ctx, i, "jail", "vpc1"))
 	}
@@ -167,10 +165,7 @@ func (m *mesh) tamperPair(ctx context.Context) {
 func (m *mesh) forgedPair(ctx context.Context) {
 	m.t.Helper()
 	w := m.workloads[1]
-	host, err := m.Lab.Host(ctx, w.Host)
-	m.must(err)
-	ear, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: w.Host, Workload: w.Name, Match: lab.Match{Contains: []byte("forged")}})
-	m.must(err)
+	to, ear := m.hearForged(ctx, w)
 	sent := 0
 	for _, tunnel := range m.tunnels(ctx, w.Host) {
 		var vni uint32
@@ -187,8 +182,7 @@ func (m *mesh) forgedPair(ctx context.Context) {
 					continue // it is the peer
 				}
 			}
-			payload := append([]byte{8, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}, frame("forged")...)
-			m.must(m.Lab.SendUDP(ctx, lab.Datagrams{Host: from, To: netip.AddrPortFrom(host.Underlay[0].Addr(), 4789), Payload: payload, Count: 10, Interval: time.Millisecond}))
+			m.must(m.Lab.SendUDP(ctx, lab.Datagrams{Host: from, To: to, Payload: vxlan(vni, frame("forged")), Count: 10, Interval: time.Millisecond}))
 			sent++
 		}
 	}

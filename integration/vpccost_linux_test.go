@@ -4,15 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -24,30 +19,11 @@ import (
 // TestAgentCost it has the built program on a kernel of its own; it reports, and
 // judges nothing.
 func TestVPCCost(t *testing.T) {
-	const stage = "MESHVPC_COST_STAGE"
-	switch {
-	case os.Getenv("MESHVPC_MEASURE") != "1":
-		t.Skip("a measurement of minutes: set MESHVPC_MEASURE=1")
-	case os.Getuid() != 0:
-		t.Skip("needs root")
-	case os.Getenv(stage) != "":
-		measureVPCs(t, 1, 10, 50, 100, 200)
-		return
-	}
-	c := exec.Command("/proc/self/exe", "-test.run=^TestVPCCost$", "-test.v")
-	c.Env = append(os.Environ(), stage+"=1")
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // Pdeathsig follows the thread
-	if err := c.Run(); err != nil {
-		t.Fatal(err)
-	}
+	measured(t, func() { measureVPCs(t, 1, 10, 50, 100, 200) })
 }
 
 func measureVPCs(t *testing.T, stages ...int) {
 	const peers = 3
-	must(t, unix.Mount("", "/", "none", unix.MS_PRIVATE|unix.MS_REC, ""))
-	must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
 	host := costWire(t)
 	records := costStore(t, peers)
 	costAnswers(t)

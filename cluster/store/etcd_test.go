@@ -34,17 +34,23 @@ func newServer(t *testing.T) *server {
 	}}
 	s.start()
 	t.Cleanup(func() { s.stop() })
-	cli, err := client.Dial(client.Config{Endpoints: []string{"http://" + ports[0].String()}})
+	s.connect("http://" + ports[0].String())
+	return s
+}
+
+// connect makes the client, until the test ends.
+func (s *server) connect(endpoints ...string) {
+	s.t.Helper()
+	cli, err := client.Dial(client.Config{Endpoints: endpoints})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	s.t.Cleanup(func() {
 		if err := cli.Close(); err != nil {
-			t.Error(err)
+			s.t.Error(err)
 		}
 	})
 	s.cli, s.kv = cli, client.New(cli)
-	return s
 }
 
 func (s *server) start() {

@@ -79,16 +79,7 @@ func newTrio(t *testing.T) *trio {
 	}
 	t.Cleanup(func() { c.end(0, 1, 2) })
 	c.begin(0, 1, 2)
-	cli, err := client.Dial(client.Config{Endpoints: endpoints})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cli.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	c.cli, c.kv = cli, client.New(cli)
+	c.connect(endpoints...)
 	return c
 }
 

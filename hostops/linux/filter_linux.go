@@ -313,16 +313,12 @@ func (f *filter) read() error {
 
 func (f *filter) readTable(s *hostops.Filter) error {
 	t := table()
-	f.requests.Add(3)
-	there, err := f.hasTable(t)
+	all, there, err := f.chainsOf(t)
 	if err != nil || !there {
 		return err
 	}
+	f.requests.Add(1)
 	sets, err := f.cc.GetSets(t)
-	if err != nil {
-		return err
-	}
-	all, err := f.cc.ListChainsOfTableFamily(t.Family)
 	if err != nil {
 		return err
 	}
@@ -332,9 +328,7 @@ func (f *filter) readTable(s *hostops.Filter) error {
 	}
 	chains := map[string]*nftables.Chain{}
 	for _, c := range all {
-		if c.Table.Name == t.Name {
-			chains[c.Name] = c
-		}
+		chains[c.Name] = c
 	}
 	if len(chains) > 0 && !names[setVNIs] {
 		s.Foreign = true
@@ -379,10 +373,14 @@ func (f *filter) readTable(s *hostops.Filter) error {
 	return nil
 }
 
-func (f *filter) hasTable(t *nftables.Table) (bool, error) {
+// chainsOf reads the chains of one of our tables, if the table is there.
+func (f *filter) chainsOf(t *nftables.Table) (chains []*nftables.Chain, there bool, err error) {
+	f.requests.Add(1)
 	ts, err := f.cc.ListTablesOfFamily(t.Family)
-	if err != nil {
-		return false, err
+	if err != nil || !slices.ContainsFunc(ts, func(o *nftables.Table) bool { return o.Name == t.Name && o.Family == t.Family }) {
+		return nil, false, err
 	}
-	return slices.ContainsFunc(ts, func(o *nftables.Table) bool { return o.Name == t.Name && o.Family == t.Family }), nil
+	f.requests.Add(1)
+	all, err := f.cc.ListChainsOfTableFamily(t.Family)
+	return slices.DeleteFunc(all, func(c *nftables.Chain) bool { return c.Table.Name != t.Name }), true, err
 }

@@ -34,7 +34,6 @@ func commentOf(r *nftables.Rule) string {
 // to hold a VNI: a first fragment, whose rest would not be judged.
 func rules(port uint16) []rule {
 	text := func(what string) string { return fmt.Sprintf("meshvpc %s %d", what, port) }
-	const nfReg = unix.NFT_REG32_00
 	group := binary.NativeEndian.AppendUint32(nil, hostops.GroupBase)
 	groupMask := binary.NativeEndian.AppendUint32(nil, 0xff000000)
 	return []rule{
@@ -44,39 +43,33 @@ func rules(port uint16) []rule {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: group},
 			&expr.Verdict{Kind: expr.VerdictAccept},
 		}},
-		{text("source4"), slices.Concat(
-			[]expr.Any{
-				&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.NFPROTO_IPV4}},
-			},
-			toPort(port), loadVNI(1),
-			[]expr.Any{
-				&expr.Lookup{SourceRegister: 1, SetName: setVNIs},
-				&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4, DestRegister: nfReg},
-			},
-			loadVNI(nfReg+1),
-			[]expr.Any{
-				&expr.Lookup{SourceRegister: nfReg, SetName: setPeers4, Invert: true},
-				&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
-			})},
-		{text("source6"), slices.Concat(
-			[]expr.Any{
-				&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.NFPROTO_IPV6}},
-			},
-			toPort(port), loadVNI(1),
-			[]expr.Any{
-				&expr.Lookup{SourceRegister: 1, SetName: setVNIs},
-				&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16, DestRegister: nfReg},
-			},
-			loadVNI(nfReg+4),
-			[]expr.Any{
-				&expr.Lookup{SourceRegister: nfReg, SetName: setPeers6, Invert: true},
-				&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
-			})},
+		{text("source4"), fromPeer(port, unix.NFPROTO_IPV4, 12, 4, setPeers4)},
+		{text("source6"), fromPeer(port, unix.NFPROTO_IPV6, 8, 16, setPeers6)},
 		{text("judged"), slices.Concat(toPort(port), loadVNI(1), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})},
 		{text("short"), slices.Concat(toPort(port), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})},
 	}
+}
+
+// fromPeer drops what comes to the port with one of our VNIs from an address that
+// is none of the VNI's peers. The source address is length bytes at offset in the
+// header of an IP version.
+func fromPeer(port uint16, version byte, offset, length uint32, peers string) []expr.Any {
+	const source = unix.NFT_REG32_00
+	return slices.Concat(
+		[]expr.Any{
+			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{version}},
+		},
+		toPort(port), loadVNI(1),
+		[]expr.Any{
+			&expr.Lookup{SourceRegister: 1, SetName: setVNIs},
+			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length, DestRegister: source},
+		},
+		loadVNI(source+length/4),
+		[]expr.Any{
+			&expr.Lookup{SourceRegister: source, SetName: peers, Invert: true},
+			&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
+		})
 }
 
 func toPort(port uint16) []expr.Any {

@@ -120,9 +120,8 @@ func reservedRule() []expr.Any {
 func (f *filter) readSeals(s *hostops.Filter) error {
 	t := deviceTable()
 	f.chains = map[string]bool{}
-	f.requests.Add(1)
-	there, err := f.hasTable(t)
-	if unsupported(err) {
+	chains, there, err := f.chainsOf(t)
+	if !there && unsupported(err) {
 		f.noSeals = true
 		return nil
 	}
@@ -130,14 +129,9 @@ func (f *filter) readSeals(s *hostops.Filter) error {
 		return err
 	}
 	s.Exists = true
-	f.requests.Add(1)
-	chains, err := f.cc.ListChainsOfTableFamily(t.Family)
-	if err != nil {
-		return err
-	}
 	for _, c := range chains {
 		bridge, ok := strings.CutPrefix(c.Name, seal)
-		if c.Table.Name != t.Name || !ok {
+		if !ok {
 			continue
 		}
 		f.chains[c.Name] = true

@@ -20,9 +20,8 @@ import (
 func (f *filter) readShields(s *hostops.Filter) error {
 	t := bridgeTable()
 	f.reserved = false
-	f.requests.Add(1)
-	there, err := f.hasTable(t)
-	if unsupported(err) {
+	chains, there, err := f.chainsOf(t)
+	if !there && unsupported(err) {
 		s.NoShields = true
 		return nil
 	}
@@ -30,14 +29,9 @@ func (f *filter) readShields(s *hostops.Filter) error {
 		return err
 	}
 	s.Exists = true
-	f.requests.Add(1)
-	chains, err := f.cc.ListChainsOfTableFamily(t.Family)
-	if err != nil {
-		return err
-	}
 	for _, c := range chains {
 		n, err := strconv.ParseUint(strings.TrimPrefix(c.Name, shield), 10, 24)
-		if c.Table.Name != t.Name || (err != nil && c.Name != reserved) {
+		if err != nil && c.Name != reserved {
 			continue
 		}
 		f.requests.Add(1)
