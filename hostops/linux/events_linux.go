@@ -103,10 +103,11 @@ func (s *source) wait() bool {
 	return err == nil
 }
 
-// drain hands all waiting netlink messages to f. lost: some were dropped.
+// drain hands all waiting messages of the kernel to f; a process may send to a
+// multicast group, too. lost: some were dropped.
 func (s *source) drain(f func(h *unix.NlMsghdr, payload []byte)) (lost bool) {
 	for !s.closed {
-		n, _, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT)
+		n, from, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -119,7 +120,9 @@ func (s *source) drain(f func(h *unix.NlMsghdr, payload []byte)) (lost bool) {
 			lost = true
 			continue
 		}
-		messages(s.buf[:n], f)
+		if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
+			messages(s.buf[:n], f)
+		}
 	}
 	return lost
 }
