@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"iter"
 	"strings"
 	"time"
@@ -223,4 +224,9 @@ func (v *View) forget(prefix string, gone func(key string) bool) {
 // slash, else the one key.
 func within(prefix, key string) bool {
 	return key == prefix || strings.HasSuffix(prefix, "/") && strings.HasPrefix(key, prefix)
+}
+
+func same(a, b mvcc.KeyValue) bool {
+	return a.Key == b.Key && a.CreateRevision == b.CreateRevision && a.ModRevision == b.ModRevision &&
+		a.Version == b.Version && a.Lease == b.Lease && bytes.Equal(a.Value, b.Value)
 }
