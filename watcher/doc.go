@@ -48,7 +48,7 @@
 //
 //   - A link's own tunnel goes when its record vanished after retiring, or with
 //     the peer (see cluster.HostLink); a record that vanished otherwise stays in
-//     force.
+//     force, until records give its VNI to another VPC or link.
 //
 // # Multicast
 //

@@ -112,6 +112,11 @@ func (m *memory) absorb(r records, nodeID, me string) (hold string, changed chan
 	for name, vr := range r.vpcs {
 		changed = max(changed, m.absorbVPC(name, vr, nodeID, me))
 	}
+	for name, vr := range r.vpcs {
+		if v := m.VPCs[name]; v != nil && v.hold == "" {
+			changed = max(changed, more(m.yield(v, vr.links, r)))
+		}
+	}
 	return "", changed
 }
 
@@ -350,6 +355,38 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 		changed = true
 	}
 	return changed
+}
+
+// yield lets go of a VPC's links that no record tells of any more when the
+// records have given their VNI away, as a store does that went back in time: such
+// a tunnel cannot be, and would stand in the way of another.
+func (m *memory) yield(v *vpc, told map[string]cluster.HostLink, r records) (changed bool) {
+	for peer, l := range v.Links {
+		if _, ok := told[peer]; !ok && m.given(l.VNI, v, r) {
+			delete(v.Links, peer)
+			delete(v.inForce, peer)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// given reports whether another VPC than v has the VNI, or a link that a record
+// tells of.
+func (m *memory) given(n cluster.VNI, v *vpc, r records) bool {
+	for _, other := range m.VPCs {
+		if other != v && !other.Leaving && other.VNI == n {
+			return true
+		}
+	}
+	for _, vr := range r.vpcs {
+		for _, l := range vr.links {
+			if l.VNI == n {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func sameMember(a, b *cluster.Member) bool { return a == b || a != nil && b != nil && *a == *b }

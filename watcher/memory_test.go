@@ -153,6 +153,49 @@ func TestAnotherHistoryOfMembersIsNoticed(t *testing.T) {
 	}
 }
 
+// A link that vanished stays in force until its VNI is another's: one of them
+// could not be.
+func TestLinkYieldsItsVNI(t *testing.T) {
+	active := func(peer string, vni cluster.VNI) map[string]cluster.HostLink {
+		return map[string]cluster.HostLink{peer: {VNI: vni, Use: cluster.LinkActive}}
+	}
+	second := func(vni cluster.VNI, links map[string]cluster.HostLink) records {
+		r := whole()
+		v := whole().vpcs["vpc1"]
+		v.net.VNI, v.links = vni, links
+		r.vpcs["vpc2"] = v
+		return r
+	}
+	told := second(20000, nil)
+	v := told.vpcs["vpc1"]
+	v.links = active("b", 20000)
+	told.vpcs["vpc1"] = v
+	held := second(20000, nil)
+	delete(held.vpcs, "vpc1")
+	for name, tt := range map[string]struct {
+		in    records
+		there bool
+	}{
+		"nobody else's":                {second(10001, active("b", 20001)), true},
+		"another VPC's":                {second(20000, nil), false},
+		"of another VPC's link":        {second(10001, active("b", 20000)), false},
+		"another's, but a record says": {told, true},
+		"another's, of a held VPC":     {held, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := accepted(t)
+			m.VPCs["vpc1"].Links = active("b", 20000)
+			_, changed := m.absorb(tt.in, "id-a", "a")
+			if _, there := m.VPCs["vpc1"].Links["b"]; there != tt.there || changed != changedMore {
+				t.Errorf("link is there: %v, change %v; want %v and a change", there, changed, tt.there)
+			}
+			if _, changed := m.absorb(tt.in, "id-a", "a"); changed != changedNothing {
+				t.Error("absorbing the same records again changed memory")
+			}
+		})
+	}
+}
+
 func TestAssignedAgainBeforeGone(t *testing.T) {
 	m := accepted(t)
 	m.absorb(edit(func(v *vpcRecords) { v.assignment.State = cluster.AssignedLeaving }), "id-a", "a")
