@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -39,11 +40,13 @@ func (h *Host) set(name string, f func(*hostops.Device)) error {
 	if !ok {
 		return syscall.ENODEV
 	}
+	left := d.Master
 	f(&d)
 	h.state.Devices[name] = d
-	if d.Master != "" {
-		h.follow(d.Master)
+	if left != d.Master {
+		h.follow(left)
 	}
+	h.follow(d.Master)
 	return nil
 }
 
@@ -63,7 +66,8 @@ func (h *Host) setMTU(name string, mtu int) error {
 	return h.set(name, func(d *hostops.Device) { d.MTU = mtu })
 }
 
-// follow gives a bridge the least MTU of its ports, unless it was set.
+// follow gives a bridge the least MTU of its ports, or the default without
+// ports, unless it was set.
 func (h *Host) follow(bridge string) {
 	b, ok := h.state.Devices[bridge]
 	if !ok || h.explicit[bridge] {
@@ -80,20 +84,27 @@ func (h *Host) follow(bridge string) {
 			least = mtu
 		}
 	}
-	if least != 0 {
-		b.MTU = least
-		h.state.Devices[bridge] = b
+	b.MTU = cmp.Or(least, 1500)
+	h.state.Devices[bridge] = b
+}
+
+// bridgeOf is the bridge that has a foreign device as a port, "" if none has.
+func (h *Host) bridgeOf(port string) string {
+	for name, d := range h.state.Devices {
+		if slices.Contains(d.Ports, port) {
+			return name
+		}
 	}
+	return ""
 }
 
 // detach takes a foreign device out of its bridge.
 func (h *Host) detach(port string) {
-	for name, d := range h.state.Devices {
-		if i := slices.Index(d.Ports, port); i >= 0 {
-			d.Ports = slices.Delete(slices.Clone(d.Ports), i, i+1)
-			h.state.Devices[name] = d
-			h.follow(name)
-		}
+	name := h.bridgeOf(port)
+	if b, ok := h.state.Devices[name]; ok {
+		b.Ports = slices.DeleteFunc(slices.Clone(b.Ports), func(p string) bool { return p == port })
+		h.state.Devices[name] = b
+		h.follow(name)
 	}
 }
 
@@ -122,6 +133,7 @@ func (h *Host) deleteDevice(name string) {
 			}
 		}
 	}
+	h.follow(d.Master)
 }
 
 // applyOp counts loops: a tunnel's port that forwards and is not isolated.
