@@ -217,6 +217,7 @@ func TestPlanConverges(t *testing.T) {
 // TestOnePlanIsEnough: what TestPlanConverges has found, one by one.
 func TestOnePlanIsEnough(t *testing.T) {
 	lower := func(v hostops.VPC) hostops.VPC { v.MTU = 1280; return v }
+	bare := func(v hostops.VPC) hostops.VPC { v.Tunnels = nil; return v }
 	// What an agent that died halfway left: nobody set this bridge's MTU.
 	half := hostops.CreateBridge{Target: hostops.Target{VPC: "neta", Object: "neta"}, Owner: 10000}
 	onHalf := func(port string) hostops.Op {
@@ -236,6 +237,14 @@ func TestOnePlanIsEnough(t *testing.T) {
 			had:  []hostops.VPC{hosttest.MakeVPC(1)},
 			mess: []hostops.Op{half, onHalf("mv6-10001")},
 			want: hostops.Desired{VPCs: []hostops.VPC{hosttest.MakeVPC(0), lower(grouped(hosttest.MakeVPC(1)))}},
+		},
+		"held tunnels for another port than a renumbered VPC had": {
+			had: []hostops.VPC{hosttest.MakeVPC(0)},
+			mess: []hostops.Op{hostops.CreateTunnel{
+				Target: hostops.Target{VPC: "netc", Object: "mv4-10002"}, Owner: 10002, VNI: 10002,
+				Local: hosttest.Underlays()[0].Prefix.Addr(), Underlay: "u0", Port: 8472, MTU: 1280,
+			}},
+			want: hostops.Desired{VPCs: []hostops.VPC{numbered(bare(hosttest.MakeVPC(0)), 20000)}, Hold: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
