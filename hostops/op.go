@@ -51,7 +51,8 @@ type (
 		Group    netip.Addr
 		Learning bool
 	}
-	// SetUnderlay moves a tunnel to another outer source; its peers stay.
+	// SetUnderlay moves a tunnel, which has no group, to another outer source;
+	// its peers stay.
 	SetUnderlay struct {
 		Target
 		Local    netip.Addr

@@ -218,6 +218,10 @@ func TestPlanConverges(t *testing.T) {
 func TestOnePlanIsEnough(t *testing.T) {
 	lower := func(v hostops.VPC) hostops.VPC { v.MTU = 1280; return v }
 	bare := func(v hostops.VPC) hostops.VPC { v.Tunnels = nil; return v }
+	moved := func(v hostops.VPC) hostops.VPC {
+		v.Tunnels[1].Local, v.Tunnels[1].Device = netip.MustParseAddr("2001:db8:1::1"), "u1"
+		return v
+	}
 	// What an agent that died halfway left: nobody set this bridge's MTU.
 	half := hostops.CreateBridge{Target: hostops.Target{VPC: "neta", Object: "neta"}, Owner: 10000}
 	onHalf := func(port string) hostops.Op {
@@ -237,6 +241,14 @@ func TestOnePlanIsEnough(t *testing.T) {
 			had:  []hostops.VPC{hosttest.MakeVPC(1)},
 			mess: []hostops.Op{half, onHalf("mv6-10001")},
 			want: hostops.Desired{VPCs: []hostops.VPC{hosttest.MakeVPC(0), lower(grouped(hosttest.MakeVPC(1)))}},
+		},
+		"tunnel that moves with its group": {
+			had:  []hostops.VPC{grouped(hosttest.MakeVPC(0))},
+			want: hostops.Desired{VPCs: []hostops.VPC{moved(grouped(hosttest.MakeVPC(0)))}},
+		},
+		"tunnel that moves and leaves its group": {
+			had:  []hostops.VPC{grouped(hosttest.MakeVPC(0))},
+			want: hostops.Desired{VPCs: []hostops.VPC{moved(hosttest.MakeVPC(0))}},
 		},
 		"held tunnels for another port than a renumbered VPC had": {
 			had: []hostops.VPC{hosttest.MakeVPC(0)},

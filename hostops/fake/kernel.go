@@ -160,6 +160,9 @@ func (h *Host) apply(op hostops.Op) error {
 		if err := h.hasLocal(op.Underlay, op.Local); err != nil {
 			return err
 		}
+		if h.state.Devices[name].Group.IsValid() {
+			return syscall.EBUSY // Linux would go on to flood to it by the old device
+		}
 		return h.set(name, func(d *hostops.Device) {
 			d.Local, d.Underlay = op.Local, op.Underlay
 			d.MTU = min(d.MTU, h.state.Others[op.Underlay].MTU-hostops.Overhead(op.Local))
