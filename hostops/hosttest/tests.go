@@ -288,3 +288,25 @@ func bridgeFollows(t *testing.T, b *bench) {
 		}
 	}
 }
+
+// addressReplaced: an address that somebody put in the VTEP's place goes without
+// taking along what was put beside it.
+func addressReplaced(t *testing.T, b *bench) {
+	v := MakeVPC(0)
+	b.converge(v)
+	on := hostops.Target{VPC: v.Name, Object: hostops.NamespaceOf(v.Name)}
+	must(t, b.driver.Apply(t.Context(), hostops.RemoveAddress{Target: on, Address: v.VTEP}))
+	must(t, b.driver.Apply(t.Context(), hostops.AddAddress{Target: on, Address: netip.MustParsePrefix("10.100.0.9/16")}))
+	want := []string{
+		"add address 10.100.0.1/16 in namespace vpc-neta",
+		"set neighbour 10.100.4.10 to 0e:6d:0a:64:04:0a in namespace vpc-neta",
+		"set neighbour 10.100.4.11 to 0e:6d:0a:64:04:0b in namespace vpc-neta",
+		"set neighbour 10.100.6.10 to 0e:6d:0a:64:06:0a in namespace vpc-neta",
+		"set neighbour 10.100.6.11 to 0e:6d:0a:64:06:0b in namespace vpc-neta",
+		"remove address 10.100.0.9/16 in namespace vpc-neta",
+	}
+	if diff := cmp.Diff(want, texts(b.pass(false, v).Applied)); diff != "" {
+		t.Errorf("operations (-want +got):\n%s", diff)
+	}
+	b.silent(true, v)
+}
