@@ -32,9 +32,9 @@ type vpc struct {
 	Leaving bool                       `json:"leaving,omitempty"`
 	// Links are those that have a tunnel of their own, by peer.
 	Links map[string]cluster.HostLink `json:"links,omitempty"`
-	// Retired are peers whose own tunnel has gone: the shared one carries their
-	// frames, whatever the members list, which is read apart, still says.
-	Retired map[string]bool `json:"retired,omitempty"`
+	// Open are peers that may send by the shared tunnel, whatever the members list
+	// says: with the revision of the link's record that says so (see absorbOpen).
+	Open map[string]int64 `json:"open,omitempty"`
 
 	// Group is the multicast group that the shared tunnel belongs to; ToGroup:
 	// it carries, and is flooded to (see caster).
@@ -64,6 +64,8 @@ type vpcRecords struct {
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	unreadable []string                   // members whose record never could be read
 	links      map[string]cluster.HostLink
+	linksAt    map[string]int64 // revisions of links, by peer
+	p2pAt      map[string]int64 // revisions of the members that are P2P
 }
 
 // change is what became of memory, the greater the sooner the cache file has
@@ -270,7 +272,7 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		}
 		m.remove(v.VNI)
 		v.Leaving, v.gone, v.hold = true, false, ""
-		v.Members, v.Links, v.Retired, v.inForce = nil, nil, nil, nil
+		v.Members, v.Links, v.Open, v.inForce = nil, nil, nil, nil
 		return changedMore
 	case v == nil:
 		v = &vpc{} // worth caching when its members are known
@@ -316,18 +318,47 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	if v.Group != group {
 		v.Group, v.ToGroup, changed = group, false, changedMore
 	}
+	changed = max(changed, more(v.absorbOpen(r, me)))
 	return max(changed, more(v.absorbLinks(r.links)))
+}
+
+// absorbOpen follows who may send by the shared tunnel. Members and links are
+// read apart, in no order: a P2P member beside an active link may be older than
+// the link, from before the pair went back to the shared tunnel; then the peer,
+// which has not read active yet, sends by that. So a P2P member counts only if its
+// record is newer than the newest of the link that was not active.
+//
+// That is enough. When a record that says P2P was written, both ends had last
+// reported active, or had no path (see cluster.HostLink). Before its peer can
+// send by the shared tunnel again, this host reports restoring, and it has that
+// from a record newer than any by which a member was P2P until then. What is read
+// after a restart is newer than what was reported before.
+func (v *vpc) absorbOpen(r vpcRecords, me string) (changed bool) {
+	for peer, l := range r.links {
+		at, open := v.Open[peer]
+		if l.Use == cluster.LinkActive || v.Members[peer] == nil || open && at == r.linksAt[peer] {
+			continue
+		}
+		if v.Open == nil {
+			v.Open = map[string]int64{}
+		}
+		v.Open[peer] = r.linksAt[peer]
+		changed = true
+	}
+	for peer, at := range v.Open {
+		l, told := r.links[peer]
+		settled := (!told || l.Use == cluster.LinkActive) && max(r.p2pAt[me], r.p2pAt[peer]) > at
+		if settled || v.Members[peer] == nil || told && r.linksAt[peer] < at { // the last: the store went back in time
+			delete(v.Open, peer)
+			changed = true
+		}
+	}
+	return changed
 }
 
 // absorbLinks follows the records of links with a tunnel of their own. One that
 // vanished stays, but after retiring (see cluster.HostLink), or with its peer.
 func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
-	for peer := range v.Retired {
-		if _, told := records[peer]; told || v.Members[peer] == nil {
-			delete(v.Retired, peer)
-			changed = true
-		}
-	}
 	for peer, l := range v.Links {
 		_, told := records[peer]
 		retired := !told && l.Use == cluster.LinkRetiring && v.inForce[peer] == l
@@ -337,12 +368,6 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 		delete(v.Links, peer)
 		delete(v.inForce, peer)
 		changed = true
-		if v.Members[peer] != nil {
-			if v.Retired == nil {
-				v.Retired = map[string]bool{}
-			}
-			v.Retired[peer] = true
-		}
 	}
 	for peer, l := range records {
 		if v.Members[peer] == nil || v.Links[peer] == l {
