@@ -196,6 +196,41 @@ func TestLinkYieldsItsVNI(t *testing.T) {
 	}
 }
 
+// TestSee takes vpc1 down, whose VNI a pair of vpc2 may have meanwhile.
+func TestSee(t *testing.T) {
+	bridge := hostops.Device{Kind: hostops.KindBridge, Owner: 10000}
+	pairs := hostops.Device{Kind: hostops.KindTunnel, Owner: 10001, VNI: 10000}
+	for name, tt := range map[string]struct {
+		pair    bool // has the VNI
+		on      map[string]hostops.Device
+		guarded bool // the VNI, by the filter
+		gone    bool
+	}{
+		"nothing is left":                     {gone: true},
+		"its bridge is":                       {on: map[string]hostops.Device{"vpc1": bridge}},
+		"the filter's entry is":               {guarded: true},
+		"the filter's entry is the pair's":    {pair: true, guarded: true, gone: true},
+		"so is a tunnel":                      {pair: true, on: map[string]hostops.Device{"mp-10000": pairs}, guarded: true, gone: true},
+		"the pair has the VNI, its bridge is": {pair: true, on: map[string]hostops.Device{"vpc1": bridge}, guarded: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vpc2 := &vpc{VNI: 10001}
+			if tt.pair {
+				vpc2.Links = map[string]cluster.HostLink{"b": {VNI: 10000, Use: cluster.LinkActive}}
+			}
+			m := &memory{VPCs: map[string]*vpc{"vpc1": {VNI: 10000, Leaving: true}, "vpc2": vpc2}, Remove: []cluster.VNI{10000}}
+			on := hostops.State{Devices: tt.on}
+			if tt.guarded {
+				on.Filter.VNIs = map[cluster.VNI]struct{}{10000: {}}
+			}
+			changed := m.see(on)
+			if changed != tt.gone || (len(m.Remove) == 0) != tt.gone || m.VPCs["vpc1"].gone != tt.gone {
+				t.Errorf("changed %v, to remove %v, gone %v; want gone %v", changed, m.Remove, m.VPCs["vpc1"].gone, tt.gone)
+			}
+		})
+	}
+}
+
 func TestAssignedAgainBeforeGone(t *testing.T) {
 	m := accepted(t)
 	m.absorb(edit(func(v *vpcRecords) { v.assignment.State = cluster.AssignedLeaving }), "id-a", "a")
