@@ -66,7 +66,7 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 		p2p := !open && (mine.Transport == cluster.P2P || peer.Transport == cluster.P2P)
 		link, has := v.Links[name]
 		switch {
-		case !has && p2p:
+		case !has && (p2p || v.P2P):
 			waiting = append(waiting, name)
 		case !has:
 			shared.Peers = append(shared.Peers, p)

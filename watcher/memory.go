@@ -32,6 +32,10 @@ type vpc struct {
 	Leaving bool                       `json:"leaving,omitempty"`
 	// Links are those that have a tunnel of their own, by peer.
 	Links map[string]cluster.HostLink `json:"links,omitempty"`
+	// P2P says that this host is P2P, as far as Links have been read. The members
+	// list may say otherwise: then it is newer, and a link without a record may
+	// have one, already active at the peer, which needs the pair's tunnel here.
+	P2P bool `json:"p2p,omitempty"`
 	// Open are peers that may send by the shared tunnel, whatever the members list
 	// says: with the revision of the link's record that says so (see absorbOpen).
 	Open map[string]int64 `json:"open,omitempty"`
@@ -317,6 +321,9 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	}
 	if v.Group != group {
 		v.Group, v.ToGroup, changed = group, false, changedMore
+	}
+	if v.P2P != r.assignment.P2P {
+		v.P2P, changed = r.assignment.P2P, changedMore
 	}
 	changed = max(changed, more(v.absorbOpen(r, me)))
 	return max(changed, more(v.absorbLinks(r.links)))

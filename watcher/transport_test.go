@@ -81,8 +81,8 @@ func TestTunnels(t *testing.T) {
 }
 
 // TestMembersAndLinksAreReadApart lets host a read members and links in whatever
-// order. Each step is a write or a read: members become multipoint or p2p, the
-// link has a use or is gone; a reads members, or links.
+// order. Each step is a write or a read: b becomes multipoint or p2p, or a does
+// ("mine:"); the link has a use or is gone; a reads members, or links.
 func TestMembersAndLinksAreReadApart(t *testing.T) {
 	const (
 		alone   = "by its own tunnel"
@@ -90,26 +90,28 @@ func TestMembersAndLinksAreReadApart(t *testing.T) {
 		sends   = "by the shared tunnel"
 		waiting = "no path"
 	)
-	// From the start: b is p2p, the link active, both read. back takes the pair
-	// to the shared tunnel, again to its own.
-	const back = "multipoint restoring links retiring links gone links preparing links active links "
+	const begin = "p2p active members links " // of most
+	// back takes the pair to the shared tunnel, and to its own again.
+	const again = "multipoint restoring links retiring links gone links preparing links active links "
+	const back = begin + again
 	for name, tt := range map[string]struct{ steps, want string }{
-		"p2p from its admission on":     {"", alone},
-		"members older than restoring":  {"multipoint restoring links", hears},
-		"members older than retiring":   {"multipoint restoring links retiring links", sends},
-		"members older than gone":       {"multipoint restoring links retiring links gone links", sends},
+		"p2p from its admission on":     {begin, alone},
+		"members older than restoring":  {begin + "multipoint restoring links", hears},
+		"members older than retiring":   {begin + "multipoint restoring links retiring links", sends},
+		"members older than gone":       {begin + "multipoint restoring links retiring links gone links", sends},
 		"members older than active":     {back, hears},
 		"then they are multipoint":      {back + "members", hears},
 		"then they are p2p again":       {back + "p2p members", alone},
-		"members twice behind":          {back + "p2p " + back + "members:1 members:1", hears},
-		"p2p heard after the link left": {"multipoint members restoring links active links p2p " + back + "members:1", hears},
-		"multipoint, p2p in one read":   {"multipoint restoring links active p2p members links", alone},
-		"another member of the name":    {"multipoint members restoring links retiring links gone links p2p members", waiting},
-		"the store went back in time":   {"snapshot " + back + "back", alone},
+		"members twice behind":          {back + "p2p " + again + "members:1 members:1", hears},
+		"p2p heard after the link left": {begin + "multipoint members restoring links active links p2p " + again + "members:1", hears},
+		"multipoint, p2p in one read":   {begin + "multipoint restoring links active p2p members links", alone},
+		"another member of the name":    {begin + "multipoint members restoring links retiring links gone links p2p members", waiting},
+		"the store went back in time":   {"p2p active snapshot " + back + "back", alone},
+		"links older than members":      {"mine:p2p links active mine:multipoint members", waiting},
+		"then both are read":            {"mine:p2p links active mine:multipoint members links", hears},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newReader(t)
-			a.steps("p2p active members links")
 			a.steps(tt.steps)
 			got := waiting
 			d, _ := a.memory.desire("a")
@@ -199,6 +201,11 @@ func (a *reader) steps(all string) {
 			m := *whole().vpcs["vpc1"].members["b"]
 			m.Transport = cluster.Transport(step)
 			a.put(cluster.KeyMember("vpc1", "b"), &m)
+		case "mine:multipoint", "mine:p2p":
+			m := *whole().vpcs["vpc1"].members["a"]
+			m.Transport = cluster.Transport(strings.TrimPrefix(step, "mine:"))
+			a.put(cluster.KeyMember("vpc1", "a"), &m)
+			a.put(cluster.KeyHostVPC("a", "vpc1"), &cluster.HostVPC{State: cluster.AssignedMember, P2P: m.Transport == cluster.P2P})
 		case "gone":
 			if _, err := a.kv.Txn(a.t.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Delete(cluster.KeyHostLink("a", "vpc1", "b"))}}); err != nil {
 				a.t.Fatal(err)
