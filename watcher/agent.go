@@ -30,7 +30,7 @@ type Agent struct {
 	reports  map[string]*report // by VPC
 	pinged   map[string]string  // by VPC: the ping request last seen
 	casters  map[string]*caster // by VPC, of those with a multicast group
-	desired  hostops.Desired    // of the last pass
+	greetAt  time.Time          // when a group is due to be greeted; zero: never
 
 	hold       string              // why no records count
 	underlay   []string            // problems of the underlay
@@ -241,7 +241,7 @@ func (a *Agent) probe() {
 		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
-	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(a.greetNext(), a.cacheAt))
+	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(a.greetAt, a.cacheAt))
 }
 
 // reconcile makes the kernel equal to memory and reports whether what is to be
@@ -254,7 +254,8 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 	}
 	desired, reasons := a.memory.desire(a.cfg.Node)
 	a.keep(ctx, full, desired)
-	a.desired, a.reasons = desired, reasons
+	a.cast(desired)
+	a.reasons = reasons
 	a.host0 = a.host.Reconcile(ctx, desired, full)
 	for name, n := range a.host0.Repaired {
 		a.repairs[name] += n
