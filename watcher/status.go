@@ -78,7 +78,6 @@ func (a *Agent) reportVPCs() (next time.Time) {
 	if a.mute() {
 		return time.Time{}
 	}
-	var byVPC map[string][]cluster.Link // nil: nobody needed it yet
 	a.joining = false
 	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
 		v := a.memory.VPCs[name]
@@ -95,15 +94,13 @@ func (a *Agent) reportVPCs() (next time.Time) {
 			a.reports[name] = r
 		}
 		s := a.status(name)
-		if r.current(s) {
+		if r.current(s, a.now) {
+			next = earliest(next, r.timed)
 			continue
 		}
-		if byVPC == nil {
-			byVPC = a.linksByVPC()
-		}
-		s.Links = byVPC[name]
+		s.Links = a.linksOf(name)
 		write, again := r.due(s, a.now, func(peer string) bool { return v.p2p(a.cfg.Node, peer) })
-		r.moved = !again.IsZero()
+		r.moved = !again.IsZero() && r.timed.IsZero() // until r.timed all else has time
 		if write {
 			s.At = cluster.At(a.now)
 			own := *s // as in report
@@ -147,18 +144,19 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 	return s
 }
 
-func (a *Agent) linksByVPC() map[string][]cluster.Link {
-	out := map[string][]cluster.Link{}
-	for id, l := range a.links.all {
-		r := l.report()
-		if v := a.memory.VPCs[id.vpc]; v != nil {
-			own := v.inForce[id.peer]
-			r.VNI, r.Use = own.VNI, own.Use
+// linksOf are the links of one VPC, by peer.
+func (a *Agent) linksOf(vpc string) []cluster.Link {
+	v := a.memory.VPCs[vpc]
+	var ls []cluster.Link
+	for peer := range v.Members {
+		l := a.links.all[linkID{vpc, peer}]
+		if l == nil {
+			continue
 		}
-		out[id.vpc] = append(out[id.vpc], r)
+		r, own := l.report(), v.inForce[peer]
+		r.VNI, r.Use = own.VNI, own.Use
+		ls = append(ls, r)
 	}
-	for _, ls := range out {
-		slices.SortFunc(ls, func(x, y cluster.Link) int { return strings.Compare(x.Peer, y.Peer) })
-	}
-	return out
+	slices.SortFunc(ls, func(x, y cluster.Link) int { return strings.Compare(x.Peer, y.Peer) })
+	return ls
 }
