@@ -41,11 +41,11 @@ type filter struct {
 	noSeals  bool            // this kernel cannot filter what a device receives
 }
 
-// openFilter runs in the namespace ns.
-func openFilter(ns int, requests *atomic.Uint64) (*filter, error) {
+// openFilter runs in the namespace ns; events are read into buf.
+func openFilter(ns int, buf []byte, requests *atomic.Uint64) (*filter, error) {
 	f := &filter{requests: requests, ns: ns, chains: map[string]bool{}}
 	var err error
-	if f.events, err = subscribe(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil); err != nil {
+	if f.events, err = subscribe(buf, unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil); err != nil {
 		return nil, err
 	}
 	if err := f.dial(); err != nil {
