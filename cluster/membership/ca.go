@@ -167,25 +167,37 @@ func (k Key) Request() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: typeRequest, Bytes: der}), nil
 }
 
-// requested is the key that a request is about, and its hash, 64 digits.
-func requested(text []byte) (key crypto.PublicKey, hash string, err error) {
+// wanted is the key that a request is about, and its KeyHash.
+type wanted struct {
+	key  crypto.PublicKey
+	hash string
+}
+
+// requested reads a request, from whomever.
+func requested(text []byte) (wanted, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != typeRequest || len(rest) > 0 {
-		return nil, "", fmt.Errorf("read certificate request: %w", ErrNoCertificate)
+		return wanted{}, fmt.Errorf("read certificate request: %w", ErrNoCertificate)
 	}
 	r, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
-		return nil, "", fmt.Errorf("read certificate request: %w", err)
+		return wanted{}, fmt.Errorf("read certificate request: %w", err)
 	}
 	if err := r.CheckSignature(); err != nil {
-		return nil, "", fmt.Errorf("read certificate request: %w", err)
+		return wanted{}, fmt.Errorf("read certificate request: %w", err)
 	}
 	k, ok := r.PublicKey.(*ecdsa.PublicKey)
 	if !ok || k.Curve != elliptic.P256() {
-		return nil, "", fmt.Errorf("read certificate request: want a key of ECDSA P-256, not %v", r.PublicKeyAlgorithm)
+		return wanted{}, fmt.Errorf("read certificate request: want a key of ECDSA P-256, not %v", r.PublicKeyAlgorithm)
 	}
-	sum := sha256.Sum256(r.RawSubjectPublicKeyInfo)
-	return k, hex.EncodeToString(sum[:]), nil
+	return wanted{k, hashKey(r.RawSubjectPublicKeyInfo)}, nil
+}
+
+// hashKey is how records name a public key: the SHA-256 of its
+// SubjectPublicKeyInfo, in hexadecimal.
+func hashKey(info []byte) string {
+	sum := sha256.Sum256(info)
+	return hex.EncodeToString(sum[:])
 }
 
 const (

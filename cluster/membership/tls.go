@@ -43,6 +43,15 @@ func (c Credential) Subject() (cluster.Subject, error) {
 	return cluster.ParseSubject(cert.Subject.CommonName)
 }
 
+// KeyHash names the certificate's key, as records do.
+func (c Credential) KeyHash() (string, error) {
+	cert, err := parseCert(c.Cert)
+	if err != nil {
+		return "", fmt.Errorf("read certificate: %w", err)
+	}
+	return hashKey(cert.RawSubjectPublicKeyInfo), nil
+}
+
 func (c Credential) pair() (*tls.Certificate, error) {
 	pair, err := tls.X509KeyPair(c.Cert, c.Key)
 	if err != nil {
@@ -100,10 +109,11 @@ func PinnedDialer(pin Pin) *tls.Config {
 }
 
 // Listener is the TLS side of the join service: it shows the CA's certificate,
-// too, and asks the other end for none.
+// too, and takes a certificate of the other end, or none. It does not verify that.
 func Listener(load func() (Credential, error)) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
+		ClientAuth: tls.RequestClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			c, err := load()
 			if err != nil {

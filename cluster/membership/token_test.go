@@ -76,8 +76,9 @@ func TestRequested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, hash, err := requested(text); err != nil || len(hash) != 64 {
-		t.Errorf("%q, %v", hash, err)
+	first, err := requested(text)
+	if err != nil || len(first.hash) != 64 {
+		t.Errorf("%q, %v", first.hash, err)
 	}
 	again, err := ReadKey(k.PEM)
 	if err != nil {
@@ -87,14 +88,13 @@ func TestRequested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, first, _ := requested(text)
-	if _, hash, err := requested(second); err != nil || hash != first {
-		t.Errorf("the key read back has the hash %q, %v; want %q", hash, err, first)
+	if w, err := requested(second); err != nil || w.hash != first.hash {
+		t.Errorf("the key read back has the hash %q, %v; want %q", w.hash, err, first.hash)
 	}
 	for name, bad := range map[string][]byte{
 		"nothing": nil, "a key": k.PEM, "two": append(text, text...), "cut": text[:len(text)/2],
 	} {
-		if _, _, err := requested(bad); err == nil {
+		if _, err := requested(bad); err == nil {
 			t.Errorf("%s was taken for a request", name)
 		}
 	}
@@ -111,8 +111,8 @@ func FuzzRequested(f *testing.F) {
 	}
 	f.Add(text)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if key, hash, err := requested(text); err == nil && (key == nil || len(hash) != 64) {
-			t.Errorf("%v %q", key, hash)
+		if w, err := requested(text); err == nil && (w.key == nil || len(w.hash) != 64) {
+			t.Errorf("%+v", w)
 		}
 	})
 }
