@@ -22,6 +22,8 @@ const (
 	PrefixSrvs  = Root + "servers/"
 	PrefixToks  = Root + "tokens/"
 	PrefixUsers = Root + "users/"
+	PrefixFence = Root + "fences/"
+	PrefixReqs  = Root + "requests/"
 	PrefixVNIs  = PrefixAlloc + "vni/"
 	PrefixVTEPs = PrefixAlloc + "vtep/"
 )
@@ -73,6 +75,9 @@ func KeyVPCStatus(node, vpc string) string { return PrefixStatus(node) + "vpcs/"
 
 // KeyPingResult is a node's answer to KeyVPCPing.
 func KeyPingResult(node, vpc string) string { return PrefixStatus(node) + "ping/" + vpc }
+
+// PrefixRequests is all that a node asks for.
+func PrefixRequests(node string) string { return PrefixReqs + node + "/" }
 
 // KeyAllocVNI is the reverse key of a VNI; padded, so that keys sort as numbers.
 func KeyAllocVNI(v VNI) string { return fmt.Sprintf("%s%08d", PrefixVNIs, v) }
