@@ -114,6 +114,19 @@ func (ca *CA) Issue(key crypto.PublicKey, s cluster.Subject, addresses []netip.A
 	return certPEM(der), nil
 }
 
+// Reissue is a younger certificate of c's key and subject.
+func (ca *CA) Reissue(c Credential, addresses []netip.Addr, now time.Time) ([]byte, error) {
+	s, err := c.Subject()
+	if err != nil {
+		return nil, err
+	}
+	key, err := ReadKey(c.Key)
+	if err != nil {
+		return nil, err
+	}
+	return ca.Issue(key.signer.Public(), s, addresses, now)
+}
+
 // Credential makes a key and its certificate.
 func (ca *CA) Credential(s cluster.Subject, addresses []netip.Addr, now time.Time) (Credential, error) {
 	key, err := NewKey()

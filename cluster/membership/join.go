@@ -47,7 +47,8 @@ const (
 	CodeRemoved     Code = "removed"     // this very node was removed
 	CodeLeaving     Code = "leaving"     // a removed node of the name still leaves its VPCs
 	CodeForbidden   Code = "forbidden"   // the subject may not ask that
-	CodeUnavailable Code = "unavailable" // the store does not answer, or there is no cluster in it yet
+	CodeNoCluster   Code = "no cluster"  // the store is empty, yet
+	CodeUnavailable Code = "unavailable" // the store does not answer; it may have been done
 )
 
 // Refusal is a request that a server refused.
@@ -82,7 +83,7 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 	}
 	config, err := store.Get[*cluster.Config](ctx, a.store, cluster.KeyConfig)
 	if errors.Is(err, store.ErrNotFound) {
-		return JoinAnswer{}, refusef(CodeUnavailable, "the store holds no cluster yet")
+		return JoinAnswer{}, refusef(CodeNoCluster, "the store holds no cluster yet")
 	}
 	if err != nil {
 		return JoinAnswer{}, err

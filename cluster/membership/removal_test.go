@@ -2,11 +2,11 @@ package membership_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
@@ -55,7 +55,7 @@ func (g *guarded) wantsEnd(w <-chan mvcc.WatchResponse, key string) {
 		if len(r.Events) > 0 {
 			g.t.Errorf("%s was told", r.Events[0].KV.Key)
 		}
-		if r.Err != nil && code(r.Err) != codes.PermissionDenied {
+		if r.Err != nil && !errors.Is(r.Err, mvcc.ErrDenied) {
 			g.t.Errorf("watch ended by %v", r.Err)
 		}
 	}

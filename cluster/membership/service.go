@@ -120,7 +120,7 @@ func answering[Q, A any](s *Service, do func(context.Context, *tls.ConnectionSta
 			refusal := asRefusal(err)
 			status, answer = http.StatusForbidden, refusal
 			if refusal.Code == CodeUnavailable {
-				status = http.StatusServiceUnavailable
+				status = http.StatusServiceUnavailable // and the answer says no more than that
 				s.cfg.Log.Warn("cannot answer", zap.String("path", r.URL.Path), zap.String("from", r.RemoteAddr), zap.Error(err))
 			}
 		}

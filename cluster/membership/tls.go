@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -41,6 +42,36 @@ func (c Credential) Subject() (cluster.Subject, error) {
 		return cluster.Subject{}, fmt.Errorf("read certificate: %w", err)
 	}
 	return cluster.ParseSubject(cert.Subject.CommonName)
+}
+
+// CAPin names the CA.
+func (c Credential) CAPin() (Pin, error) {
+	ca, err := parseCert(c.CA)
+	if err != nil {
+		return Pin{}, fmt.Errorf("read CA: %w", err)
+	}
+	return pinOf(ca), nil
+}
+
+// Old reports whether the certificate is to be renewed: a third of its time is
+// left, or it does not name all of addresses.
+func (c Credential) Old(addresses []netip.Addr, now time.Time) (bool, error) {
+	cert, err := parseCert(c.Cert)
+	if err != nil {
+		return false, fmt.Errorf("read certificate: %w", err)
+	}
+	named := map[netip.Addr]bool{}
+	for _, ip := range cert.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			named[a.Unmap()] = true
+		}
+	}
+	for _, a := range addresses {
+		if !named[a.Unmap().WithZone("")] {
+			return true, nil
+		}
+	}
+	return cert.NotAfter.Sub(now) < cert.NotAfter.Sub(cert.NotBefore)/3, nil
 }
 
 // KeyHash names the certificate's key, as records do.

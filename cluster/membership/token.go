@@ -88,6 +88,9 @@ func roleNumber(r cluster.TokenRole) int {
 	panic(fmt.Sprintf("token of role %q", r)) // a programmer's mistake
 }
 
+// IsToken reports whether s looks like a token's text.
+func IsToken(s string) bool { return strings.HasPrefix(strings.ToLower(s), tokenPrefix) }
+
 // RecordID is the name of the token's record.
 func (t Token) RecordID() string { return hex.EncodeToString(t.ID[:]) }
 
