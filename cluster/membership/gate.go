@@ -11,25 +11,33 @@ import (
 )
 
 // What strangers may cost: a TLS handshake is a millisecond of work, so each
-// source gets a few a second, and all together as many as are read at a time.
+// source gets a few a second, and a share of the places.
 const (
-	perSource  = rate.Limit(10) // connections a second
-	burst      = 50
-	maxSources = 4096
-	maxOpen    = 256
+	perSource     = rate.Limit(10) // connections a second
+	burst         = 50
+	openPerSource = 32
+	maxOpen       = 256
+	maxSources    = 4096
 )
 
-// gate is a listener that closes what comes too often, or is too much. It is for
-// one caller of Accept.
+// gate is a listener that closes what comes too often, or is too much.
 type gate struct {
 	net.Listener
-	now     func() time.Time
-	sources map[netip.Prefix]*rate.Limiter
-	open    chan struct{} // a place for each open connection
+	now func() time.Time
+
+	mu      sync.Mutex
+	sources map[netip.Prefix]*source
+	open    int
+}
+
+// source is where connections come from.
+type source struct {
+	rate *rate.Limiter
+	open int
 }
 
 func newGate(l net.Listener, now func() time.Time) *gate {
-	return &gate{Listener: l, now: now, sources: map[netip.Prefix]*rate.Limiter{}, open: make(chan struct{}, maxOpen)}
+	return &gate{Listener: l, now: now, sources: map[netip.Prefix]*source{}}
 }
 
 // Accept returns the next connection that may stay.
@@ -39,36 +47,53 @@ func (g *gate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !g.limiter(sourceOf(c)).AllowN(g.now(), 1) {
-			_ = c.Close() // it is not ours to care for
-			continue
+		if s := g.enter(sourceOf(c.RemoteAddr())); s != nil {
+			return &passed{Conn: c, leave: sync.OnceFunc(func() { g.leave(s) })}, nil
 		}
-		select {
-		case g.open <- struct{}{}:
-			return &passed{Conn: c, leave: sync.OnceFunc(func() { <-g.open })}, nil
-		default:
-			_ = c.Close()
-		}
+		_ = c.Close() // it is not ours to care for
 	}
 }
 
-// limiter is a source's. When there are too many sources to know, all are
-// forgotten: a flood from as many is not held by this, but by maxOpen.
-func (g *gate) limiter(p netip.Prefix) *rate.Limiter {
-	l := g.sources[p]
-	if l == nil {
+// enter takes a place, nil if there is none for that source.
+func (g *gate) enter(p netip.Prefix) *source {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.sources[p]
+	if s == nil {
 		if len(g.sources) >= maxSources {
-			clear(g.sources)
+			g.forget()
 		}
-		l = rate.NewLimiter(perSource, burst)
-		g.sources[p] = l
+		s = &source{rate: rate.NewLimiter(perSource, burst)}
+		g.sources[p] = s
 	}
-	return l
+	if !s.rate.AllowN(g.now(), 1) || s.open >= openPerSource || g.open >= maxOpen {
+		return nil
+	}
+	s.open++
+	g.open++
+	return s
+}
+
+func (g *gate) leave(s *source) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.open--
+	g.open--
+}
+
+// forget drops the sources without a connection: a flood from as many sources as
+// that is held by maxOpen alone.
+func (g *gate) forget() {
+	for p, s := range g.sources {
+		if s.open == 0 {
+			delete(g.sources, p)
+		}
+	}
 }
 
 // sourceOf is an IPv4 address, or the /64 that a host of IPv6 has to itself.
-func sourceOf(c net.Conn) netip.Prefix {
-	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
+func sourceOf(remote net.Addr) netip.Prefix {
+	a, err := netip.ParseAddrPort(remote.String())
 	if err != nil {
 		return netip.Prefix{}
 	}

@@ -153,7 +153,7 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 	if err != nil {
 		return "", err
 	}
-	if prior.Value != nil && prior.Value.ID == c.ID && prior.Value.Key == c.node.hash {
+	if prior.Value != nil && prior.Value.ID == c.ID {
 		return prior.Value.Datacenter, nil
 	}
 	var change store.Change
@@ -171,11 +171,7 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 		return "", refusef(CodeTaken, "there is a user of the name %s: choose another", c.Name)
 	}
 	now := cluster.At(a.now())
-	node := &cluster.Node{ID: c.ID, Datacenter: c.Datacenter, State: cluster.NodeActive, Agent: true, Joined: now}
-	if prior.Value != nil && prior.Value.ID == c.ID {
-		node = prior.Value // the host joins again
-	}
-	node.Key = c.node.hash
+	node := &cluster.Node{ID: c.ID, Datacenter: c.Datacenter, State: cluster.NodeActive, Agent: true, Key: c.node.hash, Joined: now}
 	store.Put(&change, prior, node)
 	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: by})
 	change.Why = "join of " + c.Name
@@ -222,8 +218,10 @@ func (a *admitter) holder(ctx context.Context, c candidate) (store.Item[*cluster
 	switch {
 	case n.State == cluster.NodeLeft && n.ID == c.ID:
 		return it, refusef(CodeRemoved, "this host was removed from the cluster as node %s", c.Name)
-	case n.ID == c.ID:
+	case n.ID == c.ID && n.Key == c.node.hash:
 		return it, nil
+	case n.ID == c.ID: // ids are no secret: who has a token may not become another node
+		return it, refusef(CodeTaken, "node %s is in the cluster with another key than this host has", c.Name)
 	case n.State != cluster.NodeLeft:
 		return it, refusef(CodeTaken, "node name %s is taken by a host in datacenter %s (id %s, joined %s)",
 			c.Name, n.Datacenter, n.ID, n.Joined.UTC().Format(time.RFC3339))

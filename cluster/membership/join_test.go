@@ -190,6 +190,7 @@ func TestJoinRefuses(t *testing.T) {
 		"unknown":        {unknown, nil, membership.CodeToken, "unknown"},
 		"other cluster":  {foreign, nil, "", ""},
 		"name taken":     {good, func(r *membership.JoinRequest) { r.Name = "here" }, membership.CodeTaken, "taken"},
+		"another's id":   {good, func(r *membership.JoinRequest) { r.Name, r.ID = "here", "id-here" }, membership.CodeTaken, "another key"},
 		"a user's name":  {good, func(r *membership.JoinRequest) { r.Name = "admin" }, membership.CodeTaken, "user"},
 		"removed":        {good, func(r *membership.JoinRequest) { r.Name, r.ID = "gone", "id-gone" }, membership.CodeRemoved, "removed"},
 		"bad name":       {good, func(r *membership.JoinRequest) { r.Name = "A b" }, membership.CodeInvalid, ""},

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -76,6 +77,16 @@ func (s *Service) Run(ctx context.Context) error {
 	server := &http.Server{Handler: mux, ErrorLog: quiet, ReadHeaderTimeout: readWithin, ReadTimeout: 2 * readWithin,
 		WriteTimeout: 2*readWithin + callWithin, IdleTimeout: readWithin, MaxHeaderBytes: 4 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
+	var connections sync.WaitGroup // net/http waits for none of its own
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			connections.Add(1)
+		case http.StateClosed:
+			connections.Done()
+		}
+	}
+	defer connections.Wait()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, a := range s.cfg.Listen {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.String())

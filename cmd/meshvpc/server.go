@@ -200,6 +200,9 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 	}
 	s := store.New(kv, cluster.Identity{Role: cluster.Operator})
 	at := cluster.At(now)
+	if err := firstAccess(ctx, kv, s, b); err != nil {
+		return err
+	}
 	err := createOnce(ctx, s, log, cluster.KeyConfig, &cluster.Config{Cluster: b.Cluster, ID: b.ClusterID, Era: 1,
 		UnderlayPort: b.UnderlayPort, VNIs: b.VNIs, Encryption: "none"},
 		func(it store.Item[*cluster.Config]) error {
@@ -219,9 +222,6 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 			}
 			return nil
 		})
-	if err == nil {
-		err = firstAccess(ctx, s, b, log)
-	}
 	if err != nil || len(cfg.Advertise) == 0 {
 		return err
 	}
@@ -239,15 +239,17 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 		})
 }
 
-// firstAccess writes who may do what at first, and no more once there is an
-// admin: a token that was used up stays used up.
-func firstAccess(ctx context.Context, s *store.Store, b *bootstrap, log *zap.Logger) error {
+// firstAccess writes who may do what at first, into a store that has no record
+// of ours: an admin who was revoked and a token that was used up do not come back.
+func firstAccess(ctx context.Context, kv mvcc.KV, s *store.Store, b *bootstrap) error {
 	if b.Admin == nil {
 		return nil
 	}
-	_, err := store.Get[*cluster.User](ctx, s, cluster.KeyUser(firstAdmin))
-	if !errors.Is(err, store.ErrNotFound) {
-		return nil // what cannot be read is mended by hand
+	all := mvcc.Prefix(cluster.Root)
+	all.CountOnly = true
+	r, err := kv.Range(ctx, all)
+	if err != nil || r.Count > 0 {
+		return err
 	}
 	var c store.Change
 	store.Create(&c, cluster.KeyUser(firstAdmin), b.Admin)
@@ -255,10 +257,6 @@ func firstAccess(ctx context.Context, s *store.Store, b *bootstrap, log *zap.Log
 		store.Create(&c, cluster.KeyToken(b.TokenID), b.Token)
 	}
 	_, err = s.Commit(ctx, c)
-	if errors.Is(err, store.ErrConflict) {
-		log.Warn("the first admin is there already")
-		return nil
-	}
 	return err
 }
 
