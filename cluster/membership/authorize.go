@@ -106,7 +106,7 @@ func (a *Authorizer) Unary(ctx context.Context, request any, info *grpc.UnarySer
 	}
 	q := a.quota(c)
 	if err := a.admit(ctx, acc, q, d, request); err != nil {
-		return nil, a.refused(ctx, acc, err)
+		return nil, a.refused(ctx, acc, err, request)
 	}
 	answer, err := handler(ctx, request)
 	acc.settle(q, request, answer, err)
@@ -147,22 +147,20 @@ func (a *Authorizer) permit(c cluster.Caller, d demand) error {
 	return nil
 }
 
-// How long a refusal waits for a record that may be on its way, and how long one
-// for a quota takes.
-const (
-	patience = 250 * time.Millisecond
-	penalty  = 250 * time.Millisecond
-	maxHeld  = 256 // calls of one caller that are made to wait; more are refused at once
-)
+// patience is how long a refusal waits for a record that may be on its way.
+const patience = 250 * time.Millisecond
 
 // patiently tries again while what is missing may be on its way to the roster.
 func (a *Authorizer) patiently(ctx context.Context, acc *account, try func() error) error {
 	moved := a.roster.change() // before the try
 	err := try()
-	if !mayChange(err) || !acc.hold() {
+	if !mayChange(err) {
 		return err
 	}
 	defer acc.release()
+	if acc.hold() > maxHeld {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for mayChange(err) {
@@ -240,22 +238,4 @@ func (acc *account) settle(q Quota, request, answer any, err error) {
 	if r, ok := request.(*pb.LeaseRevokeRequest); ok && err == nil {
 		delete(acc.used.leases, r.ID)
 	}
-}
-
-// hold reports whether one more call of this caller can be made to wait; release
-// must follow then.
-func (acc *account) hold() bool {
-	acc.mu.Lock()
-	defer acc.mu.Unlock()
-	if acc.held == maxHeld {
-		return false
-	}
-	acc.held++
-	return true
-}
-
-func (acc *account) release() {
-	acc.mu.Lock()
-	defer acc.mu.Unlock()
-	acc.held--
 }

@@ -17,6 +17,15 @@
 // token's record, which holds a hash of the secret, takes one use of it in the
 // transaction that creates the node's record, and signs.
 //
+// # Authorization
+//
+// An Authorizer stands before an engine of ours, on every server, and lets each
+// subject do what cluster.Allowed says, at the pace that its Quota allows. It
+// needs no roles in the store: a node's rights follow from the records about it,
+// so that a node is let in, put into a VPC or removed by the transaction that
+// says so, and what it has open ends when that is heard. A server's certificate
+// opens everything, whatever the records say.
+//
 // Certificates are read from their files for each connection, so that new ones
 // serve without a restart.
 package membership

@@ -33,7 +33,7 @@ func (a *Authorizer) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServ
 	defer cancel()
 	s := &stream{ServerStream: ss, ctx: ctx, cancel: cancel, of: a, acc: acc, method: info.FullMethod, watches: map[int64]cluster.Access{}}
 	if err := s.begin(); err != nil {
-		return a.refused(ctx, acc, err)
+		return a.refused(ctx, acc, err, nil)
 	}
 	defer s.close()
 	err = handler(srv, s)
@@ -141,7 +141,7 @@ func (s *stream) RecvMsg(m any) error {
 		if err == nil {
 			return nil
 		}
-		err = s.of.refused(s.ctx, s.acc, err)
+		err = s.of.refused(s.ctx, s.acc, err, nil)
 		if w, ok := m.(*pb.WatchRequest); !ok || w.GetCreateRequest() == nil || s.whyEnded() != nil {
 			return err
 		}
