@@ -2,6 +2,7 @@ package membership
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"sync"
 	"time"
@@ -114,6 +115,13 @@ func (a *Authorizer) Unary(ctx context.Context, request any, info *grpc.UnarySer
 		a.noteChange(c, d, answer)
 	}
 	return answer, err
+}
+
+// MayObserve is for etcd.Config.MayObserve: servers and people see how a server
+// is, nodes do not.
+func (a *Authorizer) MayObserve(s tls.ConnectionState) bool {
+	c, err := verified(s)
+	return err == nil && a.permit(c, demand{accesses: []cluster.Access{{Op: cluster.OpStatus}}}) == nil
 }
 
 // admit asks for permission, then takes what the request costs. It gives a

@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -23,16 +24,24 @@ func callerOf(ctx context.Context) (cluster.Caller, error) {
 		return cluster.Caller{}, errNoCertificate
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 || len(info.State.VerifiedChains[0]) == 0 {
+	if !ok {
 		return cluster.Caller{}, errNoCertificate
 	}
-	leaf := info.State.VerifiedChains[0][0]
-	s, err := cluster.ParseSubject(leaf.Subject.CommonName)
+	return verified(info.State)
+}
+
+// verified is whom the certificate of a connection speaks for.
+func verified(s tls.ConnectionState) (cluster.Caller, error) {
+	if len(s.VerifiedChains) == 0 || len(s.VerifiedChains[0]) == 0 {
+		return cluster.Caller{}, errNoCertificate
+	}
+	leaf := s.VerifiedChains[0][0]
+	subject, err := cluster.ParseSubject(leaf.Subject.CommonName)
 	if err != nil {
 		return cluster.Caller{}, err
 	}
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-	return cluster.Caller{Subject: s, Key: hex.EncodeToString(sum[:])}, nil
+	return cluster.Caller{Subject: subject, Key: hex.EncodeToString(sum[:])}, nil
 }
 
 // A lease's ID says whose it is, so that every server knows, after a restart,

@@ -125,7 +125,7 @@ func secure(t *testing.T, files membership.Files, peer string, a *membership.Aut
 		Timings:      etcd.Timings{Tick: 10 * time.Millisecond, Election: 100 * time.Millisecond}, // or it waits up to 1 s
 		ListenClient: ports[:1], ListenPeer: ports[1:], TLS: &etcd.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key, Peer: peer}}
 	if a != nil {
-		cfg.Unary, cfg.Stream = a.Unary, a.Stream
+		cfg.Unary, cfg.Stream, cfg.MayObserve = a.Unary, a.Stream, a.MayObserve
 	}
 	engine, err := etcd.New(cfg)
 	if err != nil {

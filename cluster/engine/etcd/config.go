@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -40,6 +41,10 @@ type Config struct {
 	// Interceptors see each call before etcd carries it out, and may refuse it.
 	Unary  grpc.UnaryServerInterceptor
 	Stream grpc.StreamServerInterceptor
+	// MayObserve says who may read /metrics, which etcd serves on the same port by
+	// plain HTTP, past the interceptors; what else it serves so is closed then.
+	// nil: all is open to each certificate of the CA.
+	MayObserve func(tls.ConnectionState) bool
 	// NoSync leaves out fsync: faster, and a crash of the machine loses data.
 	// For tests only.
 	NoSync bool
@@ -141,6 +146,9 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 		info := transport.TLSInfo{CertFile: t.Cert, KeyFile: t.Key, TrustedCAFile: t.CA, ClientCertAuth: true}
 		e.ClientTLSInfo, e.PeerTLSInfo = info, info
 		e.PeerTLSInfo.AllowedCNs = []string{t.Peer}
+		if c.MayObserve != nil {
+			e.UserHandlers = observable(c.MayObserve)
+		}
 	}
 	e.InitialCluster = e.InitialClusterFromName(c.Name)
 	e.InitialClusterToken = c.ClusterToken
