@@ -66,6 +66,12 @@ func (w *writer) run(ctx context.Context) {
 			case errors.Is(err, cluster.ErrInvalid):
 				w.log.Error("report is refused and dropped", zap.Strings("keys", slices.Sorted(maps.Keys(batch))), zap.Error(err))
 				continue
+			case errors.Is(err, mvcc.ErrDenied) && len(batch) > 1:
+				w.apart(ctx, batch)
+				continue
+			case errors.Is(err, mvcc.ErrDenied): // a look at our own records brings it again
+				w.log.Error("report is denied", zap.Strings("keys", slices.Sorted(maps.Keys(batch))), zap.Error(err))
+				continue
 			case errors.Is(err, mvcc.ErrLeaseNotFound): // the next lease brings it again
 				maps.DeleteFunc(batch, func(_ string, v Write) bool { return v.Lease != 0 })
 			default:
@@ -79,6 +85,20 @@ func (w *writer) run(ctx context.Context) {
 			}
 			t.Stop()
 			backoff = min(2*backoff, most)
+		}
+	}
+}
+
+// apart writes each record of a batch alone: one that is denied keeps no other
+// from being written. What fails otherwise is given back.
+func (w *writer) apart(ctx context.Context, batch map[string]Write) {
+	for _, key := range slices.Sorted(maps.Keys(batch)) {
+		one := map[string]Write{key: batch[key]}
+		switch err := w.commit(ctx, one); {
+		case errors.Is(err, mvcc.ErrDenied):
+			w.log.Error("report is denied", zap.String("key", key), zap.Error(err))
+		case err != nil:
+			w.restore(one)
 		}
 	}
 }

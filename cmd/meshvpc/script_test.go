@@ -107,7 +107,7 @@ func startStore(t *testing.T) *storeOfScripts {
 	}
 	guard := membership.NewAuthorizer(membership.AuthorizerConfig{})
 	engine, err := etcd.New(etcd.Config{Name: "test", DataDir: t.TempDir(), ListenClient: []netip.AddrPort{address},
-		ListenPeer: []netip.AddrPort{netip.MustParseAddrPort(freeAddress(t))}, NoSync: true, TLS: &files, Unary: guard.Unary, Stream: guard.Stream})
+		ListenPeer: []netip.AddrPort{netip.MustParseAddrPort(freeAddress(t))}, NoSync: true, TLS: &files, Unary: guard.Unary, Stream: guard.Stream, MayObserve: guard.MayObserve})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,7 +123,7 @@ func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log 
 		token = cfg.Bootstrap.ClusterID
 	}
 	return etcd.New(etcd.Config{Name: cfg.Name, DataDir: cfg.DataDir, ListenClient: parsed[0], AdvertiseClient: parsed[1],
-		ListenPeer: parsed[2], ClusterToken: token, Logger: log, Unary: guard.Unary, Stream: guard.Stream,
+		ListenPeer: parsed[2], ClusterToken: token, Logger: log, Unary: guard.Unary, Stream: guard.Stream, MayObserve: guard.MayObserve,
 		TLS: &etcd.TLS{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key, Peer: serverSubject(cfg).String()}})
 }
 
@@ -167,8 +167,15 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 	if err != nil {
 		return err
 	}
-	log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", endpoints))
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case <-guard.Ready():
+			log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", endpoints))
+		case <-ctx.Done():
+		}
+		return nil
+	})
 	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
 	g.Go(func() error { return ctl.Run(ctx) })
