@@ -89,7 +89,7 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 		}
 		var done []Op
 		done, failed = h.apply(ctx, ops)
-		r.Applied = append(r.Applied, done...)
+		r.Applied = concat(r.Applied, done)
 		for _, op := range h.repairs(desired, done) {
 			if r.Repaired == nil {
 				r.Repaired = map[string]int{}
@@ -170,6 +170,8 @@ func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, erro
 func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem) {
 	objects, vpcs := map[Target]bool{}, map[string]bool{}
 	noFilter := false
+	done = make([]Op, 0, len(ops))
+	debug := h.log.Core().Enabled(zap.DebugLevel)
 	for _, op := range ops {
 		on := op.On()
 		if objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter)) {
@@ -177,7 +179,9 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		}
 		err := h.driver.Apply(ctx, op)
 		if err == nil {
-			h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+			if debug {
+				h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+			}
 			done = append(done, op)
 			continue
 		}
@@ -293,7 +297,7 @@ func (h *Host) repair(op Op, now VPC) bool {
 }
 
 func (v VPC) floods(name string, to netip.Addr) bool {
-	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return v.nameOf(t) == name && slices.Contains(t.flood(), to) })
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return v.nameOf(t) == name && t.floods(to) })
 }
 
 func (v VPC) passes(vni cluster.VNI, source netip.Addr) bool {
@@ -332,12 +336,6 @@ func equalShape(t, u Tunnel) bool {
 		t.Group == u.Group && t.ReceiveOnly == u.ReceiveOnly
 }
 
-func equal(a, b VPC) bool {
-	return equalBasics(a, b) && slices.EqualFunc(a.Tunnels, b.Tunnels, func(t, u Tunnel) bool {
-		return equalShape(t, u) && t.ToGroup == u.ToGroup && slices.Equal(t.Peers, u.Peers)
-	})
-}
-
 // remember keeps what has converged, to tell tampering from change.
 func (h *Host) remember(desired Desired, ready map[string]bool) {
 	if h.last == nil {
@@ -347,20 +345,11 @@ func (h *Host) remember(desired Desired, ready map[string]bool) {
 	for _, v := range desired.VPCs {
 		wanted[v.Name] = true
 		if ready[v.Name] {
-			if last, ok := h.last[v.Name]; !ok || !equal(last, v) {
-				h.last[v.Name] = clone(v)
-			}
+			v.Tunnels = slices.Clone(v.Tunnels)
+			h.last[v.Name] = v
 		}
 	}
 	maps.DeleteFunc(h.last, func(name string, _ VPC) bool { return !wanted[name] })
-}
-
-func clone(v VPC) VPC {
-	v.Tunnels = slices.Clone(v.Tunnels)
-	for i := range v.Tunnels {
-		v.Tunnels[i].Peers = slices.Clone(v.Tunnels[i].Peers)
-	}
-	return v
 }
 
 // ready tells which VPCs have neither open operations nor problems.

@@ -164,6 +164,7 @@ func (p *planner) shared(v VPC, t Tunnel, h handover) {
 		return
 	}
 	missing, extra := difference(t.flood(), d.Flood)
+	p.adds = slices.Grow(p.adds, 2*len(missing)) // an FDB entry each, too
 	for _, a := range missing {
 		if _, own := h.own[a]; own {
 			h.joins[a] = on
