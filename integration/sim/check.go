@@ -27,41 +27,71 @@ func ordered[K cmp.Ordered, V any](m map[K]V) iter.Seq2[K, V] {
 	}
 }
 
-// neverTwice holds a revision to what must be true of each: no VNI in force for
-// two VPCs or pairs, no VTEP address of two members.
-func (w *World) neverTwice() {
-	vpcs, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixVPCs))
+// claims are what must be held once, by all that is in the store now: a VNI in
+// force by one VPC or pair, a VTEP address by one member.
+type claims map[string]map[string]string // what, and of those who hold it, by key
+
+// claim is what a record holds; "": nothing of the kind.
+func claim(kv mvcc.KeyValue) (what, holder string) {
+	k, err := cluster.ParseKey(kv.Key)
+	if err != nil || !slices.Contains([]cluster.Kind{cluster.KindVPCNet, cluster.KindHostLink, cluster.KindMember}, k.Kind) {
+		return "", ""
+	}
+	r, err := cluster.Decode(kv.Key, kv.Value)
 	if err != nil {
-		return // the store is down
+		return "", ""
 	}
-	hosts, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixHosts))
-	if err != nil {
-		return
+	vni := cluster.VNI(0)
+	switch r := r.(type) {
+	case *cluster.VPCNet:
+		vni, holder = r.VNI, k.VPC
+	case *cluster.HostLink:
+		vni, holder = r.VNI, cluster.PairOf(k.VPC, k.Node, k.Name).String()
+	case *cluster.Member:
+		return "VTEP address " + r.VTEP.String() + " of " + k.VPC, k.Node
 	}
-	vnis, vteps := map[cluster.VNI]string{}, map[string]string{}
-	inForce := func(vni cluster.VNI, of string) {
-		if other := vnis[vni]; vni != 0 && other != "" && other != of {
-			w.fail("VNI %d is of %s and of %s", vni, other, of)
-		}
-		vnis[vni] = of
+	if vni == 0 {
+		return "", ""
 	}
-	for _, kv := range slices.Concat(vpcs.Keys, hosts.Keys) {
-		r, err := cluster.Decode(kv.Key, kv.Value)
+	return fmt.Sprintf("VNI %d", vni), holder
+}
+
+// neverTwice holds every revision to what must be true of each: nothing has two
+// holders.
+func (w *World) neverTwice(events []mvcc.Event) {
+	if w.claims == nil {
+		all, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.Root))
 		if err != nil {
+			return // the store is down
+		}
+		w.claims, w.claimed = claims{}, map[string]string{}
+		events = nil
+		for _, kv := range all.Keys {
+			events = append(events, mvcc.Event{KV: kv})
+		}
+	}
+	changed := map[string]bool{}
+	for _, e := range events {
+		if what, ok := w.claimed[e.KV.Key]; ok {
+			delete(w.claims[what], e.KV.Key)
+			delete(w.claimed, e.KV.Key)
+		}
+		if e.Deleted {
 			continue
 		}
-		k, _ := cluster.ParseKey(kv.Key)
-		switch r := r.(type) {
-		case *cluster.VPCNet:
-			inForce(r.VNI, k.VPC)
-		case *cluster.HostLink:
-			inForce(r.VNI, cluster.PairOf(k.VPC, k.Node, k.Name).String())
-		case *cluster.Member:
-			at := k.VPC + " " + r.VTEP.String()
-			if other := vteps[at]; other != "" {
-				w.fail("VTEP address %s is of %s and of %s", at, other, k.Node)
-			}
-			vteps[at] = k.Node
+		what, holder := claim(e.KV)
+		if what == "" {
+			continue
+		}
+		if w.claims[what] == nil {
+			w.claims[what] = map[string]string{}
+		}
+		w.claims[what][e.KV.Key], w.claimed[e.KV.Key] = holder, what
+		changed[what] = true
+	}
+	for what := range ordered(changed) {
+		if holders := slices.Compact(slices.Sorted(maps.Values(w.claims[what]))); len(holders) > 1 {
+			w.fail("%s is of %s", what, strings.Join(holders, " and of "))
 		}
 	}
 }
