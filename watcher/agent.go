@@ -2,7 +2,6 @@ package watcher
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -80,7 +79,7 @@ type Input struct {
 type Effects struct {
 	Follow []string // the prefixes to watch from now on; nil: as before
 	Writes []Write  // to the store; a later one of a key takes the place of an earlier one
-	Cache  []byte   // the cache file's new content; nil: as before
+	Cache  *Content // of the cache file from now on; nil: as before
 	Probes []Probe  // echo requests to be sent; Answered takes the answers
 	Pings  []PingOrder
 	// Moved says that the underlay changed: connections from an address that
@@ -302,6 +301,7 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 	a.keep(ctx, full, desired)
 	a.desired, a.reasons = desired, reasons
 	a.host0 = a.host.Reconcile(ctx, desired, full)
+	a.host0.Applied = nil // nobody asks, and of a mesh there are thousands
 	for name, n := range a.host0.Repaired {
 		a.repairs[name] += n
 	}
@@ -402,7 +402,7 @@ func (a *Agent) remember(changed change) {
 
 // Unsaved is what the cache file should hold and no Effects.Cache has said yet,
 // nil if there is nothing: for whoever ends the agent's work.
-func (a *Agent) Unsaved() []byte {
+func (a *Agent) Unsaved() *Content {
 	if a.cacheAt.IsZero() {
 		return nil
 	}
@@ -410,15 +410,10 @@ func (a *Agent) Unsaved() []byte {
 }
 
 // content is the cache file's.
-func (a *Agent) content() []byte {
+func (a *Agent) content() *Content {
 	a.cacheAt = time.Time{}
-	b, err := json.Marshal(cacheFile{cacheVersion, a.cfg.Node, a.cfg.NodeID, a.memory})
-	if err != nil {
-		a.log.Error("cannot encode the cache", zap.Error(err))
-		return nil
-	}
 	a.cached = a.memory.ClusterID != ""
-	return b
+	return &Content{cacheFile{cacheVersion, a.cfg.Node, a.cfg.NodeID, a.memory.clone()}}
 }
 
 // earliest is the earlier of two times; the zero time is never.

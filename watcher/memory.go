@@ -48,6 +48,19 @@ type vpc struct {
 	kept      bool                        // the cache file has had its members: a reboot brings it back
 }
 
+// clone is a copy that later steps do not change.
+func (m *memory) clone() *memory {
+	c := *m
+	c.Remove = slices.Clone(m.Remove)
+	c.VPCs = make(map[string]*vpc, len(m.VPCs))
+	for name, v := range m.VPCs {
+		v := *v
+		v.Links, v.Retired, v.inForce = maps.Clone(v.Links), maps.Clone(v.Retired), nil
+		c.VPCs[name] = &v
+	}
+	return &c
+}
+
 // records is what a pass reads: the records that concern this host, each nil
 // or absent if it is not there or has never been readable.
 type records struct {
