@@ -3,6 +3,7 @@ package watcher
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -212,7 +213,7 @@ func (a *Agent) outcome(now time.Time, p Probe, rtt time.Duration, err error) {
 	if changed = a.links.blame(p, err) || changed; !changed {
 		return
 	}
-	link := a.links.all[p.id]
+	link := a.links.known[p.id]
 	l := link.report()
 	a.log.Info("link is "+string(l.State), zap.String("vpc", p.id.vpc), zap.String("peer", l.Peer),
 		zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int("probes", link.asked))
@@ -357,19 +358,26 @@ func allReady(vpcs map[string]bool) bool {
 	return true
 }
 
-// targets are the links that should answer.
-func (a *Agent) targets(d hostops.Desired) map[linkID]target {
-	ts := map[linkID]target{}
-	for _, v := range d.VPCs {
-		for _, t := range v.Tunnels {
-			for _, p := range t.Peers {
-				if a.memory.VPCs[v.Name].Members[p.Node] != nil {
-					ts[linkID{v.Name, p.Node}] = target{to: p.VTEP, mtu: v.MTU}
+// targets are the links that should answer, each once.
+func (a *Agent) targets(d hostops.Desired) iter.Seq[target] {
+	return func(yield func(target) bool) {
+		for _, v := range d.VPCs {
+			m, twice := a.memory.VPCs[v.Name], map[string]bool{}
+			for _, t := range v.Tunnels {
+				for _, p := range t.Peers {
+					if !m.confirmed && m.Members[p.Node] == nil || len(v.Tunnels) > 1 && twice[p.Node] {
+						continue
+					}
+					if len(v.Tunnels) > 1 {
+						twice[p.Node] = true
+					}
+					if !yield(target{linkID{v.Name, p.Node}, p.VTEP, v.MTU}) {
+						return
+					}
 				}
 			}
 		}
 	}
-	return ts
 }
 
 // forget drops VPCs that were taken down and are assigned no more, with their

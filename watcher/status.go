@@ -98,6 +98,11 @@ func (a *Agent) reportVPCs() (next time.Time) {
 		if r.current(s) {
 			continue
 		}
+		if until, early := r.early(s, a.now); early && a.links.unknown(name) {
+			r.moved, a.joining = true, true
+			next = earliest(next, until)
+			continue
+		}
 		if byVPC == nil {
 			byVPC = a.linksByVPC()
 		}
@@ -149,8 +154,9 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 
 func (a *Agent) linksByVPC() map[string][]cluster.Link {
 	out := map[string][]cluster.Link{}
-	for id, l := range a.links.all {
-		r := l.report()
+	for _, l := range a.links.slots {
+		id, r := l.id, l.link.report()
+		r.Peer = id.peer // one that waits has no name of its own
 		if v := a.memory.VPCs[id.vpc]; v != nil {
 			own := v.inForce[id.peer]
 			r.VNI, r.Use = own.VNI, own.Use
