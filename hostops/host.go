@@ -150,8 +150,8 @@ func own(desired Desired, actual State) map[string]map[string]bool {
 // inPlace reports whether a tunnel does for one peer what it should.
 func inPlace(v VPC, t Tunnel, p Peer, actual State) bool {
 	d := actual.Devices[v.nameOf(t)]
-	_, passes := actual.Filter.Sources[v.vniOf(t)][p.Underlay]
-	_, floods := d.Flood[p.Underlay]
+	passes := actual.Filter.Sources[v.vniOf(t)].Has(p.Underlay)
+	floods := d.Flood.Has(p.Underlay)
 	return d.Kind == KindTunnel && d.Owner == v.VNI && d.VNI == v.vniOf(t) && d.Up && d.Master == v.Name && d.Isolated &&
 		d.Silent == t.ReceiveOnly && passes && (t.ToGroup || floods != p.ReceiveOnly)
 }

@@ -380,19 +380,19 @@ func (w *World) checkVPC(n *node, s hostops.State, vpc string, net *cluster.VPCN
 			w.fail("%s: %s of %s is %+v; want it up, MTU %d, VNI %d", n.name, kind, vpc, d, net.MTU, net.VNI)
 		}
 	}
-	tunnels, shared := map[string]bool{}, hostops.AddrSet{}
+	tunnels, shared := map[string]bool{}, hostops.Addrs()
 	for name, m := range ordered(members) {
 		switch l := links[name]; {
 		case name == n.name:
 		case l != nil:
 			device := hostops.PairTunnelOf(l.VNI)
 			tunnels[device] = true
-			w.checkTunnel(n, s, vpc, net, device, l.VNI, hostops.AddrSet{m.UnderlayIPv6: {}})
+			w.checkTunnel(n, s, vpc, net, device, l.VNI, hostops.Addrs(m.UnderlayIPv6))
 		default:
-			shared[m.UnderlayIPv6] = struct{}{}
+			shared.Set(m.UnderlayIPv6, struct{}{})
 		}
 	}
-	if mine.Transport != cluster.P2P || len(shared) > 0 {
+	if mine.Transport != cluster.P2P || shared.Len() > 0 {
 		device := hostops.TunnelOf(net.VNI, n.underlay())
 		tunnels[device] = true
 		w.checkTunnel(n, s, vpc, net, device, net.VNI, shared)
@@ -411,11 +411,11 @@ func (w *World) checkTunnel(n *node, s hostops.State, vpc string, net *cluster.V
 	if d.Owner != net.VNI || d.VNI != vni || d.MTU != net.MTU || !d.Up || d.Local != n.underlay() || d.Master != vpc || !d.Isolated || !d.Sends || d.Odd {
 		w.fail("%s: tunnel %s of %s is %+v; want it up, isolated, sending, MTU %d, VNI %d of %d", n.name, device, vpc, d, net.MTU, vni, net.VNI)
 	}
-	if !maps.Equal(d.Flood, peers) {
-		w.fail("%s: flood list of %s of %s is %v; want %v", n.name, device, vpc, d.Flood, peers)
+	if !d.Flood.Equal(peers) {
+		w.fail("%s: flood list of %s of %s is %v; want %v", n.name, device, vpc, slices.Collect(d.Flood.Keys()), slices.Collect(peers.Keys()))
 	}
-	if got := s.Filter.Sources[vni]; !maps.Equal(got, peers) {
-		w.fail("%s: allowed sources of %s of %s are %v; want %v", n.name, device, vpc, got, peers)
+	if got := s.Filter.Sources[vni]; !got.Equal(peers) {
+		w.fail("%s: allowed sources of %s of %s are %v; want %v", n.name, device, vpc, slices.Collect(got.Keys()), slices.Collect(peers.Keys()))
 	}
 	if _, guarded := s.Filter.VNIs[vni]; !guarded {
 		w.fail("%s: VNI %d of %s is not guarded", n.name, vni, vpc)
@@ -472,7 +472,7 @@ func (w *World) flood(vpc, from string, hosts map[netip.Addr]*node) map[string]i
 			if name == f.port || d.Kind != hostops.KindTunnel || d.Master != vpc || !d.Up || d.Silent || in.Isolated && d.Isolated {
 				continue
 			}
-			for _, remote := range slices.SortedFunc(maps.Keys(d.Flood), netip.Addr.Compare) {
+			for _, remote := range slices.SortedFunc(d.Flood.Keys(), netip.Addr.Compare) {
 				if h := hosts[remote]; h != nil && h.accepts(d) {
 					got[h.name]++
 					queue = append(queue, frame{h, h.deviceOf(d.VNI)})
@@ -487,7 +487,7 @@ func (w *World) flood(vpc, from string, hosts map[netip.Addr]*node) map[string]i
 func (n *node) accepts(from hostops.Device) bool {
 	s := n.host.State()
 	d, ok := s.Devices[n.deviceOf(from.VNI)]
-	_, allowed := s.Filter.Sources[from.VNI][from.Local]
+	allowed := s.Filter.Sources[from.VNI].Has(from.Local)
 	return ok && d.Up && d.Master != "" && allowed
 }
 
