@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -208,13 +209,24 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 // operations, and a host that comes into a mesh some hundreds. Each has its own
 // line where somebody asks for it.
 func (h *Host) tell(done []Op) {
-	for len(done) > 0 {
-		vpc, n := done[0].On().VPC, 0
-		for n < len(done) && done[n].On().VPC == vpc {
-			n++
+	for vpc, ops := range byVPC(done) {
+		h.log.Info("applied", zap.String("vpc", vpc), zap.Int("ops", len(ops)), zap.Stringer("op", ops[len(ops)-1]))
+	}
+}
+
+// byVPC yields runs of operations on the same VPC.
+func byVPC(ops []Op) iter.Seq2[string, []Op] {
+	return func(yield func(string, []Op) bool) {
+		for len(ops) > 0 {
+			vpc, n := ops[0].On().VPC, 1
+			for n < len(ops) && ops[n].On().VPC == vpc {
+				n++
+			}
+			if !yield(vpc, ops[:n]) {
+				return
+			}
+			ops = ops[n:]
 		}
-		h.log.Info("applied", zap.String("vpc", vpc), zap.Int("ops", n), zap.Stringer("op", done[n-1]))
-		done = done[n:]
 	}
 }
 
@@ -231,10 +243,14 @@ func (h *Host) repairs(desired Desired, done []Op) []Op {
 		same = same && h.last[v.Name].VNI == v.VNI
 	}
 	var out []Op
-	for _, op := range done {
-		vpc := op.On().VPC
-		if (vpc == "" && same && !h.wanted(op)) || (vpc != "" && h.repair(op, now[vpc])) {
-			out = append(out, op)
+	for vpc, ops := range byVPC(done) {
+		if _, had := h.last[vpc]; vpc != "" && !had {
+			continue
+		}
+		for _, op := range ops {
+			if (vpc == "" && same && !h.wanted(op)) || (vpc != "" && h.repair(op, now[vpc])) {
+				out = append(out, op)
+			}
 		}
 	}
 	return out
