@@ -121,7 +121,7 @@ func (f *follower) expect(x *follow) {
 }
 
 func (f *follower) answer(x *follow) {
-	resp := f.w.kv.Poll(x.feed.Watch(), f.w.rand.IntN(4))
+	resp := f.w.poll(x.feed, f.w.rand.IntN(4))
 	switch {
 	case f.link.cut, f.w.down:
 		resp = mvcc.WatchResponse{Err: mvcc.ErrNoLeader}

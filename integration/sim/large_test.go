@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"testing"
@@ -85,6 +86,8 @@ func TestJoinIsConstantWork(t *testing.T) {
 // one more node. It counts the processor time of both, which other work on the
 // machine does not lengthen.
 func BenchmarkMesh(b *testing.B) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(8 << 30)) // rather than collect garbage the more often the less there is
+	defer debug.SetGCPercent(debug.SetGCPercent(300))
 	for _, n := range []int{100, 300, 1000, 5000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			for b.Loop() {

@@ -38,9 +38,10 @@ type World struct {
 	kv   *mvcc.Memory
 	net  *fake.Network
 
-	lists   store.Lists                              // of the views
-	seen    int64                                    // the revision up to which what follows is right
-	answers map[mvcc.RangeRequest]mvcc.RangeResponse // to those who read lists
+	lists   store.Lists        // of the views
+	seen    int64              // the revision up to which what follows is right
+	answers map[string]answer  // to those who read lists, by prefix
+	touched map[string][]int64 // revisions that changed something, by prefix; of a quiet world
 	claims  claims
 	claimed map[string]string // by key: of claims
 
@@ -70,7 +71,7 @@ func New(cfg Config) *World {
 	if cfg.Trouble == 0 {
 		cfg.Trouble = time.Minute
 	}
-	w := &World{cfg: cfg, ctx: context.Background(), rand: rand.New(rand.NewPCG(cfg.Seed, 0)), net: fake.NewLargeNetwork(), follows: map[string][]*follow{}}
+	w := &World{cfg: cfg, ctx: context.Background(), rand: rand.New(rand.NewPCG(cfg.Seed, 0)), net: fake.NewLargeNetwork(), follows: map[string][]*follow{}, touched: map[string][]int64{}}
 	w.kv = mvcc.NewMemory(mvcc.Config{Now: w.time})
 	w.operator = operator{w: w, wishes: map[string]cluster.Record{}, store: store.New(w.kv, cluster.Identity{Role: cluster.Operator})}
 	w.operator.put(cluster.KeyConfig, &cluster.Config{Cluster: "sim", ID: "c1", Era: 1, UnderlayPort: 4789,
@@ -149,13 +150,10 @@ func (w *World) written() {
 		}
 		return
 	}
-	touched := map[string]bool{} // prefixes
+	touched := map[string]bool{}
 	for _, e := range events {
-		touched[e.KV.Key] = true
-		for i, c := range e.KV.Key {
-			if c == '/' {
-				touched[e.KV.Key[:i+1]] = true
-			}
+		for _, prefix := range prefixes(e) {
+			touched[prefix] = true
 		}
 	}
 	for prefix := range ordered(touched) {
@@ -171,6 +169,17 @@ func (w *World) written() {
 	}
 }
 
+// prefixes are those that an event's key is of.
+func prefixes(e mvcc.Event) []string {
+	list := []string{e.KV.Key}
+	for i, c := range e.KV.Key {
+		if c == '/' {
+			list = append(list, e.KV.Key[:i+1])
+		}
+	}
+	return list
+}
+
 // news is what happened to the store since it was last called.
 func (w *World) news() []mvcc.Event {
 	resp := w.kv.Poll(mvcc.WatchRequest{Key: "\x00", End: "\x00", From: w.seen + 1}, 0)
@@ -178,31 +187,53 @@ func (w *World) news() []mvcc.Event {
 		w.answers, w.claims = nil, nil
 	}
 	w.seen = w.kv.Revision()
-	for r := range w.answers {
-		if slices.ContainsFunc(resp.Events, func(e mvcc.Event) bool { return mvcc.Within(r.Key, r.End, e.KV.Key) }) {
-			delete(w.answers, r)
+	for _, e := range resp.Events {
+		for _, prefix := range prefixes(e) {
+			delete(w.answers, prefix)
+			if w.cfg.Quiet {
+				w.touched[prefix] = append(w.touched[prefix], e.KV.ModRevision)
+			}
 		}
 	}
 	return resp.Events
 }
 
-// list answers a request for the present content of a range. What nobody wrote
+// answer is one to a reader of a list.
+type answer struct {
+	to   mvcc.RangeRequest
+	resp mvcc.RangeResponse
+}
+
+// list answers a request for the present content of a prefix. What nobody wrote
 // to since it was last asked for is not read again.
 func (w *World) list(r mvcc.RangeRequest) (mvcc.RangeResponse, error) {
-	if w.kv.Revision() == w.seen {
-		if resp, ok := w.answers[r]; ok {
-			resp.Revision = w.seen
-			return resp, nil
-		}
+	if a, ok := w.answers[r.Key]; ok && a.to == r && w.kv.Revision() == w.seen {
+		a.resp.Revision = w.seen
+		return a.resp, nil
 	}
 	resp, err := w.kv.Range(w.ctx, r)
-	if err == nil && resp.Revision == w.seen {
+	if err == nil && resp.Revision == w.seen && r.End == mvcc.PrefixEnd(r.Key) {
 		if w.answers == nil {
-			w.answers = map[mvcc.RangeRequest]mvcc.RangeResponse{}
+			w.answers = map[string]answer{}
 		}
-		w.answers[r] = resp
+		w.answers[r.Key] = answer{r, resp}
 	}
 	return resp, err
+}
+
+// poll is what a watch of a feed has to tell. In a quiet world, where nothing is
+// lost or compacted, revisions that are no news for it are passed over.
+func (w *World) poll(f *store.Feed, most int) mvcc.WatchResponse {
+	r := f.Watch()
+	if w.cfg.Quiet {
+		revisions := w.touched[f.Prefix()]
+		if i, _ := slices.BinarySearch(revisions, r.From); i < len(revisions) {
+			r.From = revisions[i]
+		} else {
+			r.From = max(r.From, w.seen+1)
+		}
+	}
+	return w.kv.Poll(r, most)
 }
 
 func (w *World) trace(format string, args ...any) {
