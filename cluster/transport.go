@@ -112,10 +112,16 @@ func (u LinkUse) valid() bool {
 //
 // The record, not the members' transports, says what carries a pair's frames.
 // Without one, the shared tunnel does if neither member is P2P; else there is
-// no path yet, and what is there stays (the shared tunnel of a link just retired
-// does, too: members and links are read apart, in no order). A member becomes P2P when it is sure
-// that nobody sends to it by the shared tunnel any more: all its pairs are active
-// and both ends have reported it; or it is so from its admission on.
+// no path yet, and what is there stays. A member becomes P2P when it is sure that
+// nobody sends to it by the shared tunnel any more: all its pairs are active and
+// both ends have reported it; or it is so from its admission on. It has another
+// transport before the first of its links is restoring.
+//
+// A host reads members and links apart, in no order. Its members list may be older
+// than a link: a P2P member counts only if its record is newer than the newest of
+// the link that was not active. Or it may be newer, so that a link's first record
+// has not been read: without a record there is no path, either, while the HostVPC,
+// which is read with links, says that this member is P2P.
 //
 // A record that vanished means hold: use what it said, report it as before. The
 // words to remove the pair's tunnel are

@@ -264,6 +264,9 @@ const (
 type HostVPC struct {
 	Needs int             `json:"needs,omitempty"`
 	State AssignmentState `json:"state"`
+	// P2P says that the host's member record does. It is written with that, and
+	// read in order with the host's links (see HostLink).
+	P2P bool `json:"p2p,omitempty"`
 }
 
 // Validate checks the state.

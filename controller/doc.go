@@ -49,8 +49,9 @@
 // A new member is written first, with the transport P2P, then its pairs in
 // batches, active at once: they have no path that would have to be kept. A
 // member that lives by the shared tunnel keeps its transport until all its
-// pairs are active at both ends. It has the other transport again the moment it may, and its
-// pairs follow. Thus the records alone say what remains to be done.
+// pairs are active at both ends. It has the other transport again the moment it
+// may, and its pairs follow. Its assignment always says which it is, in the same
+// transaction. Thus the records alone say what remains to be done.
 //
 // A pair without a common address family has no tunnel. One that had, and lost
 // the family, is left as it is.

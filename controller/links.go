@@ -250,5 +250,6 @@ func (m *membership) settle(p *part) {
 	now.Transport = cluster.P2P
 	u := unit{verb: "make p2p", object: p.name}
 	store.Put(&u.change, p.item, &now)
+	m.assign(&u, p.name, now.Transport)
 	m.p.add(u)
 }

@@ -144,9 +144,14 @@ func (m *membership) keep(name string, it memberItem) {
 		m.rebuildKey(&u, name, key, now.VTEP)
 	}
 	m.admitted[key] = true
-	if _, ok := m.v.assigns[name]; !ok {
+	if a, ok := m.v.assigns[name]; !ok {
 		u.verb = "rebuild"
-		m.assign(&u, name)
+		m.assign(&u, name, now.Transport)
+	} else if a.Value.P2P != (now.Transport == cluster.P2P) {
+		if u.empty() {
+			u.verb = "assign"
+		}
+		m.assign(&u, name, now.Transport)
 	}
 	part.item, part.written = it, !u.empty()
 	part.item.Value = &now
@@ -180,9 +185,9 @@ func (m *membership) rebuildKey(u *unit, name, key string, addr netip.Addr) {
 }
 
 // assign tells the host that it is a member.
-func (m *membership) assign(u *unit, name string) {
+func (m *membership) assign(u *unit, name string, t cluster.Transport) {
 	it, _ := store.At[*cluster.HostVPC](m.w.view, cluster.KeyHostVPC(name, m.v.name))
-	store.Put(&u.change, it, &cluster.HostVPC{State: cluster.AssignedMember})
+	store.Put(&u.change, it, &cluster.HostVPC{State: cluster.AssignedMember, P2P: t == cluster.P2P})
 }
 
 // admit makes a node a member, or says why not. A node that has not reported
@@ -235,7 +240,7 @@ func (m *membership) admit(name string) (refused string) {
 	store.Put(&u.change, it, it.Value)
 	m.parts = append(m.parts, part{name: name, item: it, wants: transport, can: r.Value.Can(cluster.CanP2P), written: true})
 	if !known {
-		m.assign(&u, name)
+		m.assign(&u, name, now)
 	}
 	if m.v.left(name) { // an earlier membership
 		m.w.dropStatus(m.v, name, &u)

@@ -201,7 +201,7 @@ func TestPlanConverges(t *testing.T) {
 			}
 		}
 		after, problems := hostops.Plan(want, h.State())
-		if len(after) > 0 {
+		if len(slices.DeleteFunc(slices.Clone(after), func(op hostops.Op) bool { return followed(op, problems) })) > 0 {
 			t.Fatalf("second plan:\n%sfirst plan:\n%s", text(after, problems), text(ops, nil))
 		}
 		if n := h.Loops(); n != loops {
@@ -212,6 +212,79 @@ func TestPlanConverges(t *testing.T) {
 			t.Fatalf("foreign things changed (-before +after):\n%s", diff)
 		}
 	})
+}
+
+// TestOnePlanIsEnough: what TestPlanConverges has found, one by one.
+func TestOnePlanIsEnough(t *testing.T) {
+	lower := func(v hostops.VPC) hostops.VPC { v.MTU = 1280; return v }
+	bare := func(v hostops.VPC) hostops.VPC { v.Tunnels = nil; return v }
+	moved := func(v hostops.VPC) hostops.VPC {
+		v.Tunnels[1].Local, v.Tunnels[1].Device = netip.MustParseAddr("2001:db8:1::1"), "u1"
+		return v
+	}
+	// What an agent that died halfway left: nobody set this bridge's MTU.
+	half := hostops.CreateBridge{Target: hostops.Target{VPC: "neta", Object: "neta"}, Owner: 10000}
+	onHalf := func(port string) hostops.Op {
+		return hostops.SetMaster{Target: hostops.Target{VPC: "neta", Object: port}, Bridge: "neta"}
+	}
+	for name, tt := range map[string]struct {
+		had  []hostops.VPC
+		mess []hostops.Op
+		want hostops.Desired
+	}{
+		"namespace's port on a bridge that follows it": {
+			had:  []hostops.VPC{hosttest.MakeVPC(1)},
+			mess: []hostops.Op{half, onHalf("mn-10001")},
+			want: hostops.Desired{VPCs: []hostops.VPC{hosttest.MakeVPC(0), lower(hosttest.MakeVPC(1))}},
+		},
+		"multicast tunnel on a bridge that follows it": {
+			had:  []hostops.VPC{hosttest.MakeVPC(1)},
+			mess: []hostops.Op{half, onHalf("mv6-10001")},
+			want: hostops.Desired{VPCs: []hostops.VPC{hosttest.MakeVPC(0), lower(grouped(hosttest.MakeVPC(1)))}},
+		},
+		"tunnel that moves with its group": {
+			had:  []hostops.VPC{grouped(hosttest.MakeVPC(0))},
+			want: hostops.Desired{VPCs: []hostops.VPC{moved(grouped(hosttest.MakeVPC(0)))}},
+		},
+		"tunnel that moves and leaves its group": {
+			had:  []hostops.VPC{grouped(hosttest.MakeVPC(0))},
+			want: hostops.Desired{VPCs: []hostops.VPC{moved(hosttest.MakeVPC(0))}},
+		},
+		"held tunnels for another port than a renumbered VPC had": {
+			had: []hostops.VPC{hosttest.MakeVPC(0)},
+			mess: []hostops.Op{hostops.CreateTunnel{
+				Target: hostops.Target{VPC: "netc", Object: "mv4-10002"}, Owner: 10002, VNI: 10002,
+				Local: hosttest.Underlays()[0].Prefix.Addr(), Underlay: "u0", Port: 8472, MTU: 1280,
+			}},
+			want: hostops.Desired{VPCs: []hostops.VPC{numbered(bare(hosttest.MakeVPC(0)), 20000)}, Hold: true},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, d := newHost(t)
+			applyAll(t, d, tt.had)
+			do := func(ops []hostops.Op) {
+				for _, op := range ops {
+					if err := d.Apply(t.Context(), op); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			do(tt.mess)
+			first, _ := hostops.Plan(tt.want, h.State())
+			do(first)
+			if ops, problems := hostops.Plan(tt.want, h.State()); len(ops)+len(problems) > 0 {
+				t.Errorf("second plan:\n%sfirst plan:\n%s", text(ops, problems), text(first, nil))
+			}
+		})
+	}
+}
+
+// followed reports whether op is what one plan cannot foresee: a bridge had the
+// MTU that it should have, but not because anybody had set it; the ports that it
+// followed are gone, and a problem keeps that of its namespace from being there.
+func followed(op hostops.Op, problems []hostops.Problem) bool {
+	set, ok := op.(hostops.SetMTU)
+	return ok && set.Object == set.VPC && slices.ContainsFunc(problems, func(p hostops.Problem) bool { return p.VPC == set.VPC })
 }
 
 // others are the things that are not ours.

@@ -274,22 +274,29 @@ func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
 }
 
 // underlay plans where a tunnel that is there sends from and receives by. The
-// kernel joins a group when the tunnel comes up and leaves it when it goes down.
+// kernel joins a group when the tunnel comes up and leaves it when it goes down,
+// and floods to it by the device that the tunnel was on when it was given the
+// group: one that moves is given it anew.
 func (p *planner) underlay(on Target, t Tunnel, d Device) Device {
-	moved := d.Local != t.Local || d.Underlay != t.Device
-	regroup := d.Group != t.Group
-	if d.Up && (regroup || (moved && d.Group.IsValid())) {
-		p.add(SetDown{on})
-		d.Up = false
+	group := func(a netip.Addr) {
+		if d.Up {
+			p.add(SetDown{on})
+			d.Up = false
+		}
+		p.add(SetGroup{on, a})
+		d.Flood = d.Flood.Clone()
+		d.Flood.Delete(d.Group)
+		d.Group = a
 	}
-	if moved {
+	if d.Local != t.Local || d.Underlay != t.Device {
+		if d.Group.IsValid() {
+			group(netip.Addr{})
+		}
 		p.add(SetUnderlay{on, t.Local, t.Device})
 	}
-	if regroup {
-		p.add(SetGroup{on, t.Group})
-		flood := d.Flood.Clone()
-		flood.Delete(d.Group)
-		d.Group, d.Flood = t.Group, p.joined(on, t, flood)
+	if d.Group != t.Group {
+		group(t.Group)
+		d.Flood = p.joined(on, t, d.Flood)
 	}
 	return d
 }

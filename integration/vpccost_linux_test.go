@@ -47,7 +47,7 @@ func measureVPCs(t *testing.T, stages ...int) {
 		took := time.Since(start)
 		pause(15 * time.Second) // what the start has mapped is given back
 		busy, idle := costRun(t, agent), time.Now()
-		pause(10 * time.Second)
+		pause(time.Minute) // one full look at the host is in it
 		busy = costRun(t, agent) - busy
 		m, k := costMemory(t, agent, "VmRSS"), costKernel(t)
 		line := fmt.Sprintf("%d VPCs: RSS %d kB, peak %d kB, CPU %.2f %%, threads %d", n, m, costMemory(t, agent, "VmHWM"),

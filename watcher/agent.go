@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -31,7 +30,7 @@ type Agent struct {
 	reports  map[string]*report // by VPC
 	pinged   map[string]string  // by VPC: the ping request last seen
 	casters  map[string]*caster // by VPC, of those with a multicast group
-	desired  hostops.Desired    // of the last pass
+	greetAt  time.Time          // when a group is due to be greeted; zero: never
 
 	hold       string              // why no records count
 	underlay   []string            // problems of the underlay
@@ -242,52 +241,7 @@ func (a *Agent) probe() {
 		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
-	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(a.greetNext(), a.cacheAt))
-}
-
-// findUnderlay looks for the underlay addresses among the host's own and
-// reports whether they changed. What is lost is kept in memory: tunnels stay
-// until something better is known.
-func (a *Agent) findUnderlay(ctx context.Context) bool {
-	addresses, err := a.cfg.Driver.Addresses(ctx)
-	if err != nil {
-		a.underlay = []string{err.Error()}
-		return false
-	}
-	var hint netip.Addr
-	if len(a.cfg.Underlay) == 0 {
-		hint = a.cfg.Hint()
-	}
-	u, problems := chooseUnderlay(a.cfg.Underlay, hint, addresses, a.memory.Underlay)
-	a.underlay = problems
-	if len(problems) > 0 {
-		u = merge(u, a.memory.Underlay)
-	}
-	if sameUnderlay(u, a.memory.Underlay) {
-		return false
-	}
-	a.log.Info("underlay is", zap.Stringer("address", u))
-	a.memory.Underlay = u
-	a.out.Moved = true
-	return true
-}
-
-// merge fills the families that u lacks from old.
-func merge(u, old cluster.Underlay) cluster.Underlay {
-	if u.IPv4 == nil {
-		u.IPv4 = old.IPv4
-	}
-	if u.IPv6 == nil {
-		u.IPv6 = old.IPv6
-	}
-	return u
-}
-
-func sameUnderlay(a, b cluster.Underlay) bool {
-	same := func(x, y *cluster.UnderlayAddress) bool {
-		return x == y || x != nil && y != nil && *x == *y
-	}
-	return same(a.IPv4, b.IPv4) && same(a.IPv6, b.IPv6)
+	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(a.greetAt, a.cacheAt))
 }
 
 // reconcile makes the kernel equal to memory and reports whether what is to be
@@ -300,7 +254,8 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 	}
 	desired, reasons := a.memory.desire(a.cfg.Node)
 	a.keep(ctx, full, desired)
-	a.desired, a.reasons = desired, reasons
+	a.cast(desired)
+	a.reasons = reasons
 	a.host0 = a.host.Reconcile(ctx, desired, full)
 	a.host0.Applied = nil // nobody asks, and of a mesh there are thousands
 	for name, n := range a.host0.Repaired {

@@ -67,10 +67,11 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 			shared.Peers = make([]hostops.Peer, 0, len(members)) // most often all are
 		}
 		p := hostops.Peer{Node: name, Underlay: remote, VTEP: peer.VTEP}
-		p2p := mine.Transport == cluster.P2P || peer.Transport == cluster.P2P
+		_, open := v.Open[name]
+		p2p := !open && (mine.Transport == cluster.P2P || peer.Transport == cluster.P2P)
 		link, has := v.Links[name]
 		switch {
-		case !has && p2p && !v.Retired[name]:
+		case !has && (p2p || v.P2P):
 			waiting = append(waiting, name)
 		case !has:
 			shared.Peers = append(shared.Peers, p)

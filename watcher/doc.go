@@ -10,6 +10,10 @@
 //	                    cache               probes ◄─ links ────┤
 //	                                           └─► status records
 //
+// A pass reads anew only the records that changed, and looks at the host only if
+// that did. An answer that brings no news, or a timer, runs the end of a pass
+// alone: it looks at no VPC whose time has not come.
+//
 // Store writes, probes, `vpc ping` and the cache file are effects that a pass returns: Run
 // carries them out, what takes time in goroutines of its own, so that it never
 // holds up the next pass; a simulation carries them out when its seed says so.
@@ -48,7 +52,7 @@
 //
 //   - A link's own tunnel goes when its record vanished after retiring, or with
 //     the peer (see cluster.HostLink); a record that vanished otherwise stays in
-//     force.
+//     force, until records give its VNI to another VPC or link.
 //
 // # Multicast
 //

@@ -44,7 +44,7 @@ func (g *gatherer) gather(v *store.View) records {
 	for name, a := range assigned {
 		vr := g.gatherVPC(v, name)
 		vr.assignment = a
-		vr.links = g.gatherLinks(v, name)
+		vr.links, vr.linksAt = g.gatherLinks(v, name)
 		r.vpcs[name] = vr
 	}
 	for _, p := range v.Problems() { // an assignment that never could be read still is one
@@ -55,17 +55,18 @@ func (g *gatherer) gather(v *store.View) records {
 	return r
 }
 
-// gatherLinks reads the links that have a tunnel of their own.
-func (g *gatherer) gatherLinks(v *store.View, vpc string) map[string]cluster.HostLink {
-	var links map[string]cluster.HostLink
+// gatherLinks reads the links that have a tunnel of their own, and the revisions
+// of their records.
+func (g *gatherer) gatherLinks(v *store.View, vpc string) (links map[string]cluster.HostLink, at map[string]int64) {
 	prefix := cluster.PrefixHostLinks(g.node, vpc)
 	for it := range store.Below[*cluster.HostLink](v, prefix) {
 		if links == nil {
-			links = map[string]cluster.HostLink{}
+			links, at = map[string]cluster.HostLink{}, map[string]int64{}
 		}
-		links[strings.TrimPrefix(it.Key, prefix)] = cluster.HostLink{VNI: it.Value.VNI, Use: it.Value.Use}
+		peer := strings.TrimPrefix(it.Key, prefix)
+		links[peer], at[peer] = cluster.HostLink{VNI: it.Value.VNI, Use: it.Value.Use}, it.Mod
 	}
-	return links
+	return links, at
 }
 
 // gatherVPC reads what is the same for all members of a VPC.
@@ -87,7 +88,14 @@ func readVPC(v *store.View, name string) *vpcRecords {
 		r.ping = it.Value
 	}
 	for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(name)) {
-		r.members[strings.TrimPrefix(it.Key, cluster.PrefixMembers(name))] = it.Value
+		node := strings.TrimPrefix(it.Key, cluster.PrefixMembers(name))
+		r.members[node] = it.Value
+		if it.Value.Transport == cluster.P2P {
+			if r.p2pAt == nil {
+				r.p2pAt = map[string]int64{}
+			}
+			r.p2pAt[node] = it.Mod
+		}
 	}
 	for _, p := range v.Problems() {
 		if node, ok := strings.CutPrefix(p.Key, cluster.PrefixMembers(name)); ok && r.members[node] == nil {

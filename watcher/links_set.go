@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -34,7 +35,8 @@ func (s *slot) waits() bool    { return s.link.id != s.id }
 // VPC whose links are known: else a peer that comes to a mesh gets a probe from
 // all its hosts in the moment in which all are busy to take it in.
 //
-// Targets come in about the order of the last time: only what lies between the
+// Targets come VPC by VPC, sorted by its name, and else in about the order of the
+// last time: only what lies between the
 // first and the last difference costs more than a look.
 func (ls *links) set(now time.Time, targets iter.Seq[target]) {
 	from, old, n := 0, len(ls.slots), 0
@@ -132,9 +134,19 @@ func (ls *links) begin(now time.Time, slots []slot) {
 	}
 }
 
+// of are the links of one VPC.
+func (ls *links) of(vpc string) []slot {
+	from, _ := slices.BinarySearchFunc(ls.slots, vpc, func(s slot, vpc string) int { return strings.Compare(s.id.vpc, vpc) })
+	list := ls.slots[from:]
+	if i := slices.IndexFunc(list, func(s slot) bool { return s.id.vpc != vpc }); i >= 0 {
+		list = list[:i]
+	}
+	return list
+}
+
 // unknown reports whether any link of a VPC is.
 func (ls *links) unknown(vpc string) bool {
-	return slices.ContainsFunc(ls.slots, func(s slot) bool { return s.id.vpc == vpc && s.link.state == cluster.LinkUnknown })
+	return slices.ContainsFunc(ls.of(vpc), func(s slot) bool { return s.link.state == cluster.LinkUnknown })
 }
 
 // first is the link that is due first, which does not wait any more; nil: there is

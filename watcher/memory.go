@@ -34,9 +34,13 @@ type vpc struct {
 	Leaving bool                       `json:"leaving,omitempty"`
 	// Links are those that have a tunnel of their own, by peer.
 	Links map[string]cluster.HostLink `json:"links,omitempty"`
-	// Retired are peers whose own tunnel has gone: the shared one carries their
-	// frames, whatever the members list, which is read apart, still says.
-	Retired map[string]bool `json:"retired,omitempty"`
+	// P2P says that this host is P2P, as far as Links have been read. The members
+	// list may say otherwise: then it is newer, and a link without a record may
+	// have one, already active at the peer, which needs the pair's tunnel here.
+	P2P bool `json:"p2p,omitempty"`
+	// Open are peers that may send by the shared tunnel, whatever the members list
+	// says: with the revision of the link's record that says so (see absorbOpen).
+	Open map[string]int64 `json:"open,omitempty"`
 
 	// Group is the multicast group that the shared tunnel belongs to; ToGroup:
 	// it carries, and is flooded to (see caster).
@@ -59,7 +63,7 @@ func (m *memory) clone() *memory {
 	c.VPCs = make(map[string]*vpc, len(m.VPCs))
 	for name, v := range m.VPCs {
 		v := *v
-		v.Links, v.Retired, v.inForce = maps.Clone(v.Links), maps.Clone(v.Retired), nil
+		v.Links, v.Open, v.inForce = maps.Clone(v.Links), maps.Clone(v.Open), nil
 		c.VPCs[name] = &v
 	}
 	return &c
@@ -83,6 +87,8 @@ type vpcRecords struct {
 	sorted     []namedMember              // members, see inOrder
 	unreadable []string                   // members whose record never could be read
 	links      map[string]cluster.HostLink
+	linksAt    map[string]int64 // revisions of links, by peer
+	p2pAt      map[string]int64 // revisions of the members that are P2P
 }
 
 // namedMember is one of a members list.
@@ -165,6 +171,11 @@ func (m *memory) absorb(r records, nodeID, me string) (hold string, changed chan
 	}
 	for name, vr := range r.vpcs {
 		changed = max(changed, m.absorbVPC(name, vr, nodeID, me))
+	}
+	for name, vr := range r.vpcs {
+		if v := m.VPCs[name]; v != nil && v.hold == "" {
+			changed = max(changed, more(m.yield(v, vr.links, r)))
+		}
 	}
 	return "", changed
 }
@@ -319,7 +330,7 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		}
 		m.remove(v.VNI)
 		v.Leaving, v.gone, v.hold = true, false, ""
-		v.Members, v.Links, v.Retired, v.inForce = nil, nil, nil, nil
+		v.Members, v.Links, v.Open, v.inForce = nil, nil, nil, nil
 		v.sorted, v.read = nil, nil
 		return changedMore
 	case v == nil:
@@ -370,18 +381,50 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	if v.Group != group {
 		v.Group, v.ToGroup, changed = group, false, changedMore
 	}
+	if v.P2P != r.assignment.P2P {
+		v.P2P, changed = r.assignment.P2P, changedMore
+	}
+	changed = max(changed, more(v.absorbOpen(r, me)))
 	return max(changed, more(v.absorbLinks(r.links)))
+}
+
+// absorbOpen follows who may send by the shared tunnel. Members and links are
+// read apart, in no order: a P2P member beside an active link may be older than
+// the link, from before the pair went back to the shared tunnel; then the peer,
+// which has not read active yet, sends by that. So a P2P member counts only if its
+// record is newer than the newest of the link that was not active.
+//
+// That is enough. When a record that says P2P was written, both ends had last
+// reported active, or had no path (see cluster.HostLink). Before its peer can
+// send by the shared tunnel again, this host reports restoring, and it has that
+// from a record newer than any by which a member was P2P until then. What is read
+// after a restart is newer than what was reported before.
+func (v *vpc) absorbOpen(r vpcRecords, me string) (changed bool) {
+	for peer, l := range r.links {
+		at, open := v.Open[peer]
+		if l.Use == cluster.LinkActive || v.Members[peer] == nil || open && at == r.linksAt[peer] {
+			continue
+		}
+		if v.Open == nil {
+			v.Open = map[string]int64{}
+		}
+		v.Open[peer] = r.linksAt[peer]
+		changed = true
+	}
+	for peer, at := range v.Open {
+		l, told := r.links[peer]
+		settled := (!told || l.Use == cluster.LinkActive) && max(r.p2pAt[me], r.p2pAt[peer]) > at
+		if settled || v.Members[peer] == nil || told && r.linksAt[peer] < at { // the last: the store went back in time
+			delete(v.Open, peer)
+			changed = true
+		}
+	}
+	return changed
 }
 
 // absorbLinks follows the records of links with a tunnel of their own. One that
 // vanished stays, but after retiring (see cluster.HostLink), or with its peer.
 func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
-	for peer := range v.Retired {
-		if _, told := records[peer]; told || v.Members[peer] == nil {
-			delete(v.Retired, peer)
-			changed = true
-		}
-	}
 	for peer, l := range v.Links {
 		_, told := records[peer]
 		retired := !told && l.Use == cluster.LinkRetiring && v.inForce[peer] == l
@@ -391,12 +434,6 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 		delete(v.Links, peer)
 		delete(v.inForce, peer)
 		changed = true
-		if v.Members[peer] != nil {
-			if v.Retired == nil {
-				v.Retired = map[string]bool{}
-			}
-			v.Retired[peer] = true
-		}
 	}
 	for peer, l := range records {
 		if v.Members[peer] == nil || v.Links[peer] == l {
@@ -409,6 +446,38 @@ func (v *vpc) absorbLinks(records map[string]cluster.HostLink) (changed bool) {
 		changed = true
 	}
 	return changed
+}
+
+// yield lets go of a VPC's links that no record tells of any more when the
+// records have given their VNI away, as a store does that went back in time: such
+// a tunnel cannot be, and would stand in the way of another.
+func (m *memory) yield(v *vpc, told map[string]cluster.HostLink, r records) (changed bool) {
+	for peer, l := range v.Links {
+		if _, ok := told[peer]; !ok && m.given(l.VNI, v, r) {
+			delete(v.Links, peer)
+			delete(v.inForce, peer)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// given reports whether another VPC than v has the VNI, or a link that a record
+// tells of.
+func (m *memory) given(n cluster.VNI, v *vpc, r records) bool {
+	for _, other := range m.VPCs {
+		if other != v && !other.Leaving && other.VNI == n {
+			return true
+		}
+	}
+	for _, vr := range r.vpcs {
+		for _, l := range vr.links {
+			if l.VNI == n {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func sameMember(a, b *cluster.Member) bool { return a == b || a != nil && b != nil && *a == *b }

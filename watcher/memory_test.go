@@ -153,6 +153,84 @@ func TestAnotherHistoryOfMembersIsNoticed(t *testing.T) {
 	}
 }
 
+// A link that vanished stays in force until its VNI is another's: one of them
+// could not be.
+func TestLinkYieldsItsVNI(t *testing.T) {
+	active := func(peer string, vni cluster.VNI) map[string]cluster.HostLink {
+		return map[string]cluster.HostLink{peer: {VNI: vni, Use: cluster.LinkActive}}
+	}
+	second := func(vni cluster.VNI, links map[string]cluster.HostLink) records {
+		r := whole()
+		v := whole().vpcs["vpc1"]
+		v.net.VNI, v.links = vni, links
+		r.vpcs["vpc2"] = v
+		return r
+	}
+	told := second(20000, nil)
+	v := told.vpcs["vpc1"]
+	v.links = active("b", 20000)
+	told.vpcs["vpc1"] = v
+	held := second(20000, nil)
+	delete(held.vpcs, "vpc1")
+	for name, tt := range map[string]struct {
+		in    records
+		there bool
+	}{
+		"nobody else's":                {second(10001, active("b", 20001)), true},
+		"another VPC's":                {second(20000, nil), false},
+		"of another VPC's link":        {second(10001, active("b", 20000)), false},
+		"another's, but a record says": {told, true},
+		"another's, of a held VPC":     {held, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := accepted(t)
+			m.VPCs["vpc1"].Links = active("b", 20000)
+			_, changed := m.absorb(tt.in, "id-a", "a")
+			if _, there := m.VPCs["vpc1"].Links["b"]; there != tt.there || changed != changedMore {
+				t.Errorf("link is there: %v, change %v; want %v and a change", there, changed, tt.there)
+			}
+			if _, changed := m.absorb(tt.in, "id-a", "a"); changed != changedNothing {
+				t.Error("absorbing the same records again changed memory")
+			}
+		})
+	}
+}
+
+// TestSee takes vpc1 down, whose VNI a pair of vpc2 may have meanwhile.
+func TestSee(t *testing.T) {
+	bridge := hostops.Device{Kind: hostops.KindBridge, Owner: 10000}
+	pairs := hostops.Device{Kind: hostops.KindTunnel, Owner: 10001, VNI: 10000}
+	for name, tt := range map[string]struct {
+		pair    bool // has the VNI
+		on      map[string]hostops.Device
+		guarded bool // the VNI, by the filter
+		gone    bool
+	}{
+		"nothing is left":                     {gone: true},
+		"its bridge is":                       {on: map[string]hostops.Device{"vpc1": bridge}},
+		"the filter's entry is":               {guarded: true},
+		"the filter's entry is the pair's":    {pair: true, guarded: true, gone: true},
+		"so is a tunnel":                      {pair: true, on: map[string]hostops.Device{"mp-10000": pairs}, guarded: true, gone: true},
+		"the pair has the VNI, its bridge is": {pair: true, on: map[string]hostops.Device{"vpc1": bridge}, guarded: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vpc2 := &vpc{VNI: 10001}
+			if tt.pair {
+				vpc2.Links = map[string]cluster.HostLink{"b": {VNI: 10000, Use: cluster.LinkActive}}
+			}
+			m := &memory{VPCs: map[string]*vpc{"vpc1": {VNI: 10000, Leaving: true}, "vpc2": vpc2}, Remove: []cluster.VNI{10000}}
+			on := hostops.State{Devices: tt.on}
+			if tt.guarded {
+				on.Filter.VNIs = map[cluster.VNI]struct{}{10000: {}}
+			}
+			changed := m.see(on)
+			if changed != tt.gone || (len(m.Remove) == 0) != tt.gone || m.VPCs["vpc1"].gone != tt.gone {
+				t.Errorf("changed %v, to remove %v, gone %v; want gone %v", changed, m.Remove, m.VPCs["vpc1"].gone, tt.gone)
+			}
+		})
+	}
+}
+
 func TestAssignedAgainBeforeGone(t *testing.T) {
 	m := accepted(t)
 	m.absorb(edit(func(v *vpcRecords) { v.assignment.State = cluster.AssignedLeaving }), "id-a", "a")
@@ -186,8 +264,8 @@ func TestRelearn(t *testing.T) {
 			v.confirmed, v.Links = false, map[string]cluster.HostLink{"b": active}
 			v.relearn(hostops.State{Devices: tt.on}, "vpc1")
 			m.absorb(whole(), "id-a", "a")
-			if l, ok := v.Links["b"]; ok != tt.there || ok && l != active || v.Retired["b"] == tt.there {
-				t.Errorf("link = %+v, there %v, retired %v; want there %v", l, ok, v.Retired["b"], tt.there)
+			if l, ok := v.Links["b"]; ok != tt.there || ok && l != active {
+				t.Errorf("link = %+v, there %v; want there %v", l, ok, tt.there)
 			}
 			v.confirmed, v.Links = false, map[string]cluster.HostLink{"b": active}
 			v.relearn(hostops.State{Devices: tt.on}, "vpc1")

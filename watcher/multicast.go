@@ -27,6 +27,7 @@ const (
 // caster decides whether a VPC's frames for all go to its group or to each
 // peer: a step function over explicit time.
 type caster struct {
+	tunnel  hostops.Tunnel // that is to be in the group
 	began   time.Time
 	heard   map[string]time.Time // by peer
 	whole   time.Time            // since when all were heard; zero: they are not
@@ -99,48 +100,63 @@ func (c *caster) finding(now time.Time, group netip.Addr) string {
 	return ""
 }
 
-// greet greets the groups that are due and decides by whom it hears.
+// cast keeps a caster for each VPC that is to have a tunnel in a group.
+func (a *Agent) cast(d hostops.Desired) {
+	had := a.casters
+	a.casters = map[string]*caster{}
+	for _, v := range d.VPCs {
+		i := slices.IndexFunc(v.Tunnels, func(t hostops.Tunnel) bool { return t.Group.IsValid() })
+		if i < 0 {
+			continue
+		}
+		c := had[v.Name]
+		if c == nil {
+			c = newCaster(a.now, a.memory.VPCs[v.Name].ToGroup)
+			a.greetAt = a.now
+		}
+		c.tunnel = v.Tunnels[i]
+		a.casters[v.Name] = c
+	}
+}
+
+// greet greets the groups that are due and decides by whom it hears. Most passes
+// find that none is, and look at no VPC.
 func (a *Agent) greet() {
-	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
-		v := a.memory.VPCs[name]
-		t, ok := a.grouped(name)
+	if a.greetAt.IsZero() || a.now.Before(a.greetAt) {
+		return
+	}
+	a.greetAt = time.Time{}
+	for _, name := range slices.Sorted(maps.Keys(a.casters)) {
 		c := a.casters[name]
-		switch {
-		case !ok:
-			delete(a.casters, name)
-			continue
-		case c == nil:
-			c = newCaster(a.now, v.ToGroup)
-			a.casters[name] = c
-		case a.now.Before(c.next):
-			continue
+		if !a.now.Before(c.next) {
+			a.greetOne(name, c)
 		}
-		from, err := a.cfg.Driver.Greet(hostops.Greeting{Group: v.Group, Device: t.Device, Local: t.Local, VNI: v.VNI})
-		if err != nil {
-			a.log.Debug("cannot greet", zap.String("vpc", name), zap.Error(err)) // nobody is heard: the finding says so
+		a.greetAt = earliest(a.greetAt, c.next)
+	}
+}
+
+func (a *Agent) greetOne(name string, c *caster) {
+	v, t := a.memory.VPCs[name], c.tunnel
+	from, err := a.cfg.Driver.Greet(hostops.Greeting{Group: v.Group, Device: t.Device, Local: t.Local, VNI: v.VNI})
+	if err != nil {
+		a.log.Debug("cannot greet", zap.String("vpc", name), zap.Error(err)) // nobody is heard: the finding says so
+	}
+	var up, heard []string
+	for _, p := range t.Peers {
+		if l := a.links.known[linkID{name, p.Node}]; l != nil && l.state == cluster.LinkUp {
+			up = append(up, p.Node)
 		}
-		var up, heard []string
-		for _, p := range t.Peers {
-			if l := a.links.known[linkID{name, p.Node}]; l != nil && l.state == cluster.LinkUp {
-				up = append(up, p.Node)
-			}
-			if slices.Contains(from, p.Underlay) {
-				heard = append(heard, p.Node)
-			}
-		}
-		if c.step(a.now, up, heard) {
-			a.log.Info("flooding", zap.String("vpc", name), zap.Bool("to_group", c.toGroup), zap.Strings("missing", c.missing))
-			v.ToGroup, a.out.Again, a.settled = c.toGroup, true, false
-			a.remember(changedMore)
-		}
-		if f := c.finding(a.now, v.Group); f != c.found {
-			c.found, a.out.Look = f, true // a step reports it
+		if slices.Contains(from, p.Underlay) {
+			heard = append(heard, p.Node)
 		}
 	}
-	for name := range a.casters {
-		if a.memory.VPCs[name] == nil {
-			delete(a.casters, name)
-		}
+	if c.step(a.now, up, heard) {
+		a.log.Info("flooding", zap.String("vpc", name), zap.Bool("to_group", c.toGroup), zap.Strings("missing", c.missing))
+		v.ToGroup, a.out.Again, a.settled = c.toGroup, true, false
+		a.remember(changedMore)
+	}
+	if f := c.finding(a.now, v.Group); f != c.found {
+		c.found, a.out.Look = f, true // a step reports it
 	}
 }
 
@@ -153,27 +169,4 @@ func (a *Agent) notes() []string {
 		}
 	}
 	return notes
-}
-
-// grouped is the tunnel of a VPC that belongs to its multicast group.
-func (a *Agent) grouped(vpc string) (hostops.Tunnel, bool) {
-	for _, v := range a.desired.VPCs {
-		if v.Name != vpc {
-			continue
-		}
-		for _, t := range v.Tunnels {
-			if t.Group.IsValid() {
-				return t, true
-			}
-		}
-	}
-	return hostops.Tunnel{}, false
-}
-
-// greetNext is when the next greeting is due, the zero time: never.
-func (a *Agent) greetNext() (next time.Time) {
-	for _, c := range a.casters {
-		next = earliest(next, c.next)
-	}
-	return next
 }

@@ -25,13 +25,14 @@ type report struct {
 	at      time.Time
 	ready   time.Time // since when the host is ready and has not said so
 	linked  time.Time // since when a link differs from what was written
+	timed   time.Time // when round trip times that differ are to be written; zero: none do
 	moved   bool      // links are to be compared with what was written
 }
 
 // current reports whether now, whose links are not known, is what was written
 // or may wait for its links to be compared.
-func (r *report) current(now *cluster.VPCStatus) bool {
-	return r.written != nil && !r.moved && sameBasics(now, r.written)
+func (r *report) current(now *cluster.VPCStatus, t time.Time) bool {
+	return r.written != nil && !r.moved && sameBasics(now, r.written) && (r.timed.IsZero() || t.Before(r.timed))
 }
 
 // due decides whether now (the present state) is to be written at t, and if
@@ -39,6 +40,7 @@ func (r *report) current(now *cluster.VPCStatus) bool {
 // of a peer whether it or this node is P2P.
 func (r *report) due(now *cluster.VPCStatus, t time.Time, p2p func(peer string) bool) (write bool, again time.Time) {
 	w := r.written
+	r.timed = time.Time{}
 	joining := now.Ready && (w == nil || !w.Ready)
 	switch {
 	case joining:
@@ -56,7 +58,8 @@ func (r *report) due(now *cluster.VPCStatus, t time.Time, p2p func(peer string) 
 	}
 	r.linked = time.Time{}
 	if timesDiffer(w, now) {
-		return r.wait(t, r.at.Add(reportRTT), false)
+		write, r.timed = r.wait(t, r.at.Add(reportRTT), false)
+		return write, r.timed
 	}
 	return false, time.Time{}
 }

@@ -112,10 +112,9 @@ func (a *Agent) state(view *store.View) State {
 	if since, err := view.Stale(); err != nil {
 		s.StaleSince, s.StaleError = cluster.At(since), cluster.CleanText(err.Error())
 	}
-	byVPC := a.linksByVPC()
 	for name, v := range a.memory.VPCs {
 		d := VPCDetail{*a.status(name), v.Members}
-		d.Links = byVPC[name]
+		d.Links = a.linksOf(name)
 		s.VPCs[name] = d
 	}
 	return s

@@ -78,7 +78,6 @@ func (a *Agent) reportVPCs() (next time.Time) {
 	if a.mute() {
 		return time.Time{}
 	}
-	var byVPC map[string][]cluster.Link // nil: nobody needed it yet
 	a.joining = false
 	for _, name := range slices.Sorted(maps.Keys(a.memory.VPCs)) {
 		v := a.memory.VPCs[name]
@@ -95,7 +94,8 @@ func (a *Agent) reportVPCs() (next time.Time) {
 			a.reports[name] = r
 		}
 		s := a.status(name)
-		if r.current(s) {
+		if r.current(s, a.now) {
+			next = earliest(next, r.timed)
 			continue
 		}
 		if until, early := r.early(s, a.now); early && a.links.unknown(name) {
@@ -103,12 +103,9 @@ func (a *Agent) reportVPCs() (next time.Time) {
 			next = earliest(next, until)
 			continue
 		}
-		if byVPC == nil {
-			byVPC = a.linksByVPC()
-		}
-		s.Links = byVPC[name]
+		s.Links = a.linksOf(name)
 		write, again := r.due(s, a.now, func(peer string) bool { return v.p2p(a.cfg.Node, peer) })
-		r.moved = !again.IsZero()
+		r.moved = !again.IsZero() && r.timed.IsZero() // until r.timed all else has time
 		if write {
 			s.At = cluster.At(a.now)
 			own := *s // as in report
@@ -152,19 +149,16 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 	return s
 }
 
-func (a *Agent) linksByVPC() map[string][]cluster.Link {
-	out := map[string][]cluster.Link{}
-	for _, l := range a.links.slots {
-		id, r := l.id, l.link.report()
-		r.Peer = id.peer // one that waits has no name of its own
-		if v := a.memory.VPCs[id.vpc]; v != nil {
-			own := v.inForce[id.peer]
-			r.VNI, r.Use = own.VNI, own.Use
-		}
-		out[id.vpc] = append(out[id.vpc], r)
+// linksOf are the links of one VPC, by peer.
+func (a *Agent) linksOf(vpc string) []cluster.Link {
+	v := a.memory.VPCs[vpc]
+	var ls []cluster.Link
+	for _, s := range a.links.of(vpc) {
+		r, own := s.link.report(), v.inForce[s.id.peer]
+		r.Peer = s.id.peer // one that waits has no name of its own
+		r.VNI, r.Use = own.VNI, own.Use
+		ls = append(ls, r)
 	}
-	for _, ls := range out {
-		slices.SortFunc(ls, func(x, y cluster.Link) int { return strings.Compare(x.Peer, y.Peer) })
-	}
-	return out
+	slices.SortFunc(ls, func(x, y cluster.Link) int { return strings.Compare(x.Peer, y.Peer) })
+	return ls
 }

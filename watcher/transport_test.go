@@ -1,7 +1,9 @@
 package watcher
 
 import (
+	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -36,7 +40,7 @@ func TestTunnels(t *testing.T) {
 		a4, a6 netip.Addr
 		b4, b6 netip.Addr
 		use    cluster.LinkUse
-		gone   bool // the link has retired
+		open   bool // the members list is older than the link
 		want   []hostops.Tunnel
 		reason string
 	}{
@@ -54,7 +58,8 @@ func TestTunnels(t *testing.T) {
 		"active, neither is p2p":    {a6: u6, b6: b6, use: cluster.LinkActive, want: []hostops.Tunnel{shared(u6, hears), own(u6, b6, false)}},
 		"restoring":                 {a6: u6, b6: b6, use: cluster.LinkRestoring, want: []hostops.Tunnel{shared(u6, hears), own(u6, b6, false)}},
 		"retiring":                  {a6: u6, b6: b6, use: cluster.LinkRetiring, want: []hostops.Tunnel{shared(u6, sends), own(u6, b6, true)}},
-		"retired, peer still p2p":   {b: cluster.P2P, a6: u6, b6: b6, gone: true, want: []hostops.Tunnel{shared(u6, sends)}},
+		"retired, peer still p2p":   {b: cluster.P2P, a6: u6, b6: b6, open: true, want: []hostops.Tunnel{shared(u6, sends)}},
+		"active, peer still p2p":    {b: cluster.P2P, a6: u6, b6: b6, use: cluster.LinkActive, open: true, want: []hostops.Tunnel{shared(u6, hears), own(u6, b6, false)}},
 		"preparing, peer p2p":       {b: cluster.P2P, a6: u6, b6: b6, use: cluster.LinkPreparing, want: []hostops.Tunnel{shared(u6, sends), own(u6, b6, true)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,12 +69,162 @@ func TestTunnels(t *testing.T) {
 			if tt.use != "" {
 				v.Links = map[string]cluster.HostLink{"b": {VNI: 8, Use: tt.use}}
 			}
-			v.Retired = map[string]bool{"b": tt.gone}
+			if tt.open {
+				v.Open = map[string]int64{"b": 1}
+			}
 			got, reason := m.tunnels(v, mine, "a")
 			if diff := cmp.Diff(tt.want, got, cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()); diff != "" || reason != tt.reason {
 				t.Errorf("reason %q, want %q; tunnels (-want +got):\n%s", reason, tt.reason, diff)
 			}
 		})
+	}
+}
+
+// TestMembersAndLinksAreReadApart lets host a read members and links in whatever
+// order. Each step is a write or a read: b becomes multipoint or p2p, or a does
+// ("mine:"); the link has a use or is gone; a reads members, or links.
+func TestMembersAndLinksAreReadApart(t *testing.T) {
+	const (
+		alone   = "by its own tunnel"
+		hears   = "by its own tunnel, and hears the shared one"
+		sends   = "by the shared tunnel"
+		waiting = "no path"
+	)
+	const begin = "p2p active members links " // of most
+	// back takes the pair to the shared tunnel, and to its own again.
+	const again = "multipoint restoring links retiring links gone links preparing links active links "
+	const back = begin + again
+	for name, tt := range map[string]struct{ steps, want string }{
+		"p2p from its admission on":     {begin, alone},
+		"members older than restoring":  {begin + "multipoint restoring links", hears},
+		"members older than retiring":   {begin + "multipoint restoring links retiring links", sends},
+		"members older than gone":       {begin + "multipoint restoring links retiring links gone links", sends},
+		"members older than active":     {back, hears},
+		"then they are multipoint":      {back + "members", hears},
+		"then they are p2p again":       {back + "p2p members", alone},
+		"members twice behind":          {back + "p2p " + again + "members:1 members:1", hears},
+		"p2p heard after the link left": {begin + "multipoint members restoring links active links p2p " + again + "members:1", hears},
+		"multipoint, p2p in one read":   {begin + "multipoint restoring links active p2p members links", alone},
+		"another member of the name":    {begin + "multipoint members restoring links retiring links gone links p2p members", waiting},
+		"the store went back in time":   {"p2p active snapshot " + back + "back", alone},
+		"links older than members":      {"mine:p2p links active mine:multipoint members", waiting},
+		"then both are read":            {"mine:p2p links active mine:multipoint members links", hears},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newReader(t)
+			a.steps(tt.steps)
+			got := waiting
+			d, _ := a.memory.desire("a")
+			for _, tunnel := range d.VPCs[0].Tunnels {
+				switch {
+				case tunnel.Pair != 0 && !tunnel.ReceiveOnly && got == waiting:
+					got = alone
+				case tunnel.Pair == 0 && len(tunnel.Peers) == 0:
+				case tunnel.Pair == 0 && !tunnel.Peers[0].ReceiveOnly:
+					got = sends
+				case tunnel.Pair == 0:
+					got = hears
+				}
+			}
+			if got != tt.want {
+				t.Errorf("frames of b come and go %s; want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// reader is host a in a VPC with b, with its own way to the store.
+type reader struct {
+	t        *testing.T
+	kv       *mvcc.Memory
+	feeds    []*store.Feed // of members, then of all else
+	view     *store.View
+	gatherer gatherer
+	memory   memory
+	snapshot *mvcc.State
+}
+
+func newReader(t *testing.T) *reader {
+	u6 := netip.MustParseAddr("2001:db8:1::10")
+	a := &reader{t: t, kv: mvcc.NewMemory(mvcc.Config{Now: time.Now}), gatherer: gatherer{node: "a"}, memory: memory{
+		Underlay: cluster.Underlay{IPv6: &cluster.UnderlayAddress{Bind: u6, Advertise: u6, Device: "u0", MTU: 1500}}, VPCs: map[string]*vpc{}}}
+	r := whole()
+	a.put(cluster.KeyConfig, r.config)
+	a.put(cluster.KeyNode("a"), r.node)
+	a.put(cluster.KeyHostVPC("a", "vpc1"), r.vpcs["vpc1"].assignment)
+	a.put(cluster.KeyVPCNet("vpc1"), r.vpcs["vpc1"].net)
+	a.put(cluster.KeyMember("vpc1", "a"), r.vpcs["vpc1"].members["a"])
+	a.steps("multipoint")
+	a.list()
+	return a
+}
+
+func (a *reader) put(key string, r cluster.Record) {
+	value, err := json.Marshal(r)
+	if err == nil {
+		_, err = a.kv.Txn(a.t.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(key, value)}})
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// list reads all anew.
+func (a *reader) list() {
+	a.view, a.feeds = store.NewView(), nil
+	for _, prefix := range []string{cluster.PrefixVPC("vpc1"), cluster.PrefixHost("a"), cluster.KeyConfig, cluster.KeyNode("a")} {
+		f := store.NewFeed(prefix)
+		if err := f.Begin(a.t.Context(), store.New(a.kv, cluster.Identity{}), a.view); err != nil {
+			a.t.Fatal(err)
+		}
+		a.feeds = append(a.feeds, f)
+	}
+}
+
+// read reads on, most revisions at most, and puts in force what was read.
+func (a *reader) read(f *store.Feed, most int) {
+	if err := f.Hear(a.view, a.kv.Poll(f.Watch(), most)); err != nil {
+		a.t.Fatal(err)
+	}
+	a.absorb()
+}
+
+func (a *reader) absorb() {
+	a.memory.absorb(a.gatherer.gather(a.view), "id-a", "a")
+	a.memory.VPCs["vpc1"].enforce(map[string]bool{"b": true})
+}
+
+func (a *reader) steps(all string) {
+	for step := range strings.FieldsSeq(all) {
+		switch step {
+		case "multipoint", "p2p":
+			m := *whole().vpcs["vpc1"].members["b"]
+			m.Transport = cluster.Transport(step)
+			a.put(cluster.KeyMember("vpc1", "b"), &m)
+		case "mine:multipoint", "mine:p2p":
+			m := *whole().vpcs["vpc1"].members["a"]
+			m.Transport = cluster.Transport(strings.TrimPrefix(step, "mine:"))
+			a.put(cluster.KeyMember("vpc1", "a"), &m)
+			a.put(cluster.KeyHostVPC("a", "vpc1"), &cluster.HostVPC{State: cluster.AssignedMember, P2P: m.Transport == cluster.P2P})
+		case "gone":
+			if _, err := a.kv.Txn(a.t.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Delete(cluster.KeyHostLink("a", "vpc1", "b"))}}); err != nil {
+				a.t.Fatal(err)
+			}
+		case "members":
+			a.read(a.feeds[0], 0)
+		case "members:1":
+			a.read(a.feeds[0], 1)
+		case "links":
+			a.read(a.feeds[1], 0)
+		case "snapshot":
+			a.snapshot = a.kv.Snapshot()
+		case "back":
+			a.kv.Restore(a.snapshot)
+			a.list()
+			a.absorb()
+		default:
+			a.put(cluster.KeyHostLink("a", "vpc1", "b"), &cluster.HostLink{VNI: 8, Use: cluster.LinkUse(step)})
+		}
 	}
 }
 

@@ -1,10 +1,13 @@
 package watcher
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"go.uber.org/zap"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
@@ -110,6 +113,51 @@ func take(u *cluster.Underlay, host []hostops.Address, advertise netip.Addr, wan
 		*slot = &cluster.UnderlayAddress{Bind: ip, Advertise: out, Device: a.Device, MTU: a.MTU}
 	}
 	return found
+}
+
+// findUnderlay looks for the underlay addresses among the host's own and
+// reports whether they changed. What is lost is kept in memory: tunnels stay
+// until something better is known.
+func (a *Agent) findUnderlay(ctx context.Context) bool {
+	addresses, err := a.cfg.Driver.Addresses(ctx)
+	if err != nil {
+		a.underlay = []string{err.Error()}
+		return false
+	}
+	var hint netip.Addr
+	if len(a.cfg.Underlay) == 0 {
+		hint = a.cfg.Hint()
+	}
+	u, problems := chooseUnderlay(a.cfg.Underlay, hint, addresses, a.memory.Underlay)
+	a.underlay = problems
+	if len(problems) > 0 {
+		u = merge(u, a.memory.Underlay)
+	}
+	if sameUnderlay(u, a.memory.Underlay) {
+		return false
+	}
+	a.log.Info("underlay is", zap.Stringer("address", u))
+	a.memory.Underlay = u
+	a.out.Moved = true
+	return true
+}
+
+// merge fills the families that u lacks from old.
+func merge(u, old cluster.Underlay) cluster.Underlay {
+	if u.IPv4 == nil {
+		u.IPv4 = old.IPv4
+	}
+	if u.IPv6 == nil {
+		u.IPv6 = old.IPv6
+	}
+	return u
+}
+
+func sameUnderlay(a, b cluster.Underlay) bool {
+	same := func(x, y *cluster.UnderlayAddress) bool {
+		return x == y || x != nil && y != nil && *x == *y
+	}
+	return same(a.IPv4, b.IPv4) && same(a.IPv6, b.IPv6)
 }
 
 func bindOf(a *cluster.UnderlayAddress) netip.Addr {

@@ -20,11 +20,12 @@
 //     do not fall upon it together.
 //   - A store that went back in time (a restore) is listed anew. Before a feed
 //     goes on after a lost connection, and from time to time besides (Verify),
-//     it reads the store's history where it had come to: the cluster's id, the
-//     number of keys and the newest event must be the same. That has a gap:
-//     after a list, the newest event may be a deletion that nobody was told of,
-//     and a restore that undid just that, while as many other keys vanished, is
-//     not seen. So a restore raises the revision and marks the past as compacted.
+//     it reads the store's history where it had come to: the cluster's id and
+//     every key must be the same. Of more keys than fit in a page, it compares
+//     their number, the newest, and one page after the other, each time the
+//     next; what differs elsewhere is found when its page comes. Until then a
+//     watch may add the new history's events to the old one's keys. So a restore
+//     raises the revision and marks the past as compacted.
 //   - A record that cannot be decoded (garbage, or newer than this build)
 //     leaves its last good value in place, and View.Problems says so.
 //

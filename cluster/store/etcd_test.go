@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -220,6 +221,44 @@ func TestMirrorOfEtcd(t *testing.T) {
 		}
 		if _, err := m.Pull().Stale(); err != nil {
 			t.Errorf("still stale: %v", err)
+		}
+	}
+}
+
+// TestVerifyOfEtcd: what a real server tells by a watch is what it answers when
+// asked for the past, of keys on leases, too, in one page and in two.
+func TestVerifyOfEtcd(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	id, _, err := s.kv.Grant(t.Context(), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, v, st := NewFeed(prefixLive), NewView(), New(s.kv, operator)
+	s.write(1, liveA, liveB)
+	if err := f.Begin(t.Context(), st, v); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	watch := s.kv.Watch(ctx, f.Watch())
+	for n := range checkPage + 5 {
+		key := fmt.Sprint(prefixLive, n)
+		resp, err := s.kv.Txn(t.Context(), mvcc.TxnRequest{Then: []mvcc.Op{
+			{Kind: mvcc.OpPut, Key: key, Value: []byte(live(n)), Lease: id},
+			mvcc.Put(liveA, nil),
+			mvcc.Delete(liveB),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for v.Revision(prefixLive) < resp.Revision {
+			if err := f.Hear(v, <-watch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Verify(t.Context(), st); err != nil {
+			t.Fatalf("after %d writes: %v", n+1, err)
 		}
 	}
 }

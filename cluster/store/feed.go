@@ -1,52 +1,12 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 )
-
-// position is how far a feed has come in the store's history, with enough of
-// it to know that history again.
-type position struct {
-	mvcc.Header            // all up to Revision has been told; 0 is nothing
-	count       int64      // keys at Revision
-	anchor      mvcc.Event // the newest event up to Revision; of a list its newest key
-}
-
-// listed is the position after a whole list.
-func listed(h mvcc.Header, keys []mvcc.KeyValue) position {
-	p := position{Header: h, count: int64(len(keys))}
-	for _, kv := range keys {
-		if kv.ModRevision > p.anchor.KV.ModRevision {
-			p.anchor.KV = kv
-		}
-	}
-	return p
-}
-
-// heard moves p past an answer of a watch. An answer with events promises
-// nothing about later ones: etcd sends a long backlog in several answers which
-// all have the newest revision in their header.
-func (p *position) heard(w mvcc.WatchResponse) {
-	if len(w.Events) == 0 {
-		p.Revision = max(p.Revision, w.Revision)
-		return
-	}
-	for _, e := range w.Events {
-		switch {
-		case e.Deleted:
-			p.count--
-		case e.KV.Version == 1:
-			p.count++
-		}
-	}
-	p.anchor = w.Events[len(w.Events)-1]
-	p.Revision = p.anchor.KV.ModRevision
-}
 
 var (
 	errOtherCluster = errors.New("the store is another cluster's now")
@@ -65,6 +25,7 @@ func mustList(err error) bool {
 type Feed struct {
 	prefix string
 	at     position
+	next   string // where the next check goes on
 }
 
 // NewFeed returns the Feed of a prefix as Mirror.Follow takes it.
@@ -106,9 +67,7 @@ func (f *Feed) Verify(ctx context.Context, s *Store) error {
 	if f.at.Revision == 0 {
 		return nil
 	}
-	err := s.check(ctx, f.prefix, f.at)
-	f.forgetAfter(err)
-	return err
+	return f.check(ctx, s)
 }
 
 // Lose tells v that there is no contact with the store.
@@ -127,9 +86,7 @@ func (f *Feed) forgetAfter(err error) {
 // the same: a watch would not tell.
 func (f *Feed) begin(ctx context.Context, s *Store) (batch, error) {
 	if f.at.Revision != 0 {
-		err := s.check(ctx, f.prefix, f.at)
-		f.forgetAfter(err)
-		return batch{}, err
+		return batch{}, f.check(ctx, s)
 	}
 	keys, h, err := s.Read(ctx, f.prefix)
 	if err != nil {
@@ -137,6 +94,12 @@ func (f *Feed) begin(ctx context.Context, s *Store) (batch, error) {
 	}
 	f.at = listed(h, keys)
 	return batch{list: true, keys: keys, rev: h.Revision}, nil
+}
+
+func (f *Feed) check(ctx context.Context, s *Store) (err error) {
+	f.next, err = s.check(ctx, f.prefix, f.at, f.next)
+	f.forgetAfter(err)
+	return err
 }
 
 func (f *Feed) hear(w mvcc.WatchResponse) (batch, error) {
@@ -156,40 +119,4 @@ func (f *Feed) hear(w mvcc.WatchResponse) (batch, error) {
 // was read: what was read by other feeds is to be read anew, too.
 func OtherHistory(err error) bool {
 	return errors.Is(err, errOtherCluster) || errors.Is(err, errOtherHistory)
-}
-
-// check reads the store's history at a position. Compaction hides it:
-// ErrCompacted.
-func (s *Store) check(ctx context.Context, prefix string, at position) error {
-	req := rangeOf(prefix)
-	req.Revision, req.CountOnly = at.Revision, true
-	r, err := s.readPage(ctx, req)
-	switch {
-	case errors.Is(err, mvcc.ErrFutureRevision):
-		return errOtherHistory
-	case err != nil:
-		return err
-	case r.ClusterID != at.ClusterID:
-		return errOtherCluster
-	case r.Count != at.count:
-		return errOtherHistory
-	case at.anchor.KV.Key == "":
-		return nil
-	}
-	r, err = s.readPage(ctx, mvcc.RangeRequest{Key: at.anchor.KV.Key, Revision: at.Revision})
-	switch {
-	case errors.Is(err, mvcc.ErrFutureRevision):
-		return errOtherHistory
-	case err != nil:
-		return err
-	case (len(r.Keys) == 0) != at.anchor.Deleted,
-		!at.anchor.Deleted && !same(r.Keys[0], at.anchor.KV):
-		return errOtherHistory
-	}
-	return nil
-}
-
-func same(a, b mvcc.KeyValue) bool {
-	return a.Key == b.Key && a.CreateRevision == b.CreateRevision && a.ModRevision == b.ModRevision &&
-		a.Version == b.Version && a.Lease == b.Lease && bytes.Equal(a.Value, b.Value)
 }

@@ -12,9 +12,10 @@ var errWatchEnded = errors.New("watch ended")
 type followed struct {
 	prefix string
 	cancel context.CancelFunc
+	next   string // where verify, which it belongs to, goes on
 
 	// Guarded by Mirror.mu.
-	at    position // a copy of its Feed's
+	at    position // a clone of its Feed's
 	lost  bool     // its list or watch failed, and has not begun again
 	stale bool     // the reader was told that there is no contact
 }
@@ -41,7 +42,7 @@ func (m *Mirror) begin(ctx context.Context, f *followed, by *Feed) error {
 	if err != nil {
 		return err
 	}
-	m.tell(f, by.at, b)
+	m.tell(f, by.at.clone(), b)
 	m.met()
 	return nil
 }
@@ -56,7 +57,7 @@ func (m *Mirror) listen(ctx context.Context, f *followed, by *Feed) error {
 		if err != nil {
 			return err
 		}
-		m.tell(f, by.at, b)
+		m.tell(f, by.at.clone(), b)
 	}
 	return errWatchEnded
 }

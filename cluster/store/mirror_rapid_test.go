@@ -20,15 +20,14 @@ type step struct {
 
 // world is a store with all that it ever held, and a Mirror of it.
 type world struct {
-	t        *testing.T
-	db       *mvcc.Memory
-	m        *mirrored
-	ever     map[int64][]*mvcc.State // a restored store has two pasts
-	old      []*mvcc.State
-	follow   []string
-	restores bool // deletions leave a trace, see doc.go
-	n        int
-	down     bool
+	t      *testing.T
+	db     *mvcc.Memory
+	m      *mirrored
+	ever   map[int64][]*mvcc.State // a restored store has two pasts
+	old    []*mvcc.State
+	follow []string
+	n      int
+	down   bool
 }
 
 var worldPrefixes = []string{cluster.PrefixLive, cluster.PrefixNodes, cluster.KeyConfig}
@@ -48,11 +47,8 @@ func (w *world) write(key string, deleting bool) {
 	ops := []mvcc.Op{mvcc.Put(key, []byte(value))}
 	if deleting {
 		ops = []mvcc.Op{mvcc.Delete(key)}
-		if w.restores && key != cluster.KeyConfig {
-			ops = append(ops, mvcc.Put(key+"trace", []byte(value)))
-		}
 	}
-	if w.down || deleting && key == cluster.KeyConfig && w.restores {
+	if w.down {
 		return
 	}
 	if _, err := w.db.Txn(w.t.Context(), mvcc.TxnRequest{Then: ops}); err != nil {
@@ -86,7 +82,7 @@ func (w *world) do(s step) {
 	case "keep":
 		w.old = append(w.old, w.db.Snapshot())
 	case "restore":
-		if w.restores && len(w.old) > 0 {
+		if len(w.old) > 0 {
 			w.db.Restore(w.old[s.A%len(w.old)])
 			if s.B%3 == 0 {
 				w.db.SetClusterID(uint64(s.B) + 100)
@@ -147,10 +143,9 @@ func TestMirrorShowsWhatWas(t *testing.T) {
 	})
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(oneStep, 1, 80).Draw(rt, "steps")
-		restores := rapid.Bool().Draw(rt, "restores")
 		good := t.Run("", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := &world{t: t, db: mvcc.NewMemory(mvcc.Config{Progress: 7 * time.Second}), ever: map[int64][]*mvcc.State{}, restores: restores, follow: worldPrefixes}
+				w := &world{t: t, db: mvcc.NewMemory(mvcc.Config{Progress: 7 * time.Second}), ever: map[int64][]*mvcc.State{}, follow: worldPrefixes}
 				w.record()
 				w.m = mirror(t, w.db, w.follow...)
 				for _, s := range steps {
@@ -169,7 +164,7 @@ func TestMirrorShowsWhatWas(t *testing.T) {
 			})
 		})
 		if !good {
-			rt.Fatalf("restores %v, steps %v", restores, steps)
+			rt.Fatalf("steps %v", steps)
 		}
 	})
 }

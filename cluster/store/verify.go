@@ -23,7 +23,8 @@ func (m *Mirror) verify(ctx context.Context) {
 		if f == nil {
 			continue
 		}
-		err := m.cfg.Store.check(ctx, f.prefix, at)
+		var err error
+		f.next, err = m.cfg.Store.check(ctx, f.prefix, at, f.next)
 		if ctx.Err() != nil {
 			return
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"iter"
 	"maps"
 	"slices"
@@ -315,4 +316,9 @@ func (s *section) replace(keys []mvcc.KeyValue) {
 	for _, kv := range keys {
 		s.put(kv)
 	}
+}
+
+func same(a, b mvcc.KeyValue) bool {
+	return a.Key == b.Key && a.CreateRevision == b.CreateRevision && a.ModRevision == b.ModRevision &&
+		a.Version == b.Version && a.Lease == b.Lease && bytes.Equal(a.Value, b.Value)
 }

@@ -28,3 +28,26 @@ func BenchmarkViewEvent(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFeedEvent is one event that a feed of n records hears, of which
+// another goroutine keeps a clone.
+func BenchmarkFeedEvent(b *testing.B) {
+	for _, n := range []int{10, 1000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var keys []mvcc.KeyValue
+			for i := range n {
+				keys = append(keys, mvcc.KeyValue{Key: fmt.Sprintf("%sn%06d", prefixLive, i), Value: []byte(live(i)), ModRevision: 2})
+			}
+			at := listed(mvcc.Header{Revision: 2}, keys)
+			var kept position
+			b.ReportAllocs()
+			for b.Loop() {
+				kv := keys[int(at.Revision*7919)%n]
+				kv.ModRevision = at.Revision + 1
+				at.heard(mvcc.WatchResponse{Events: []mvcc.Event{{KV: kv}}})
+				kept = at.clone()
+			}
+			_ = kept
+		})
+	}
+}

@@ -6,8 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
-	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -18,13 +18,6 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/watcher"
-)
-
-// The agent's share of a host's memory: the collector works harder from
-// agentMemory bytes on, and before that lets the heap grow by agentGC percent.
-const (
-	agentMemory = 24 << 20
-	agentGC     = 200
 )
 
 // agentProcs is how many processors the agent uses at a time. It waits most of
@@ -50,8 +43,11 @@ func (p *program) agentCommand() *cli.Command {
 
 func (p *program) agent(ctx context.Context, c *cli.Context) error {
 	runtime.GOMAXPROCS(agentProcs)
-	debug.SetGCPercent(agentGC)
-	debug.SetMemoryLimit(agentMemory)
+	ctx, stop := context.WithCancel(ctx)
+	var memory sync.WaitGroup
+	memory.Go(func() { keepSpare(ctx) })
+	defer memory.Wait()
+	defer stop()
 	cfg, err := readAgent(c.String("config"))
 	if err != nil {
 		return err

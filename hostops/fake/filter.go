@@ -41,6 +41,12 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	case hostops.Unshield:
 		delete(f.Shields, op.VNI)
 		return nil
+	case hostops.Deny:
+		f.Deny(op.VNI, op.Sources...)
+		return nil
+	case hostops.Unguard:
+		delete(f.VNIs, op.VNI)
+		return nil
 	}
 	if f.Port == 0 {
 		return syscall.ENOENT
@@ -54,8 +60,6 @@ func (h *Host) applyFilter(op hostops.Op) error {
 			f.Sources[op.VNI] = h.net.addrs.NewTable()
 		}
 		f.Allow(op.VNI, op.Sources...)
-	case hostops.Deny:
-		f.Deny(op.VNI, op.Sources...)
 	case hostops.Admit:
 		for _, s := range op.Sources {
 			f.Allow(s.VNI, s.Addr)
@@ -63,8 +67,6 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		}
 	case hostops.Guard:
 		f.VNIs[op.VNI] = struct{}{}
-	case hostops.Unguard:
-		delete(f.VNIs, op.VNI)
 	default:
 		return hostops.ErrUnsupported
 	}

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -39,11 +40,13 @@ func (h *Host) set(name string, f func(*hostops.Device)) error {
 	if !ok {
 		return syscall.ENODEV
 	}
+	left := d.Master
 	f(&d)
 	h.state.Devices[name] = d
-	if d.Master != "" {
-		h.follow(d.Master)
+	if left != d.Master {
+		h.follow(left)
 	}
+	h.follow(d.Master)
 	return nil
 }
 
@@ -63,7 +66,8 @@ func (h *Host) setMTU(name string, mtu int) error {
 	return h.set(name, func(d *hostops.Device) { d.MTU = mtu })
 }
 
-// follow gives a bridge the least MTU of its ports, unless it was set.
+// follow gives a bridge the least MTU of its ports, or the default without
+// ports, unless it was set.
 func (h *Host) follow(bridge string) {
 	b, ok := h.state.Devices[bridge]
 	if !ok || h.explicit[bridge] {
@@ -80,20 +84,27 @@ func (h *Host) follow(bridge string) {
 			least = mtu
 		}
 	}
-	if least != 0 {
-		b.MTU = least
-		h.state.Devices[bridge] = b
+	b.MTU = cmp.Or(least, 1500)
+	h.state.Devices[bridge] = b
+}
+
+// bridgeOf is the bridge that has a foreign device as a port, "" if none has.
+func (h *Host) bridgeOf(port string) string {
+	for name, d := range h.state.Devices {
+		if slices.Contains(d.Ports, port) {
+			return name
+		}
 	}
+	return ""
 }
 
 // detach takes a foreign device out of its bridge.
 func (h *Host) detach(port string) {
-	for name, d := range h.state.Devices {
-		if i := slices.Index(d.Ports, port); i >= 0 {
-			d.Ports = slices.Delete(slices.Clone(d.Ports), i, i+1)
-			h.state.Devices[name] = d
-			h.follow(name)
-		}
+	name := h.bridgeOf(port)
+	if b, ok := h.state.Devices[name]; ok {
+		b.Ports = slices.DeleteFunc(slices.Clone(b.Ports), func(p string) bool { return p == port })
+		h.state.Devices[name] = b
+		h.follow(name)
 	}
 }
 
@@ -122,6 +133,7 @@ func (h *Host) deleteDevice(name string) {
 			}
 		}
 	}
+	h.follow(d.Master)
 }
 
 // applyOp counts loops: a tunnel's port that forwards and is not isolated.
@@ -148,6 +160,9 @@ func (h *Host) apply(op hostops.Op) error {
 		if err := h.hasLocal(op.Underlay, op.Local); err != nil {
 			return err
 		}
+		if h.state.Devices[name].Group.IsValid() {
+			return syscall.EBUSY // Linux would go on to flood to it by the old device
+		}
 		return h.set(name, func(d *hostops.Device) {
 			d.Local, d.Underlay = op.Local, op.Underlay
 			d.MTU = min(d.MTU, h.state.Others[op.Underlay].MTU-hostops.Overhead(op.Local))
@@ -155,14 +170,14 @@ func (h *Host) apply(op hostops.Op) error {
 	case hostops.SetBridge, hostops.SetQuiet:
 		return h.set(name, func(d *hostops.Device) { d.Quiet = true })
 	case hostops.SetLearning:
+		if d, ok := h.state.Devices[name]; ok && d.Kind != hostops.KindTunnel {
+			return syscall.EOPNOTSUPP
+		}
 		return h.set(name, func(d *hostops.Device) { d.Learning = op.Enabled })
 	case hostops.SetGroup:
 		return h.setGroup(name, op.Group)
-	case hostops.SetSending:
-		if h.state.Devices[name].Master == "" {
-			return syscall.EOPNOTSUPP // it is no port
-		}
-		return h.set(name, func(d *hostops.Device) { d.Sends, d.Silent = op.Enabled, !op.Enabled })
+	case hostops.SetSending, hostops.SetIsolated, hostops.ResetPort, hostops.PinMAC:
+		return h.setPort(op)
 	case hostops.SetOwner:
 		return h.set(name, func(d *hostops.Device) { d.Owner = op.Owner })
 	case hostops.SetAlias:
@@ -173,11 +188,10 @@ func (h *Host) apply(op hostops.Op) error {
 		if _, ok := h.state.Devices[op.Bridge]; !ok {
 			return syscall.ENODEV
 		}
+		if h.state.Devices[name].Kind == hostops.KindBridge {
+			return syscall.ELOOP
+		}
 		return h.set(name, func(d *hostops.Device) { master(d, op.Bridge) })
-	case hostops.SetIsolated:
-		return h.set(name, func(d *hostops.Device) { d.Isolated = true })
-	case hostops.ResetPort:
-		return h.set(name, func(d *hostops.Device) { d.Odd = false })
 	case hostops.StripAddress:
 		return h.set(name, func(d *hostops.Device) {
 			d.Addresses = slices.DeleteFunc(slices.Clone(d.Addresses), func(p netip.Prefix) bool { return p == op.Address })
@@ -186,8 +200,6 @@ func (h *Host) apply(op hostops.Op) error {
 		return h.set(name, func(d *hostops.Device) { d.Up = true })
 	case hostops.SetDown:
 		return h.set(name, func(d *hostops.Device) { d.Up = false })
-	case hostops.PinMAC:
-		return h.set(name, func(d *hostops.Device) { d.Pinned = op.MAC })
 	case hostops.DeleteDevice:
 		if _, foreign := h.state.Others[name]; foreign {
 			return hostops.ErrForeign
@@ -209,6 +221,9 @@ func (h *Host) apply(op hostops.Op) error {
 		return h.setFDB(name, op.MAC, op.Peer)
 	case hostops.RemoveFDB:
 		if d, ok := h.state.Devices[name]; ok {
+			if d.Master == "" {
+				return syscall.EOPNOTSUPP // there is but one of the two tables
+			}
 			d.FDB.Delete(op.MAC)
 		}
 	case hostops.Forget: // a fake bridge learns nothing
@@ -218,9 +233,40 @@ func (h *Host) apply(op hostops.Op) error {
 	return nil
 }
 
+// setPort changes how a bridge treats a port. What a tunnel's port may be is odd
+// on that of a namespace.
+func (h *Host) setPort(op hostops.Op) error {
+	name := op.On().Object
+	if d, ok := h.state.Devices[name]; ok && d.Master == "" {
+		if _, reset := op.(hostops.ResetPort); reset {
+			return nil // there is nothing to take back
+		}
+		return syscall.EOPNOTSUPP
+	}
+	return h.set(name, func(d *hostops.Device) {
+		tunnel := d.Kind == hostops.KindTunnel
+		switch op := op.(type) {
+		case hostops.SetSending:
+			d.Sends, d.Silent = tunnel && op.Enabled, tunnel && !op.Enabled
+			d.Odd = d.Odd || !tunnel && !op.Enabled
+		case hostops.SetIsolated:
+			d.Isolated = true
+			d.Odd = d.Odd || !tunnel
+		case hostops.ResetPort:
+			d.Odd = false
+			d.Isolated = d.Isolated && tunnel
+		case hostops.PinMAC:
+			d.Pinned = op.MAC
+		}
+	})
+}
+
 // master makes a device a port of a bridge: of what the last one was told of
 // the port, nothing stays.
 func master(d *hostops.Device, bridge string) {
+	if d.Master == bridge {
+		return
+	}
 	d.Master, d.Isolated, d.Odd, d.Pinned = bridge, false, false, cluster.MAC{}
 	d.Sends, d.Silent = bridge != "" && d.Kind == hostops.KindTunnel, false
 	for mac := range d.FDB.Keys() {

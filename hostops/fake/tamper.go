@@ -48,6 +48,7 @@ func (h *Host) SetMTU(name string, mtu int) error {
 		if o, ok := h.state.Others[name]; ok {
 			o.MTU = mtu
 			h.state.Others[name] = o
+			h.follow(h.bridgeOf(name))
 			return nil
 		}
 		return h.setMTU(name, mtu)

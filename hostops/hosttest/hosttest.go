@@ -153,6 +153,8 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"teardown leaves nothing", teardown},
 		{"VPC is remade under another VNI", renumbered},
 		{"missing underlay", missingUnderlay},
+		{"bridge follows its ports", bridgeFollows},
+		{"address in the VTEP's place", addressReplaced},
 		{"tunnels of pairs", pairs},
 		{"pair comes and goes", pairComesAndGoes},
 		{"tampering with pairs is repaired", tamperingPairs},

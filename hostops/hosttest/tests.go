@@ -251,3 +251,62 @@ func missingUnderlay(t *testing.T, b *bench) {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
 }
+
+// bridgeFollows: a bridge has the least MTU of its ports, as they are now, until
+// it is given one of its own.
+func bridgeFollows(t *testing.T, b *bench) {
+	k, v := b.kernel, MakeVPC(0)
+	apply := func(op hostops.Op) func() error {
+		return func() error { return b.driver.Apply(t.Context(), op) }
+	}
+	bridge := hostops.Target{VPC: v.Name, Object: v.Name}
+	tunnel := hostops.Target{VPC: v.Name, Object: "mv4-10000"}
+	must(t, k.AddDevice("tenant0", hostops.Other{MTU: 1400}))
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want int
+	}{
+		{"new", apply(hostops.CreateBridge{Target: bridge, Owner: v.VNI}), 1500},
+		{"first port", func() error { return k.SetMaster("tenant0", v.Name) }, 1400},
+		{"lower port", func() error { return k.SetMTU("tenant0", 1380) }, 1380},
+		{"tunnel", apply(hostops.CreateTunnel{Target: tunnel, Owner: v.VNI, VNI: v.VNI, Local: v.Tunnels[0].Local, Underlay: "u0", Port: Port, MTU: 1290}), 1380},
+		{"tunnel as port", apply(hostops.SetMaster{Target: tunnel, Bridge: v.Name}), 1290},
+		{"lower tunnel", apply(hostops.SetMTU{Target: tunnel, MTU: 1280}), 1280},
+		{"tunnel taken out", func() error { return k.SetMaster(tunnel.Object, "") }, 1380},
+		{"tunnel put back", apply(hostops.SetMaster{Target: tunnel, Bridge: v.Name}), 1280},
+		{"tunnel deleted", apply(hostops.DeleteDevice{Target: tunnel}), 1380},
+		{"set to what it is", apply(hostops.SetMTU{Target: bridge, MTU: 1380}), 1380},
+		{"last port taken out", func() error { return k.SetMaster("tenant0", "") }, 1500},
+		{"set", apply(hostops.SetMTU{Target: bridge, MTU: 1430}), 1430},
+		{"port of a bridge that was set", func() error { return k.SetMaster("tenant0", v.Name) }, 1430},
+		{"it is deleted", func() error { return k.DeleteDevice("tenant0") }, 1430},
+	} {
+		must(t, step.do())
+		if got := b.state().Devices[v.Name].MTU; got != step.want {
+			t.Errorf("%s: MTU of the bridge is %d, want %d", step.name, got, step.want)
+		}
+	}
+}
+
+// addressReplaced: an address that somebody put in the VTEP's place goes without
+// taking along what was put beside it.
+func addressReplaced(t *testing.T, b *bench) {
+	v := MakeVPC(0)
+	b.converge(v)
+	on := hostops.Target{VPC: v.Name, Object: hostops.NamespaceOf(v.Name)}
+	must(t, b.driver.Apply(t.Context(), hostops.RemoveAddress{Target: on, Address: v.VTEP}))
+	must(t, b.driver.Apply(t.Context(), hostops.AddAddress{Target: on, Address: netip.MustParsePrefix("10.100.0.9/16")}))
+	want := []string{
+		"add address 10.100.0.1/16 in namespace vpc-neta",
+		"set neighbour 10.100.4.10 to 0e:6d:0a:64:04:0a in namespace vpc-neta",
+		"set neighbour 10.100.4.11 to 0e:6d:0a:64:04:0b in namespace vpc-neta",
+		"set neighbour 10.100.6.10 to 0e:6d:0a:64:06:0a in namespace vpc-neta",
+		"set neighbour 10.100.6.11 to 0e:6d:0a:64:06:0b in namespace vpc-neta",
+		"remove address 10.100.0.9/16 in namespace vpc-neta",
+	}
+	if diff := cmp.Diff(want, texts(b.pass(false, v).Applied)); diff != "" {
+		t.Errorf("operations (-want +got):\n%s", diff)
+	}
+	b.silent(true, v)
+}

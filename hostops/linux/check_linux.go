@@ -28,7 +28,8 @@ func (d *Driver) check() []hostops.Problem {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return []hostops.Problem{{Reason: fmt.Sprintf("missing privilege: a network namespace cannot be made (%v): run the agent as root, with CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN", err)}}
 	}
-	c, err := dial(&d.requests)
+	buf := make([]byte, readSize)
+	c, err := dial(buf, &d.requests)
 	if err != nil {
 		return []hostops.Problem{{Reason: fmt.Sprintf("rtnetlink cannot be used (%v): run the agent as root", err)}}
 	}
@@ -46,7 +47,7 @@ func (d *Driver) check() []hostops.Problem {
 		veth:   create("p", linkInfo("veth", peer)),
 		probe:  tryPinger,
 	}
-	if f, err := openFilter(0, &d.requests); err != nil {
+	if f, err := openFilter(0, buf, &d.requests); err != nil {
 		t.filter = func() error { return err }
 	} else {
 		defer f.close()

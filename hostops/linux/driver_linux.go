@@ -41,6 +41,7 @@ type Driver struct {
 	wg       sync.WaitGroup // the goroutines that follow events
 
 	mu       sync.Mutex
+	buf      []byte // that all sockets are read into
 	conn     *conn
 	events   *source
 	filter   *filter
@@ -68,6 +69,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		log: cfg.Log.Named("linux"), ns: cfg.Namespace, dir: cfg.PinDir,
 		changed:  make(chan struct{}, 1),
+		buf:      make([]byte, readSize),
 		spaces:   map[string]*space{},
 		pingers:  map[pingKey]*pinger{},
 		greeters: map[greetKey]*greeter{},
@@ -98,17 +100,17 @@ func (d *Driver) open() error {
 	if err != nil {
 		return fmt.Errorf("lock host: %w", err)
 	}
-	if d.conn, err = dial(&d.requests); err != nil {
+	if d.conn, err = dial(d.buf, &d.requests); err != nil {
 		return err
 	}
 	only, err := staticEntries()
 	if err != nil {
 		return err
 	}
-	if d.events, err = subscribe(unix.NETLINK_ROUTE, groupsHost, only); err != nil {
+	if d.events, err = subscribe(d.buf, unix.NETLINK_ROUTE, groupsHost, only); err != nil {
 		return err
 	}
-	d.filter, err = openFilter(d.ns, &d.requests)
+	d.filter, err = openFilter(d.ns, d.buf, &d.requests)
 	return err
 }
 

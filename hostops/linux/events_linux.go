@@ -24,8 +24,13 @@ const (
 // events.
 const eventBuffer = 8 << 20
 
+// readSize is how much is read at once, bytes: more than a netlink datagram
+// holds.
+const readSize = 64 << 10
+
 // source is a descriptor that becomes readable when something happened. Its
-// owner reads it under a lock of its own.
+// owner reads it under a lock of its own, with one buffer for all that it has: a
+// host has two for each VPC, and each is idle nearly always.
 type source struct {
 	file   *os.File
 	fd     int
@@ -33,8 +38,9 @@ type source struct {
 	buf    []byte
 }
 
-// subscribe opens an event socket in the namespace of the calling thread.
-func subscribe(proto int, groups uint32, filter []unix.SockFilter) (*source, error) {
+// subscribe opens an event socket in the namespace of the calling thread, to be
+// read into buf.
+func subscribe(buf []byte, proto int, groups uint32, filter []unix.SockFilter) (*source, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
 		return nil, fmt.Errorf("open event socket: %w", err)
@@ -54,11 +60,11 @@ func subscribe(proto int, groups uint32, filter []unix.SockFilter) (*source, err
 		unix.Close(fd)
 		return nil, fmt.Errorf("subscribe to events: %w", err)
 	}
-	return newSource(fd), nil
+	return newSource(fd, buf), nil
 }
 
-func newSource(fd int) *source {
-	return &source{file: os.NewFile(uintptr(fd), "events"), fd: fd, buf: make([]byte, 64<<10)}
+func newSource(fd int, buf []byte) *source {
+	return &source{file: os.NewFile(uintptr(fd), "events"), fd: fd, buf: buf}
 }
 
 // staticEntries lets neighbour events pass only if the entry is one that
@@ -103,10 +109,11 @@ func (s *source) wait() bool {
 	return err == nil
 }
 
-// drain hands all waiting netlink messages to f. lost: some were dropped.
+// drain hands all waiting messages of the kernel to f; a process may send to a
+// multicast group, too. lost: some were dropped.
 func (s *source) drain(f func(h *unix.NlMsghdr, payload []byte)) (lost bool) {
 	for !s.closed {
-		n, _, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT)
+		n, from, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -119,7 +126,9 @@ func (s *source) drain(f func(h *unix.NlMsghdr, payload []byte)) (lost bool) {
 			lost = true
 			continue
 		}
-		messages(s.buf[:n], f)
+		if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
+			messages(s.buf[:n], f)
+		}
 	}
 	return lost
 }
@@ -128,9 +137,11 @@ func (s *source) drain(f func(h *unix.NlMsghdr, payload []byte)) (lost bool) {
 func messages(b []byte, f func(h *unix.NlMsghdr, payload []byte)) {
 	for len(b) >= unix.SizeofNlMsghdr {
 		h := unix.NlMsghdr{
-			Len:  binary.NativeEndian.Uint32(b),
-			Type: binary.NativeEndian.Uint16(b[4:]),
-			Pid:  binary.NativeEndian.Uint32(b[12:]),
+			Len:   binary.NativeEndian.Uint32(b),
+			Type:  binary.NativeEndian.Uint16(b[4:]),
+			Flags: binary.NativeEndian.Uint16(b[6:]),
+			Seq:   binary.NativeEndian.Uint32(b[8:]),
+			Pid:   binary.NativeEndian.Uint32(b[12:]),
 		}
 		if h.Len < unix.SizeofNlMsghdr || int(h.Len) > len(b) {
 			return

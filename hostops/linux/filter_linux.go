@@ -37,14 +37,15 @@ type filter struct {
 	lent     bool            // state was handed out
 	chains   map[string]bool // of the netdev family, whole or not
 	reserved bool            // the chain of that name is in place
+	there    bool            // the table of the inet family
 	noSeals  bool            // this kernel cannot filter what a device receives
 }
 
-// openFilter runs in the namespace ns.
-func openFilter(ns int, requests *atomic.Uint64) (*filter, error) {
+// openFilter runs in the namespace ns; events are read into buf.
+func openFilter(ns int, buf []byte, requests *atomic.Uint64) (*filter, error) {
 	f := &filter{requests: requests, ns: ns, chains: map[string]bool{}}
 	var err error
-	if f.events, err = subscribe(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil); err != nil {
+	if f.events, err = subscribe(buf, unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil); err != nil {
 		return nil, err
 	}
 	if err := f.dial(); err != nil {
@@ -158,12 +159,21 @@ func vniKey(v cluster.VNI) []byte { return binary.BigEndian.AppendUint32(nil, ui
 
 func sourceKey(v cluster.VNI, a netip.Addr) []byte { return append(a.AsSlice(), vniKey(v)...) }
 
+// replaceTable adds a table to a transaction, empty. One that is there is
+// deleted first, and only then: the kernel frees what was deleted after a grace
+// period, and until then every close of an nftables socket waits.
+func replaceTable(cc *nftables.Conn, t *nftables.Table, there bool) {
+	if there {
+		cc.AddTable(t) // so that deleting it cannot fail
+		cc.DelTable(t)
+	}
+	cc.AddTable(t)
+}
+
 // create replaces the table by one with rules for port and no entries.
 func (f *filter) create(port uint16) error {
 	t := table()
-	f.cc.AddTable(t) // so that deleting it cannot fail
-	f.cc.DelTable(t)
-	f.cc.AddTable(t)
+	replaceTable(f.cc, t, f.there)
 	for _, s := range []*nftables.Set{vniSet(), peerSet(false), peerSet(true)} {
 		if err := f.cc.AddSet(s, nil); err != nil {
 			return err
@@ -179,6 +189,7 @@ func (f *filter) create(port uint16) error {
 	if err := f.flush(); err != nil {
 		return err
 	}
+	f.there = true
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
 		VNIs: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
@@ -199,7 +210,7 @@ func (f *filter) remove() error {
 		return err
 	}
 	f.state = hostops.Filter{NoShields: f.state.NoShields}
-	f.chains, f.reserved = map[string]bool{}, false
+	f.chains, f.reserved, f.there = map[string]bool{}, false, false
 	return nil
 }
 
@@ -314,6 +325,7 @@ func (f *filter) read() error {
 func (f *filter) readTable(s *hostops.Filter) error {
 	t := table()
 	all, there, err := f.chainsOf(t)
+	f.there = there
 	if err != nil || !there {
 		return err
 	}
@@ -376,11 +388,15 @@ func (f *filter) readTable(s *hostops.Filter) error {
 // chainsOf reads the chains of one of our tables, if the table is there.
 func (f *filter) chainsOf(t *nftables.Table) (chains []*nftables.Chain, there bool, err error) {
 	f.requests.Add(1)
-	ts, err := f.cc.ListTablesOfFamily(t.Family)
-	if err != nil || !slices.ContainsFunc(ts, func(o *nftables.Table) bool { return o.Name == t.Name && o.Family == t.Family }) {
+	if there, err := hasTable(f.cc, t); err != nil || !there {
 		return nil, false, err
 	}
 	f.requests.Add(1)
 	all, err := f.cc.ListChainsOfTableFamily(t.Family)
 	return slices.DeleteFunc(all, func(c *nftables.Chain) bool { return c.Table.Name != t.Name }), true, err
+}
+
+func hasTable(cc *nftables.Conn, t *nftables.Table) (bool, error) {
+	ts, err := cc.ListTablesOfFamily(t.Family)
+	return slices.ContainsFunc(ts, func(o *nftables.Table) bool { return o.Name == t.Name && o.Family == t.Family }), err
 }

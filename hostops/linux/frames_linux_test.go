@@ -573,6 +573,12 @@ func TestMACFlood(t *testing.T) {
 	hosts[0].reconcile(false, mesh(hosts, 0, "blue", 10000, false), mesh(hosts, 0, "red", 10001, true))
 	for _, h := range hosts {
 		must(t, h.reach("red", vtep(0).Addr(), 0))
+		for _, vpc := range []string{"blue", "red"} { // the kernel tells of a carrier up to a second late
+			h.driver.mu.Lock()
+			ns := netns.NsHandle(h.driver.spaces[hostops.NamespaceOf(vpc)].file.Fd())
+			h.driver.mu.Unlock()
+			carries(t, ns, inner)
+		}
 		_, err := h.driver.Observe(t.Context(), false) // what the start has caused is seen
 		must(t, err)
 		select {

@@ -12,14 +12,17 @@ import (
 // makeFiltered lets ICMP echo and neighbour discovery into the calling thread's
 // namespace, and nothing else.
 func makeFiltered() error {
-	cc, err := nftables.New()
+	cc, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return err
 	}
+	defer cc.CloseLasting()
 	t, drop := table(), nftables.ChainPolicyDrop
-	cc.AddTable(t)
-	cc.DelTable(t)
-	cc.AddTable(t)
+	there, err := hasTable(cc, t)
+	if err != nil {
+		return err
+	}
+	replaceTable(cc, t, there)
 	c := cc.AddChain(&nftables.Chain{
 		Name: "input", Table: t, Type: nftables.ChainTypeFilter, Policy: &drop,
 		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,

@@ -289,7 +289,7 @@ func (h *host) expose(vpc string) {
 				return err
 			}
 		}
-		c, err := dial(&h.driver.requests)
+		c, err := dial(make([]byte, readSize), &h.driver.requests)
 		if err != nil {
 			return err
 		}

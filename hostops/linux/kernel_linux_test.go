@@ -309,7 +309,7 @@ func (k kernel) SetSTP(bridge string, yes bool) error {
 func (k kernel) request(f func(*conn) error) error {
 	return within(int(k.ns), func() error {
 		var n atomic.Uint64
-		c, err := dial(&n)
+		c, err := dial(make([]byte, readSize), &n)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -12,9 +13,11 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/hostops/hosttest"
 )
 
 func openFiles(t *testing.T) int {
@@ -175,6 +178,41 @@ func TestForeignInGroup(t *testing.T) {
 	hosts[0].reconcile(false)
 	if got := strings.Join(k.Devices(), " "); got != "theirs theirsp u0" {
 		t.Errorf("devices: %s", got)
+	}
+}
+
+// TestGroupMoves: a tunnel whose underlay moves floods to its group by the
+// device that it is on then.
+func TestGroupMoves(t *testing.T) {
+	h := newUnderlay(t, 1, 1500)[0]
+	k := kernel{t: t, ns: h.ns, nl: h.nl}
+	second := netip.MustParsePrefix("198.51.100.1/24")
+	must(t, k.nl.LinkAdd(veth("u1", 1500)))
+	must(t, k.AddAddress("u1", second))
+	must(t, k.SetUp("u1", true))
+	must(t, k.SetUp("u1p", true))
+	v := mesh([]*host{h}, 0, "blue", 10000, false)
+	v.Tunnels[0].Group, v.Tunnels[0].ToGroup = hosttest.Groups()[0], true
+	h.reconcile(false, v)
+	v.Tunnels = slices.Clone(v.Tunnels)
+	v.Tunnels[0].Local, v.Tunnels[0].Device = second.Addr(), "u1"
+	h.reconcile(false, v)
+	var by []uint32
+	must(t, k.request(func(c *conn) error {
+		m := nl.NewIfInfomsg(unix.AF_BRIDGE)
+		m.Index = int32(k.link("mv4-10000").Attrs().Index)
+		entries, err := c.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, m)
+		for _, e := range entries {
+			attrs(e[unix.SizeofNdMsg:], func(kind int, data []byte) {
+				if kind == unix.NDA_IFINDEX {
+					by = append(by, native32(data))
+				}
+			})
+		}
+		return err
+	}))
+	if u1 := uint32(k.link("u1").Attrs().Index); !slices.Equal(by, []uint32{u1}) {
+		t.Errorf("the tunnel floods by devices %v, want u1, which is %d", by, u1)
 	}
 }
 

@@ -74,13 +74,13 @@ func (d *Driver) track(name string, again bool) (there, changed bool, err error)
 	sp := &space{file: file, ino: ino}
 	err = within(int(file.Fd()), func() error {
 		var err error
-		if sp.conn, err = dial(&d.requests); err != nil {
+		if sp.conn, err = dial(d.buf, &d.requests); err != nil {
 			return err
 		}
-		if sp.events, err = subscribe(unix.NETLINK_ROUTE, groupsNamespace, nil); err != nil {
+		if sp.events, err = subscribe(d.buf, unix.NETLINK_ROUTE, groupsNamespace, nil); err != nil {
 			return err
 		}
-		sp.nft, err = subscribe(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil)
+		sp.nft, err = subscribe(d.buf, unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil)
 		return err
 	})
 	if err != nil {
@@ -225,7 +225,7 @@ func (d *Driver) createNamespace(op hostops.CreateNamespace) error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("new network namespace: %w", err)
 			}
-			c, err := dial(&d.requests)
+			c, err := dial(d.buf, &d.requests)
 			if err != nil {
 				return err
 			}

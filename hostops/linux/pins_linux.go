@@ -27,7 +27,7 @@ func (d *Driver) watchPins(full bool) error {
 			}
 			return fmt.Errorf("watch %s: %w", d.dir, err)
 		}
-		d.pins = newSource(fd)
+		d.pins = newSource(fd, d.buf)
 		follow(&d.wg, &d.mu, d.pins, func() {
 			changed, err := d.readPins(false)
 			if err != nil {

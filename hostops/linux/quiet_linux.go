@@ -19,6 +19,9 @@ func settings() map[string]string {
 		"ipv6/conf/default/forwarding":     "0",
 		"ipv6/conf/all/accept_redirects":   "0",
 		"ipv4/icmp_echo_ignore_broadcasts": "1",
+
+		// Without it an address takes those along that were put beside it later.
+		"ipv4/conf/all/promote_secondaries": "1",
 	}
 	if _, err := os.Stat("/proc/sys/net/ipv6/conf/" + inner); err == nil {
 		s["ipv6/conf/"+inner+"/accept_ra"] = "0"

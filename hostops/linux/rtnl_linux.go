@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,42 +14,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is one rtnetlink socket for requests.
+// conn is one rtnetlink socket for requests, for one goroutine at a time. It
+// shares the buffer that answers are read into.
 type conn struct {
-	socket   *nl.SocketHandle
+	fd       int
+	buf      []byte
 	requests *atomic.Uint64
 }
 
 // dial opens a conn in the namespace of the calling thread.
-func dial(requests *atomic.Uint64) (*conn, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE)
+func dial(buf []byte, requests *atomic.Uint64) (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	if err := s.SetReceiveTimeout(&unix.Timeval{Sec: 10}); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("set rtnetlink timeout: %w", err)
+	if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}),
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("set up rtnetlink: %w", err)
 	}
-	return &conn{&nl.SocketHandle{Socket: s}, requests}, nil
+	return &conn{fd, buf, requests}, nil
 }
 
-func (c *conn) close() { c.socket.Socket.Close() }
+func (c *conn) close() { unix.Close(c.fd) }
 
 // do sends one request and returns the answers' payloads of type want (0: none).
 func (c *conn) do(proto, flags int, want uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
 	c.requests.Add(1)
 	req := nl.NewNetlinkRequest(proto, flags)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: c.socket}
 	for _, d := range data {
 		req.AddData(d)
 	}
 	for range 5 { // a dump that was changed under us is read again
-		out, err := req.Execute(unix.NETLINK_ROUTE, want)
+		out, err := c.exchange(req, want)
 		if !errors.Is(err, nl.ErrDumpInterrupted) {
 			return out, err
 		}
 	}
 	return nil, nl.ErrDumpInterrupted
+}
+
+// exchange is what req.Execute does, but for 64 KiB of new memory for each
+// datagram. It does not wait: the kernel has answered when a request is sent.
+func (c *conn) exchange(req *nl.NetlinkRequest, want uint16) (out [][]byte, err error) {
+	if err := unix.Sendto(c.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, err
+	}
+	for over := false; !over; {
+		n, from, failed := unix.Recvfrom(c.fd, c.buf, 0)
+		if errors.Is(failed, unix.EINTR) {
+			continue
+		}
+		if failed != nil {
+			return nil, failed
+		}
+		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != nl.PidKernel {
+			continue
+		}
+		messages(bytes.Clone(c.buf[:n]), func(h *unix.NlMsghdr, b []byte) {
+			if over || h.Seq != req.Seq { // an earlier request failed halfway
+				return
+			}
+			if h.Flags&unix.NLM_F_DUMP_INTR != 0 {
+				err = nl.ErrDumpInterrupted
+			}
+			switch {
+			case h.Type == unix.NLMSG_DONE, h.Type == unix.NLMSG_ERROR:
+				over = true
+				if len(b) >= 4 && binary.NativeEndian.Uint32(b) != 0 {
+					err = unix.Errno(-int32(binary.NativeEndian.Uint32(b)))
+				}
+			case want == 0, h.Type == want:
+				out = append(out, b)
+				over = h.Flags&unix.NLM_F_MULTI == 0
+			}
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // set is a request that changes something.

@@ -76,7 +76,8 @@ func (d *Driver) setGroup(v *device, group netip.Addr) error {
 }
 
 // setUnderlay sends the changed attributes only: the kernel refuses a message
-// that repeats those that cannot change.
+// that repeats those that cannot change. It leaves the place of a group in the
+// flood list at the old device.
 func (d *Driver) setUnderlay(v *device, op hostops.SetUnderlay) error {
 	under, err := d.underlay(op.Underlay, op.Local)
 	if err != nil {

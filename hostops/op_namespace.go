@@ -1,0 +1,80 @@
+package hostops
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// The operations on namespaces.
+type (
+	// CreateNamespace makes a namespace with the mark of Owner.
+	CreateNamespace struct {
+		Target
+		Owner cluster.VNI
+	}
+	// SetNamespace makes a namespace quiet and filtered (see Namespace).
+	SetNamespace struct{ Target }
+	// DeleteNamespace removes a namespace and what is in it.
+	DeleteNamespace struct{ Target }
+	// CreatePort makes a namespace's port, the inner end with MAC; both ends
+	// are down.
+	CreatePort struct {
+		Target
+		Namespace string
+		Owner     cluster.VNI
+		MAC       cluster.MAC
+	}
+	// SetPort sets the inner end's MTU and brings it up.
+	SetPort struct {
+		Target
+		MTU int
+	}
+	// AddAddress adds an address to a namespace's port.
+	AddAddress struct {
+		Target
+		Address netip.Prefix
+	}
+	// RemoveAddress removes an address from a namespace's port.
+	RemoveAddress struct {
+		Target
+		Address netip.Prefix
+	}
+	// SetNeighbour tells a namespace the MAC of an address for good: it asks
+	// nobody, and believes nobody else.
+	SetNeighbour struct {
+		Target
+		Address netip.Addr
+		MAC     cluster.MAC
+	}
+	// RemoveNeighbour takes SetNeighbour back.
+	RemoveNeighbour struct {
+		Target
+		Address netip.Addr
+	}
+)
+
+func (o CreateNamespace) String() string { return "create namespace " + o.Object }
+func (o SetNamespace) String() string {
+	return fmt.Sprintf("set namespace %s: loopback up, accepts no router, forwards nothing, answers ICMP echo only", o.Object)
+}
+func (o DeleteNamespace) String() string { return "delete namespace " + o.Object }
+func (o CreatePort) String() string {
+	return fmt.Sprintf("create port %s of namespace %s", o.Object, o.Namespace)
+}
+func (o SetPort) String() string {
+	return fmt.Sprintf("set port in namespace %s: MTU %d, up", o.Object, o.MTU)
+}
+func (o AddAddress) String() string {
+	return fmt.Sprintf("add address %s in namespace %s", o.Address, o.Object)
+}
+func (o RemoveAddress) String() string {
+	return fmt.Sprintf("remove address %s in namespace %s", o.Address, o.Object)
+}
+func (o SetNeighbour) String() string {
+	return fmt.Sprintf("set neighbour %s to %s in namespace %s", o.Address, o.MAC, o.Object)
+}
+func (o RemoveNeighbour) String() string {
+	return fmt.Sprintf("remove neighbour %s in namespace %s", o.Address, o.Object)
+}
