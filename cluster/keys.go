@@ -20,6 +20,10 @@ const (
 	PrefixStat  = Root + "status/"
 	PrefixAlloc = Root + "alloc/"
 	PrefixSrvs  = Root + "servers/"
+	PrefixToks  = Root + "tokens/"
+	PrefixUsers = Root + "users/"
+	PrefixFence = Root + "fences/"
+	PrefixReqs  = Root + "requests/"
 	PrefixVNIs  = PrefixAlloc + "vni/"
 	PrefixVTEPs = PrefixAlloc + "vtep/"
 )
@@ -72,6 +76,9 @@ func KeyVPCStatus(node, vpc string) string { return PrefixStatus(node) + "vpcs/"
 // KeyPingResult is a node's answer to KeyVPCPing.
 func KeyPingResult(node, vpc string) string { return PrefixStatus(node) + "ping/" + vpc }
 
+// PrefixRequests is all that a node asks for.
+func PrefixRequests(node string) string { return PrefixReqs + node + "/" }
+
 // KeyAllocVNI is the reverse key of a VNI; padded, so that keys sort as numbers.
 func KeyAllocVNI(v VNI) string { return fmt.Sprintf("%s%08d", PrefixVNIs, v) }
 
@@ -83,6 +90,12 @@ func KeyAllocVTEP(vpc string, a netip.Addr) string { return PrefixAllocVTEP(vpc)
 
 // KeyServer is a server's record.
 func KeyServer(name string) string { return PrefixSrvs + name }
+
+// KeyToken is the record of a token that was given out.
+func KeyToken(id string) string { return PrefixToks + id }
+
+// KeyUser is the record of a person's credential.
+func KeyUser(name string) string { return PrefixUsers + name }
 
 // Kind is the family that a key belongs to.
 type Kind string
@@ -104,12 +117,14 @@ const (
 	KindAllocVNI   Kind = "vni allocation"
 	KindAllocVTEP  Kind = "vtep allocation"
 	KindServer     Kind = "server"
+	KindToken      Kind = "token"
+	KindUser       Kind = "user"
 	KindLeader     Kind = "leader"
 )
 
 // Key is a parsed key. Node, VPC and Name are set where the kind has them;
-// Name is the last element of allocations, servers and host links, whose peer it
-// is.
+// Name is the last element of allocations, servers, tokens, users and host links,
+// whose peer it is.
 type Key struct {
 	Kind Kind
 	Node string
@@ -137,6 +152,8 @@ var patterns = []struct {
 	{KindAllocVNI, "alloc/vni/{name}"},
 	{KindAllocVTEP, "alloc/vtep/{vpc}/{name}"},
 	{KindServer, "servers/{name}"},
+	{KindToken, "tokens/{name}"},
+	{KindUser, "users/{name}"},
 	{KindLeader, "leader/{name}"},
 }
 

@@ -27,7 +27,11 @@ type Node struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	State      NodeState         `json:"state"`
 	Agent      bool              `json:"agent"` // false for a witness: no member of any VPC
-	Joined     Time              `json:"joined"`
+	// Key is the SHA-256 of the public key (SubjectPublicKeyInfo) that the node's
+	// certificate is of, 64 hexadecimal digits: a certificate of another key is no
+	// longer this node's.
+	Key    string `json:"key,omitempty"`
+	Joined Time   `json:"joined"`
 }
 
 // Validate checks id, datacenter, state and labels.
@@ -40,6 +44,11 @@ func (n *Node) Validate() error {
 	}
 	if err := checkDatacenter(n.Datacenter); err != nil {
 		return err
+	}
+	if n.Key != "" {
+		if err := checkHash("key", n.Key); err != nil {
+			return err
+		}
 	}
 	for k, v := range n.Labels {
 		if !labelPart.MatchString(k) || !labelPart.MatchString(v) {

@@ -184,6 +184,10 @@ func newRecord(k Kind) Record {
 		return new(Allocation)
 	case KindServer:
 		return new(Server)
+	case KindToken:
+		return new(Token)
+	case KindUser:
+		return new(User)
 	case KindLeader:
 		return new(Leader)
 	}

@@ -29,7 +29,7 @@ func examples() map[string]Record {
 	network := netip.MustParsePrefix("10.10.11.0/24")
 	return map[string]Record{
 		KeyConfig: &Config{Cluster: "home", ID: "c1", Era: 1, UnderlayPort: 4789, VNIs: DefaultVNIRange, Encryption: "none"},
-		KeyNode("a"): &Node{ID: "n1", Datacenter: "gold", State: NodeActive, Agent: true, Joined: when,
+		KeyNode("a"): &Node{ID: "n1", Datacenter: "gold", State: NodeActive, Agent: true, Joined: when, Key: strings.Repeat("0c", 32),
 			Labels: map[string]string{"rack": "a.1"}},
 		KeyLive("a"): &Live{NodeID: "n1", BootID: "b-1", Incarnation: "i", Counter: 7},
 		KeyVPCSpec("blue"): &VPCSpec{State: VPCActive, Members: "all", PeerNetwork: DefaultPeerNetwork, Network: &network,
@@ -52,6 +52,8 @@ func examples() map[string]Record {
 		KeyAllocVNI(7):              &Allocation{Holder: "blue", Released: true},
 		KeyAllocVTEP("blue", addr4): &Allocation{Holder: "a"},
 		KeyServer("a"):              &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
+		KeyToken("0a1b2c3d4e"):      &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
+		KeyUser("alice"):            &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
 		KeyLeader:                   &Leader{Name: "a", Since: when},
 	}
 }

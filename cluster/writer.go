@@ -27,10 +27,11 @@ func (i Identity) String() string {
 }
 
 // WriterOf is the one role that writes records of a kind. An operator may
-// also write nodes and servers: join and init act in an operator's name.
+// also write nodes, servers, tokens and users: join and init act in an
+// operator's name.
 func WriterOf(k Kind) Role {
 	switch k {
-	case KindConfig, KindNode, KindServer, KindVPCSpec, KindVPCPing:
+	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing:
 		return Operator
 	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult:
 		return Agent

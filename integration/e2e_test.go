@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -192,11 +193,14 @@ func (m *mesh) etcdctl(ctx context.Context, args ...string) {
 	m.t.Helper()
 	path, err := exec.CommandContext(ctx, "go", "tool", "-n", "etcdctl").Output()
 	m.must(err)
-	server, err := m.Lab.Host(ctx, m.Server)
-	m.must(err)
-	endpoint := "http://" + netip.AddrPortFrom(server.Underlay[0].Addr(), 2379).String()
+	var env map[string]string
+	m.must(m.JSON(ctx, &env, m.Server, "cluster", "env"))
+	argv := []string{"env"}
+	for name, value := range env {
+		argv = append(argv, name+"="+value)
+	}
 	code, err := m.Lab.Exec(ctx, lab.Command{Host: m.Server, Stdout: os.Stderr, Stderr: os.Stderr,
-		Argv: append([]string{strings.TrimSpace(string(path)), "--endpoints", endpoint}, args...)})
+		Argv: slices.Concat(argv, []string{strings.TrimSpace(string(path))}, args)})
 	if err != nil || code != 0 {
 		m.t.Fatalf("etcdctl %v: exit %d, %v", args, code, err)
 	}

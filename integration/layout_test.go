@@ -23,6 +23,7 @@ var imports = map[string][]string{
 	"cluster/engine/etcd":       {},
 	"cluster/engine/client":     {"cluster/mvcc"},
 	"cluster/engine/enginetest": {"cluster/mvcc", "cluster/engine/etcd", "cluster/engine/client"},
+	"cluster/membership":        {"cluster", "cluster/mvcc", "cluster/store"},
 	"allocator":                 {"cluster", "cluster/mvcc", "cluster/store"},
 	"controller":                {"cluster", "cluster/store", "allocator"},
 	"hostops":                   {"cluster"},
@@ -35,7 +36,7 @@ var imports = map[string][]string{
 	"integration/demo":          {"integration/lab"},
 	"integration/bench":         {},
 	"cmd/meshvpc": {"cluster", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
-		"allocator", "controller", "hostops", "hostops/linux", "watcher", "integration/lab", "integration/demo"},
+		"cluster/membership", "allocator", "controller", "hostops", "hostops/linux", "watcher", "integration/lab", "integration/demo"},
 }
 
 // TestImportsPointOneWay holds the table of CONTRIBUTING.md true, for the code

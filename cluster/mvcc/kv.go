@@ -47,6 +47,9 @@ var (
 	ErrEmptyKey = errors.New("key is not provided")
 	// ErrLeaseExists is returned when a lease is made with an ID in use.
 	ErrLeaseExists = errors.New("lease exists already")
+	// ErrDenied is returned when the store does not let this caller do that; it
+	// was not done.
+	ErrDenied = errors.New("not allowed")
 	// ErrUnavailable is returned when no server answers; whether a transaction
 	// was applied is unknown.
 	ErrUnavailable = errors.New("store is unavailable")

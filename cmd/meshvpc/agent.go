@@ -12,9 +12,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/watcher"
@@ -92,12 +94,16 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		}
 		underlay = append(underlay, spec)
 	}
-	urls, err := storeURLs(cfg.Endpoints)
+	urls, err := storeURLs(cfg.Endpoints, cfg.TLS != nil)
 	if err != nil {
 		return err
 	}
 	var connections client.Connections
-	cli, err := client.Dial(client.Config{Endpoints: urls, SyncInterval: endpointsEvery, Dialer: connections.Dial, Logger: log})
+	dial := client.Config{Endpoints: urls, SyncInterval: endpointsEvery, Dialer: connections.Dial, Logger: log}
+	if cfg.TLS != nil {
+		dial.TLS = membership.Dialer(cfg.TLS.load)
+	}
+	cli, err := client.Dial(dial)
 	if err != nil {
 		return err
 	}
@@ -123,7 +129,15 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		}
 	})
 	defer trim.Stop()
-	return agent.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	if cfg.TLS != nil {
+		g.Go(func() error {
+			keepRenewed(ctx, log, func(ctx context.Context) error { return renewAgent(ctx, cfg, log) })
+			return nil
+		})
+	}
+	g.Go(func() error { return agent.Run(ctx) })
+	return g.Wait()
 }
 
 // dropLost ends the connections to the store that come from an address that

@@ -46,11 +46,11 @@ func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 // Somebody who changes a VPC, makes one or takes one away between the plan and
 // the write is told of, and nothing is written over: not even the other VPCs.
 func TestApplyLosesRaces(t *testing.T) {
-	kv, endpoint := startStore(t)
-	operator := store.New(kv, cluster.Identity{Role: cluster.Operator})
+	s := startStore(t)
+	operator := store.New(s.kv, cluster.Identity{Role: cluster.Operator})
 	dir := t.TempDir()
 	t.Setenv("MESHVPC_CONFIG", filepath.Join(dir, "client.yaml"))
-	if err := writeConfig(filepath.Join(dir, "client.yaml"), clientConfig{Endpoints: []string{endpoint}}); err != nil {
+	if err := writeConfig(filepath.Join(dir, "client.yaml"), newClientConfig([]string{s.endpoint}, s.admin)); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "vpcs.yaml")

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -21,14 +24,16 @@ func (p *program) clusterCommand() *cli.Command {
 		[]string{
 			"meshvpc cluster init --datacenter skynet",
 			"meshvpc cluster init --datacenter skynet --name jhoster1 --underlay 192.168.1.5=203.0.113.7",
-			"meshvpc cluster join [2001:db8::1]:2379 --datacenter hetzner",
-			"meshvpc cluster join 203.0.113.7 --datacenter hetzner --name gold-hoster-01 --underlay eth0",
+			"meshvpc cluster join 2001:db8::1 --datacenter hetzner --token-file token",
+			"meshvpc cluster join 203.0.113.7 --datacenter hetzner --name gold-hoster-01 --underlay eth0 --token - <token",
+			"meshvpc cluster token list",
+			"meshvpc cluster credential list",
 			"meshvpc cluster status",
 			"meshvpc cluster members -o json",
 			"eval \"$(meshvpc cluster env)\" && etcdctl get --prefix /meshvpc/v1/nodes/",
 			"meshvpc cluster env",
 		},
-		p.clusterInitCommand(), p.clusterJoinCommand(),
+		p.clusterInitCommand(), p.clusterJoinCommand(), p.clusterTokenCommand(), p.clusterCredentialCommand(),
 		p.verb("status", "", "the store's health: leader, quorum, members", storeFlags(), p.withStore(p.clusterStatus)),
 		p.verb("members", "", "list the servers", storeFlags(), p.withStore(p.clusterMembers)),
 		p.verb("env", "", "print the environment for etcdctl", []cli.Flag{configFlag(), outputFlag()}, p.clusterEnv),
@@ -162,16 +167,32 @@ func voterWarnings(members []serverReport) []string {
 	return nil
 }
 
-// clusterEnv prints what etcdctl needs to speak to the store.
+// clusterEnv prints what etcdctl needs to speak to the store. It wants the three
+// PEM texts of a client file in files of their own, which are put beside it.
 func (p *program) clusterEnv(_ context.Context, c *cli.Context) error {
-	s, err := openSession(clientPath(c.String("config")), 0)
+	path, err := filepath.Abs(clientPath(c.String("config")))
+	if err != nil {
+		return err
+	}
+	s, err := openSession(path, 0)
 	if err != nil {
 		return err
 	}
 	defer s.cli.Close()
 	env := map[string]string{"ETCDCTL_ENDPOINTS": strings.Join(s.cli.Endpoints(), ",")}
+	if s.client.CA != "" {
+		dir := path + ".pem"
+		for name, text := range map[string]string{"ETCDCTL_CACERT": s.client.CA, "ETCDCTL_CERT": s.client.Cert, "ETCDCTL_KEY": s.client.Key} {
+			env[name] = filepath.Join(dir, strings.ToLower(strings.TrimPrefix(name, "ETCDCTL_")))
+			if err := writeFile(env[name], []byte(text)); err != nil {
+				return err
+			}
+		}
+	}
 	return p.print(c, env, func(w io.Writer) {
-		fmt.Fprintf(w, "export ETCDCTL_ENDPOINTS=%s\n", env["ETCDCTL_ENDPOINTS"])
+		for _, name := range slices.Sorted(maps.Keys(env)) {
+			fmt.Fprintf(w, "export %s=%s\n", name, env[name])
+		}
 	})
 }
 

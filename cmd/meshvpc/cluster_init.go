@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/membership"
 )
 
 func (p *program) clusterInitCommand() *cli.Command {
@@ -82,22 +84,79 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 	endpoint := joinHost(advertise, clientPort)
 	server := serverConfig{Name: name, Datacenter: dc, Engine: "etcd", DataDir: filepath.Join(d.state, "store"),
 		Listen: []string{joinHost(bind, clientPort)}, Advertise: []string{endpoint}, ListenPeers: []string{joinHost(bind, peerPort)},
+		ListenJoin: []string{joinHost(bind, joinPort)}, TLS: d.pem(cluster.SubjectServer),
 		Bootstrap: &bootstrap{Cluster: c.String("cluster"), ClusterID: randomID(), NodeID: id, UnderlayPort: uint16(port), VNIs: vnis}}
-	err = writeConfigs(
-		file{d.client(), clientConfig{Endpoints: []string{endpoint}}},
-		file{d.agent(), agentConfig{Node: name, ID: id, Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay")}},
-		file{d.server(), server})
+	node := d.pem(cluster.SubjectNode)
+	agent := agentConfig{Node: name, ID: id, Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay"), TLS: &node}
+	token, err := found(d, server, agent, p.now())
 	if err != nil {
 		return err
 	}
 	r := initReport{Cluster: c.String("cluster"), Node: name, Datacenter: dc, Endpoint: endpoint,
-		Join: "meshvpc cluster join " + endpoint + " --datacenter DC", Encryption: "none", Trust: "none"}
+		Join: "meshvpc cluster join " + advertise.String() + " --datacenter DC --token " + token.String(), Encryption: "none", Trust: "mTLS"}
 	return p.print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "node %s in datacenter %s is the first of cluster %s; its store will be at %s\n", r.Node, r.Datacenter, r.Cluster, r.Endpoint)
 		fmt.Fprintf(w, "start with:   meshvpc server   and   meshvpc agent   (two services)\n")
-		fmt.Fprintf(w, "join others:  %s\n", r.Join)
-		fmt.Fprintf(w, "encryption: none\ntrust: none (who reaches port %d can join and change everything: keep it private)\n", clientPort)
+		fmt.Fprintf(w, "join another: %s\n", r.Join)
+		fmt.Fprintf(w, "              (that token is for one host, within %v; more: meshvpc cluster token create --uses 5)\n", tokenLife)
+		fmt.Fprintf(w, "trust: control plane by certificates (mTLS); %s is an admin's: keep it, and %s, to yourself\n", d.client(), server.TLS.CAKey)
+		fmt.Fprintf(w, "encryption: none (VXLAN carries tenants' frames in the clear)\n")
 	})
+}
+
+// firstAdmin is the user whose credential `cluster init` makes.
+const firstAdmin = "admin"
+
+// found makes the CA, the credentials of this host and of the first admin, and a
+// first token, and writes all files, or none.
+func found(d dirs, server serverConfig, agent agentConfig, now time.Time) (membership.Token, error) {
+	b := server.Bootstrap
+	ca, err := membership.NewCA(b.Cluster, now)
+	if err != nil {
+		return membership.Token{}, err
+	}
+	addresses, err := serverAddresses(server)
+	if err != nil {
+		return membership.Token{}, err
+	}
+	files := []file{{server.TLS.CA, ca.CertPEM()}}
+	credentials := map[cluster.SubjectKind]membership.Credential{}
+	for _, x := range []struct {
+		subject cluster.Subject
+		keep    *pemFiles
+	}{
+		{serverSubject(server), &server.TLS},
+		{cluster.Subject{Kind: cluster.SubjectNode, Name: agent.Node}, agent.TLS},
+		{cluster.Subject{Kind: cluster.SubjectUser, Name: firstAdmin}, nil},
+	} {
+		c, err := ca.Credential(x.subject, addresses, now)
+		if err != nil {
+			return membership.Token{}, err
+		}
+		credentials[x.subject.Kind] = c
+		if x.keep != nil {
+			files = append(files, file{x.keep.Cert, c.Cert}, file{x.keep.Key, c.Key})
+		}
+	}
+	key, err := ca.KeyPEM()
+	if err != nil {
+		return membership.Token{}, err
+	}
+	if b.NodeKey, err = credentials[cluster.SubjectNode].KeyHash(); err != nil {
+		return membership.Token{}, err
+	}
+	admin, err := credentials[cluster.SubjectUser].KeyHash()
+	if err != nil {
+		return membership.Token{}, err
+	}
+	token := membership.NewToken(cluster.TokenNode, ca.Pin())
+	at := cluster.At(now)
+	b.Admin = &cluster.User{Role: cluster.UserAdmin, Key: admin, Created: at, By: "cluster init"}
+	b.TokenID = token.RecordID()
+	b.Token = &cluster.Token{Role: token.Role, Hash: token.Hash(), Uses: 1, Created: at, Expires: cluster.At(now.Add(tokenLife)), By: "cluster init"}
+	return token, writeConfigs(append(files, file{server.TLS.CAKey, key},
+		file{d.client(), newClientConfig(agent.Endpoints, credentials[cluster.SubjectUser])},
+		file{d.agent(), agent}, file{d.server(), server})...)
 }
 
 // refuseInitialised refuses a host that is a node already.
@@ -137,16 +196,23 @@ func parseVNIRange(s string) (cluster.VNIRange, error) {
 	return r, nil
 }
 
-// file is a configuration to write.
+// file is a file to write: a configuration, or text as it is.
 type file struct {
-	path   string
-	config any
+	path    string
+	content any
+}
+
+func (f file) write() error {
+	if text, ok := f.content.([]byte); ok {
+		return writeFile(f.path, text)
+	}
+	return writeConfig(f.path, f.content)
 }
 
 // writeConfigs writes files that are not there yet, all or none.
 func writeConfigs(files ...file) error {
 	for i, f := range files {
-		if err := writeConfig(f.path, f.config); err != nil {
+		if err := f.write(); err != nil {
 			for _, g := range files[:i] {
 				err = errors.Join(err, os.Remove(g.path))
 			}

@@ -16,17 +16,32 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/membership"
 )
 
-// Ports of the store (clients, peers).
+// Ports of a server: joiners, the store's clients, other servers.
 const (
+	joinPort   = 2378
 	clientPort = 2379
 	peerPort   = 2380
 )
 
-// clientConfig is client.yaml: how a command finds the store.
+// clientConfig is client.yaml: how a command finds the store, and who it is. The
+// three PEM texts stand in the file, so that one file is all that a person
+// needs. Without them the store is spoken to in the clear.
 type clientConfig struct {
 	Endpoints []string `json:"endpoints"` // host:port
+	CA        string   `json:"ca,omitempty"`
+	Cert      string   `json:"cert,omitempty"`
+	Key       string   `json:"key,omitempty"`
+}
+
+func (c clientConfig) credential() membership.Credential {
+	return membership.Credential{CA: []byte(c.CA), Cert: []byte(c.Cert), Key: []byte(c.Key)}
+}
+
+func newClientConfig(endpoints []string, c membership.Credential) clientConfig {
+	return clientConfig{endpoints, string(c.CA), string(c.Cert), string(c.Key)}
 }
 
 // agentConfig is agent.yaml.
@@ -37,7 +52,9 @@ type agentConfig struct {
 	// Underlay is where tunnels end: device names, or addresses
 	// BIND[=ADVERTISE], at most one a family. Empty: found by itself.
 	Underlay []string `json:"underlay,omitempty"`
-	LogLevel string   `json:"log_level,omitempty"` // debug, info, warn, error
+	// TLS is the node's credential; nil: the store is spoken to in the clear.
+	TLS      *pemFiles `json:"tls,omitempty"`
+	LogLevel string    `json:"log_level,omitempty"` // debug, info, warn, error
 }
 
 // serverConfig is server.yaml.
@@ -49,6 +66,8 @@ type serverConfig struct {
 	Listen      []string `json:"listen"`       // host:port, for clients
 	Advertise   []string `json:"advertise"`    // host:port, what clients dial
 	ListenPeers []string `json:"listen_peers"` // host:port, for other servers
+	ListenJoin  []string `json:"listen_join"`  // host:port, for joiners
+	TLS         pemFiles `json:"tls"`
 	LogLevel    string   `json:"log_level,omitempty"`
 	// Bootstrap is what the first start of the first server writes into the
 	// empty store.
@@ -60,6 +79,10 @@ type bootstrap struct {
 	Cluster      string           `json:"cluster"`
 	ClusterID    string           `json:"cluster_id"`
 	NodeID       string           `json:"node_id"`
+	NodeKey      string           `json:"node_key"` // hash of the node's key
+	Admin        *cluster.User    `json:"admin"`    // of the first credential, user:admin
+	Token        *cluster.Token   `json:"token"`    // the first
+	TokenID      string           `json:"token_id"`
 	UnderlayPort uint16           `json:"underlay_port"`
 	VNIs         cluster.VNIRange `json:"vni_range"`
 }
@@ -105,13 +128,18 @@ func readConfig(path string, v any) error {
 	return nil
 }
 
-// writeConfig replaces a file; it holds the old or the new text, whenever the
-// power fails.
+// writeConfig writes v as YAML, by writeFile.
 func writeConfig(path string, v any) error {
 	b, err := yaml.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("write config %s: %w", path, err)
 	}
+	return writeFile(path, b)
+}
+
+// writeFile replaces a file, of mode 0600; it holds the old or the new text,
+// whenever the power fails.
+func writeFile(path string, b []byte) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("write config: %w", err)
@@ -152,7 +180,7 @@ func notJoined(err error) error {
 		return err
 	}
 	return &refusal{exitFailed, err,
-		`make this host a node: "meshvpc cluster init --datacenter DC" for the first, "meshvpc cluster join ADDR --datacenter DC" for the others`}
+		`make this host a node: "meshvpc cluster init --datacenter DC" for the first, "meshvpc cluster join ADDR --datacenter DC --token T" for the others`}
 }
 
 // hostPort reads "host", "host:port", "2001:db8::1" or "[2001:db8::1]:port".
@@ -171,15 +199,33 @@ func hostPort(s string, port int) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
+// joinService is where the server with a store address lets joiners in.
+func joinService(endpoint string) (string, error) {
+	hp, err := hostPort(endpoint, clientPort)
+	if err != nil {
+		return "", err
+	}
+	host, port, err := net.SplitHostPort(hp)
+	if err != nil {
+		return "", err
+	}
+	n, err := strconv.Atoi(port)
+	return net.JoinHostPort(host, strconv.Itoa(n-clientPort+joinPort)), err
+}
+
 // storeURLs are the endpoints of a configuration as an etcd client takes them.
-func storeURLs(endpoints []string) ([]string, error) {
+func storeURLs(endpoints []string, secure bool) ([]string, error) {
+	scheme := "http://"
+	if secure {
+		scheme = "https://"
+	}
 	urls := make([]string, len(endpoints))
 	for i, e := range endpoints {
 		hp, err := hostPort(e, clientPort)
 		if err != nil {
 			return nil, err
 		}
-		urls[i] = "http://" + hp
+		urls[i] = scheme + hp
 	}
 	return urls, nil
 }

@@ -87,6 +87,8 @@ func remedy(ctx context.Context, err error) (code int, do string) {
 		return exitFailed, "it was interrupted; what was written stays, run it again to go on"
 	case errors.Is(err, mvcc.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return exitFailed, "see that \"meshvpc server\" runs and is reachable, then run it again"
+	case errors.Is(err, mvcc.ErrDenied):
+		return exitFailed, "ask an admin, or name a client file with more rights by --config or MESHVPC_CONFIG"
 	case errors.Is(err, store.ErrConflict):
 		return exitFailed, "run it again: it decides from what is there now"
 	case errors.Is(err, cluster.ErrNewer):

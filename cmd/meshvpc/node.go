@@ -241,7 +241,7 @@ func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) er
 		if err := p.confirm(c, "node", name); err != nil {
 			return err
 		}
-		if err := edit(ctx, s, it.Key, func(n *cluster.Node) error { n.State = cluster.NodeLeft; return nil }); err != nil {
+		if err := s.shutOut(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -258,6 +258,31 @@ func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) er
 		return err
 	}
 	return p.printNodeRemoved(c, name, false)
+}
+
+// shutOut says the word that a node has left, and takes away the credential of
+// its people, in one transaction.
+func (s *session) shutOut(ctx context.Context, name string) error {
+	for range 8 {
+		node, err := store.Get[*cluster.Node](ctx, s.store, cluster.KeyNode(name))
+		if err != nil {
+			return err
+		}
+		var c store.Change
+		node.Value.State = cluster.NodeLeft
+		store.Put(&c, node, node.Value)
+		viewer, err := store.Get[*cluster.User](ctx, s.store, cluster.KeyUser(name))
+		switch {
+		case err == nil && viewer.Value.By == (cluster.Subject{Kind: cluster.SubjectNode, Name: name}).String():
+			c.Remove(viewer.Key, viewer.Mod)
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return err
+		}
+		if err = s.commit(ctx, c); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("remove node %s: %w", name, store.ErrConflict)
 }
 
 func (p *program) printNodeRemoved(c *cli.Context, name string, pending bool) error {

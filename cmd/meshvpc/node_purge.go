@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -37,7 +38,8 @@ func (p *program) nodePurge(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("purge node: %w", err)
 	}
-	for _, path := range []string{d.cache(), d.agent(), d.client()} {
+	node, user := d.pem(cluster.SubjectNode), d.pem(cluster.SubjectUser)
+	for _, path := range []string{d.cache(), d.agent(), d.client(), node.CA, node.Cert, node.Key, user.Key} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("purge node: %w", err)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
+	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/controller"
@@ -33,7 +34,8 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meshvpc": ma
 // hosts are agents that report what a host would. Scripts run one after the
 // other on one store, which is emptied in between.
 func TestScripts(t *testing.T) {
-	kv, endpoint := startStore(t)
+	s := startStore(t)
+	kv := s.kv
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
@@ -41,22 +43,30 @@ func TestScripts(t *testing.T) {
 			if _, err := kv.Txn(env.T().(inTurn).Context(), mvcc.TxnRequest{Then: []mvcc.Op{{Kind: mvcc.OpDelete, Key: cluster.Root, End: mvcc.PrefixEnd(cluster.Root)}}}); err != nil {
 				return err
 			}
+			if err := s.admit(env.T().(inTurn).Context()); err != nil {
+				return err
+			}
 			for name, dir := range map[string]string{"MESHVPC_CONFIG_DIR": "etc", "MESHVPC_STATE_DIR": "var", "MESHVPC_RUN_DIR": "run"} {
 				env.Setenv(name, filepath.Join(env.WorkDir, dir))
 			}
-			env.Setenv("ENDPOINT", endpoint)
+			env.Setenv("ENDPOINT", s.endpoint)
+			env.Setenv("JOIN", mustJoinService(t, s.endpoint))
 			env.Setenv("NOBODY", freeAddress(t))
-			env.Setenv("FREE", freeAddress(t))
+			free := freePair(t)
+			env.Setenv("FREE", free)
+			env.Setenv("FREEJOIN", mustJoinService(t, free))
 			env.Setenv("FREE2", freeAddress(t))
-			w := newWorld(kv)
+			w := newWorld(s)
 			env.Values[worldKey{}] = w
 			env.Defer(w.stop)
-			return writeConfig(filepath.Join(env.WorkDir, "etc", "client.yaml"), clientConfig{Endpoints: []string{endpoint}})
+			admin := newClientConfig([]string{s.endpoint}, s.admin)
+			return errors.Join(writeConfig(filepath.Join(env.WorkDir, "etc", "client.yaml"), admin), // until a join writes a viewer's there
+				writeConfig(filepath.Join(env.WorkDir, "admin.yaml"), admin))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
 			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
-			"exits": cmdExits, "mode": cmdMode, "within": cmdWithin, "await": cmdAwait,
+			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "within": cmdWithin, "await": cmdAwait,
 		},
 	})
 }
@@ -70,34 +80,112 @@ func (t inTurn) Run(name string, f func(testscript.T)) {
 }
 func (t inTurn) Verbose() bool { return testing.Verbose() }
 
-// startStore runs an engine for all scripts.
-func startStore(t *testing.T) (mvcc.KV, string) {
+// storeOfScripts is an engine and a join service for all scripts.
+type storeOfScripts struct {
+	kv       mvcc.KV
+	endpoint string // host:port
+	ca       *membership.CA
+	admin    membership.Credential
+}
+
+func startStore(t *testing.T) *storeOfScripts {
 	t.Helper()
-	address := netip.MustParseAddrPort(freeAddress(t))
+	s := &storeOfScripts{endpoint: freePair(t)}
+	address := netip.MustParseAddrPort(s.endpoint)
+	var err error
+	if s.ca, err = membership.NewCA("test", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.admin = s.credential(t, cluster.SubjectUser, firstAdmin)
+	server := s.credential(t, cluster.SubjectServer, "jhoster1")
+	dir := t.TempDir()
+	files := etcd.TLS{CA: filepath.Join(dir, "ca"), Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), Peer: "server:jhoster1"}
+	for path, text := range map[string][]byte{files.CA: server.CA, files.Cert: server.Cert, files.Key: server.Key} {
+		if err := writeFile(path, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guard := membership.NewAuthorizer(membership.AuthorizerConfig{})
 	engine, err := etcd.New(etcd.Config{Name: "test", DataDir: t.TempDir(), ListenClient: []netip.AddrPort{address},
-		ListenPeer: []netip.AddrPort{netip.MustParseAddrPort(freeAddress(t))}, NoSync: true})
+		ListenPeer: []netip.AddrPort{netip.MustParseAddrPort(freeAddress(t))}, NoSync: true, TLS: &files, Unary: guard.Unary, Stream: guard.Stream})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
+	ended := make(chan error, 3)
 	go func() { ended <- engine.Run(ctx) }()
 	select {
 	case <-engine.Ready():
 	case err := <-ended:
 		t.Fatal(err)
 	}
-	cli, err := client.Dial(client.Config{Endpoints: engine.Endpoints()})
+	cli, err := client.Dial(client.Config{Endpoints: engine.Endpoints(), TLS: membership.Dialer(server.Load)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.kv = client.New(cli)
+	joins, err := membership.NewService(membership.ServiceConfig{Listen: []netip.AddrPort{netip.MustParseAddrPort(mustJoinService(t, s.endpoint))},
+		Store: store.New(s.kv, cluster.Identity{Role: cluster.Operator}), Credential: server.Load,
+		CA: func() (*membership.CA, error) { return s.ca, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- joins.Run(ctx) }()
+	go func() { ended <- guard.Run(ctx, store.New(s.kv, cluster.Identity{Role: cluster.Controller})) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(cli.Close(), <-ended); err != nil {
+		if err := errors.Join(<-ended, <-ended, <-ended, cli.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return client.New(cli), address.String()
+	if err := s.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// admit makes the scripts' admin one.
+func (s *storeOfScripts) admit(ctx context.Context) error {
+	key, err := s.admin.KeyHash()
+	if err != nil {
+		return err
+	}
+	var c store.Change
+	store.Create(&c, cluster.KeyUser(firstAdmin), &cluster.User{Role: cluster.UserAdmin, Key: key, Created: cluster.At(time.Now())})
+	_, err = store.New(s.kv, cluster.Identity{Role: cluster.Operator}).Commit(ctx, c)
+	return err
+}
+
+func (s *storeOfScripts) credential(t testing.TB, kind cluster.SubjectKind, name string) membership.Credential {
+	t.Helper()
+	c, err := s.ca.Credential(cluster.Subject{Kind: kind, Name: name}, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func mustJoinService(t testing.TB, endpoint string) string {
+	t.Helper()
+	a, err := joinService(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// freePair is a free address for a store, with the port below it free for its
+// join service.
+func freePair(t *testing.T) string {
+	t.Helper()
+	for {
+		a := freeAddress(t)
+		l, err := net.Listen("tcp", mustJoinService(t, a))
+		if err == nil {
+			l.Close()
+			return a
+		}
+	}
 }
 
 func freeAddress(t *testing.T) string {
@@ -112,7 +200,7 @@ func freeAddress(t *testing.T) string {
 
 // world is what a script's cluster is made of.
 type world struct {
-	kv       mvcc.KV
+	*storeOfScripts
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -125,10 +213,10 @@ type world struct {
 
 type worldKey struct{}
 
-func newWorld(kv mvcc.KV) *world {
+func newWorld(s *storeOfScripts) *world {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &world{kv: kv, ctx: ctx, cancel: cancel, agents: map[string]*fakeAgent{},
-		operator: store.New(kv, cluster.Identity{Role: cluster.Operator})}
+	return &world{storeOfScripts: s, ctx: ctx, cancel: cancel, agents: map[string]*fakeAgent{},
+		operator: store.New(s.kv, cluster.Identity{Role: cluster.Operator})}
 }
 
 func (w *world) stop() {
@@ -220,9 +308,44 @@ func cmdPut(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
+// token [USES]: $TOKEN lets hosts join.
+func cmdToken(ts *testscript.TestScript, _ bool, args []string) {
+	uses := 1
+	if len(args) > 0 {
+		_, err := fmt.Sscan(args[0], &uses)
+		ts.Check(err)
+	}
+	w := worldOf(ts)
+	tok := membership.NewToken(cluster.TokenNode, w.ca.Pin())
+	var c store.Change
+	store.Create(&c, cluster.KeyToken(tok.RecordID()), &cluster.Token{Role: tok.Role, Hash: tok.Hash(), Uses: uses,
+		Created: cluster.At(time.Now()), Expires: cluster.At(time.Now().Add(time.Hour))})
+	_, err := w.operator.Commit(w.ctx, c)
+	ts.Check(err)
+	ts.Setenv("TOKEN", tok.String())
+}
+
+// trust NAME: the files in tls/ that a server of that name needs, and
+// client.yaml, an admin's for the store at $FREE, whose key is $ADMINKEY.
+func cmdTrust(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	server, err := w.ca.Credential(cluster.Subject{Kind: cluster.SubjectServer, Name: args[0]}, nil, time.Now())
+	ts.Check(err)
+	key, err := w.ca.KeyPEM()
+	ts.Check(err)
+	for name, text := range map[string][]byte{"ca.crt": server.CA, "ca.key": key, "server.crt": server.Cert, "server.key": server.Key} {
+		ts.Check(writeFile(ts.MkAbs(filepath.Join("tls", name)), text))
+	}
+	hash, err := w.admin.KeyHash()
+	ts.Check(err)
+	ts.Setenv("ADMINKEY", hash)
+	ts.Check(writeConfig(ts.MkAbs("client.yaml"), newClientConfig([]string{ts.Getenv("FREE")}, w.admin)))
+}
+
 // putat ADDRESS KEY VALUE: a raw record in the store there.
 func cmdPutAt(ts *testscript.TestScript, _ bool, args []string) {
-	cli, err := client.Dial(client.Config{Endpoints: []string{"http://" + args[0]}})
+	w := worldOf(ts)
+	cli, err := client.Dial(client.Config{Endpoints: []string{"https://" + args[0]}, TLS: membership.Dialer(w.admin.Load)})
 	ts.Check(err)
 	defer cli.Close()
 	ctx, cancel := context.WithTimeout(worldOf(ts).ctx, 10*time.Second)

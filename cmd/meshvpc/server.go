@@ -17,6 +17,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
+	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/controller"
@@ -57,7 +58,14 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 // serve runs the engine and, once it serves, the controller, until ctx ends or
 // one of them fails. The controller ends first, so that it can step down.
 func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) error {
-	engine, err := newEngine(cfg, path, log)
+	if cfg.TLS.CAKey == "" {
+		return failed("make the cluster anew by \"meshvpc cluster init\", which writes that section and its files", "read config %s: the section tls, with ca, cert, key and ca_key, is missing", path)
+	}
+	if err := renewServer(cfg, time.Now(), log); err != nil {
+		return err
+	}
+	guard := membership.NewAuthorizer(membership.AuthorizerConfig{Log: log})
+	engine, err := newEngine(cfg, path, guard, log)
 	if err != nil {
 		return err
 	}
@@ -78,7 +86,11 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 			return nil
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, engine.Endpoints(), log)
+		return control(ctx, cfg, engine.Endpoints(), path, guard, log)
+	})
+	g.Go(func() error {
+		keepRenewed(ctx, log, func(context.Context) error { return renewServer(cfg, time.Now(), log) })
+		return nil
 	})
 	g.Go(func() error { watchListen(ctx, cfg, path, log); return nil })
 	err = g.Wait()
@@ -86,7 +98,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	return err
 }
 
-func newEngine(cfg serverConfig, path string, log *zap.Logger) (*etcd.Engine, error) {
+func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log *zap.Logger) (*etcd.Engine, error) {
 	if err := cluster.CheckNodeName(cfg.Name); err != nil {
 		return nil, fmt.Errorf("read config %s: name: %w", path, err)
 	}
@@ -101,12 +113,9 @@ func newEngine(cfg serverConfig, path string, log *zap.Logger) (*etcd.Engine, er
 		field  string
 		values []string
 	}{{"listen", cfg.Listen}, {"advertise", cfg.Advertise}, {"listen_peers", cfg.ListenPeers}} {
-		for _, v := range list.values {
-			a, err := netip.ParseAddrPort(v)
-			if err != nil {
-				return nil, failed("want address:port, like [2001:db8::1]:2379", "read config %s: %s: %w", path, list.field, err)
-			}
-			parsed[i] = append(parsed[i], a)
+		var err error
+		if parsed[i], err = parseListen(path, list.field, list.values); err != nil {
+			return nil, err
 		}
 	}
 	token := ""
@@ -114,13 +123,29 @@ func newEngine(cfg serverConfig, path string, log *zap.Logger) (*etcd.Engine, er
 		token = cfg.Bootstrap.ClusterID
 	}
 	return etcd.New(etcd.Config{Name: cfg.Name, DataDir: cfg.DataDir, ListenClient: parsed[0], AdvertiseClient: parsed[1],
-		ListenPeer: parsed[2], ClusterToken: token, Logger: log})
+		ListenPeer: parsed[2], ClusterToken: token, Logger: log, Unary: guard.Unary, Stream: guard.Stream,
+		TLS: &etcd.TLS{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key, Peer: serverSubject(cfg).String()}})
+}
+
+func serverSubject(cfg serverConfig) cluster.Subject {
+	return cluster.Subject{Kind: cluster.SubjectServer, Name: cfg.Name}
+}
+
+func parseListen(path, field string, values []string) (parsed []netip.AddrPort, err error) {
+	for _, v := range values {
+		a, err := netip.ParseAddrPort(v)
+		if err != nil {
+			return nil, failed("want address:port, like [2001:db8::1]:2379", "read config %s: %s: %w", path, field, err)
+		}
+		parsed = append(parsed, a)
+	}
+	return parsed, nil
 }
 
 // control writes the first records if the store is new, then runs the
-// controller.
-func control(ctx context.Context, cfg serverConfig, endpoints []string, log *zap.Logger) error {
-	cli, err := client.Dial(client.Config{Endpoints: endpoints, Logger: log})
+// controller, the join service and the guard's look at the records.
+func control(ctx context.Context, cfg serverConfig, endpoints []string, path string, guard *membership.Authorizer, log *zap.Logger) error {
+	cli, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -133,8 +158,21 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, log *zap
 	if err != nil {
 		return err
 	}
+	listen, err := parseListen(path, "listen_join", cfg.ListenJoin)
+	if err != nil {
+		return err
+	}
+	joins, err := membership.NewService(membership.ServiceConfig{Listen: listen, Store: store.New(kv, cluster.Identity{Role: cluster.Operator}),
+		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, Log: log})
+	if err != nil {
+		return err
+	}
 	log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", endpoints))
-	return ctl.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
+	g.Go(func() error { return joins.Run(ctx) })
+	g.Go(func() error { return ctl.Run(ctx) })
+	return g.Wait()
 }
 
 // retryUnavailable calls do again while the store does not answer, until ctx
@@ -174,13 +212,16 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 		return err
 	}
 	err = createOnce(ctx, s, log, cluster.KeyNode(cfg.Name), &cluster.Node{ID: b.NodeID, Datacenter: cfg.Datacenter,
-		State: cluster.NodeActive, Agent: true, Joined: at},
+		State: cluster.NodeActive, Agent: true, Key: b.NodeKey, Joined: at},
 		func(it store.Item[*cluster.Node]) error {
 			if n := it.Value; n.ID != b.NodeID {
 				return failed("give one of the two another name", "start server: node name %s is taken by another host (id %s)", cfg.Name, clean(n.ID))
 			}
 			return nil
 		})
+	if err == nil {
+		err = firstAccess(ctx, s, b, log)
+	}
 	if err != nil || len(cfg.Advertise) == 0 {
 		return err
 	}
@@ -196,6 +237,29 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 			_, err := s.Commit(ctx, c)
 			return err
 		})
+}
+
+// firstAccess writes who may do what at first, and no more once there is an
+// admin: a token that was used up stays used up.
+func firstAccess(ctx context.Context, s *store.Store, b *bootstrap, log *zap.Logger) error {
+	if b.Admin == nil {
+		return nil
+	}
+	_, err := store.Get[*cluster.User](ctx, s, cluster.KeyUser(firstAdmin))
+	if !errors.Is(err, store.ErrNotFound) {
+		return nil // what cannot be read is mended by hand
+	}
+	var c store.Change
+	store.Create(&c, cluster.KeyUser(firstAdmin), b.Admin)
+	if b.Token != nil {
+		store.Create(&c, cluster.KeyToken(b.TokenID), b.Token)
+	}
+	_, err = s.Commit(ctx, c)
+	if errors.Is(err, store.ErrConflict) {
+		log.Warn("the first admin is there already")
+		return nil
+	}
+	return err
 }
 
 // createOnce writes a record unless there is one, which check may refuse or

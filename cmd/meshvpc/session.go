@@ -13,6 +13,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
@@ -24,6 +25,7 @@ const defaultCall = 5 * time.Second
 type session struct {
 	cli       *clientv3.Client
 	store     *store.Store
+	client    clientConfig
 	endpoints []string
 	source    string // where the endpoints come from
 	call      time.Duration
@@ -56,23 +58,28 @@ func openSession(path string, call time.Duration) (*session, error) {
 	if len(cfg.Endpoints) == 0 {
 		return nil, failed("mend that file", "read config %s: endpoints is empty", path)
 	}
-	return dialSession(cfg.Endpoints, path, call)
+	return dialSession(cfg, path, call)
 }
 
-func dialSession(endpoints []string, source string, call time.Duration) (*session, error) {
+func dialSession(cfg clientConfig, source string, call time.Duration) (*session, error) {
 	if call <= 0 || call > defaultCall {
 		call = defaultCall
 	}
-	urls, err := storeURLs(endpoints)
+	secure := cfg.CA != ""
+	urls, err := storeURLs(cfg.Endpoints, secure)
 	if err != nil {
 		return nil, err
 	}
-	cli, err := client.Dial(client.Config{Endpoints: urls})
+	dial := client.Config{Endpoints: urls}
+	if secure {
+		dial.TLS = membership.Dialer(cfg.credential().Load)
+	}
+	cli, err := client.Dial(dial)
 	if err != nil {
 		return nil, err
 	}
 	s := store.New(client.New(cli), cluster.Identity{Role: cluster.Operator}).WithTimeout(call)
-	return &session{cli: cli, store: s, endpoints: endpoints, source: source, call: call}, nil
+	return &session{cli: cli, store: s, client: cfg, endpoints: cfg.Endpoints, source: source, call: call}, nil
 }
 
 // explain names the endpoints in the error of a store that did not answer.

@@ -79,6 +79,7 @@ func (p *program) status(ctx context.Context, c *cli.Context) error {
 		return err
 	}
 	r.OK = len(r.Problems) == 0
+	r.Trust = trustOf(clientPath(c.String("config")))
 	if c.Bool("check") {
 		err = p.print(c, r, func(w io.Writer) { fmt.Fprintln(w, r.oneLine()) })
 	} else {
@@ -88,6 +89,18 @@ func (p *program) status(ctx context.Context, c *cli.Context) error {
 		return exitCode(exitNotSo)
 	}
 	return err
+}
+
+// trustOf is how the commands of this host and the store know one another.
+func trustOf(path string) string {
+	var cfg clientConfig
+	if err := readConfig(path, &cfg); err != nil || cfg.CA == "" {
+		return "none"
+	}
+	if s, err := cfg.credential().Subject(); err == nil {
+		return "mTLS, as " + s.String()
+	}
+	return "mTLS"
 }
 
 // readAll brings the whole state into a view.
@@ -117,7 +130,7 @@ func askLocal(ctx context.Context) localView {
 
 // judge finds what is wrong in the records, the gravest first.
 func judge(v *store.View) statusReport {
-	r := statusReport{Store: "reachable", Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none", Trust: "none"}
+	r := statusReport{Store: "reachable", Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none"}
 	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok {
 		r.Cluster = clean(it.Value.Cluster)
 	} else {
@@ -248,7 +261,7 @@ func (r *statusReport) addLocal(agent localView) {
 // agent that has not lost the store may just not have noticed: a connection
 // that broke silently and a store that is slow look alike for a while.
 func judgeLocal(s watcher.State, why error) statusReport {
-	r := statusReport{Store: "unreachable", StaleSince: s.StaleSince, Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none", Trust: "none"}
+	r := statusReport{Store: "unreachable", StaleSince: s.StaleSince, Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none"}
 	if r.StaleSince.IsZero() {
 		r.add(oneLine(why.Error())+"; this host's agent has not noticed that it lost the store, what follows is what it knows",
 			"meshvpc status --timeout 15s, if the store is slow; if that has no answer either: meshvpc server, on the servers, and see the endpoints of "+clientPath(""))

@@ -5,18 +5,22 @@ package bench
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"sigs.k8s.io/yaml"
 
+	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/integration/lab"
 )
 
@@ -40,8 +44,10 @@ type field struct {
 // shop is a host with a server, and a client of it in this process.
 type shop struct {
 	*place
-	cli *clientv3.Client
-	url string
+	cli    *clientv3.Client
+	url    string
+	tls    *tls.Config
+	client string // its client file, an admin's
 }
 
 func newField(ctx context.Context, tb testing.TB, hosts int) *field {
@@ -117,9 +123,19 @@ func (f *field) open(ctx context.Context, p *place) (*shop, error) {
 	if err := f.lab.StartServices(ctx, p.Name, ""); err != nil {
 		return nil, err
 	}
-	s := &shop{place: p, url: "http://" + netip.AddrPortFrom(p.address(), 2379).String()}
-	var err error
-	s.cli, err = clientv3.New(clientv3.Config{Endpoints: []string{s.url}, DialOptions: []grpc.DialOption{grpc.WithContextDialer(s.dial)}})
+	etc := f.lab.Disk(p.Name).Etc
+	s := &shop{place: p, url: "https://" + netip.AddrPortFrom(p.address(), 2379).String(), client: filepath.Join(etc, "client.yaml")}
+	b, err := os.ReadFile(s.client)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(etc, "admin.yaml"), b, 0o600); err != nil { // what the commands here use
+		return nil, err
+	}
+	if s.tls, err = shownBy(s.client); err != nil {
+		return nil, err
+	}
+	s.cli, err = clientv3.New(clientv3.Config{Endpoints: []string{s.url}, TLS: s.tls, DialOptions: []grpc.DialOption{grpc.WithContextDialer(s.dial)}})
 	if err != nil {
 		return nil, err
 	}
@@ -134,10 +150,23 @@ func (f *field) open(ctx context.Context, p *place) (*shop, error) {
 	})
 }
 
+// shownBy is the TLS side of whoever has a client file.
+func shownBy(path string) (*tls.Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var file struct{ CA, Cert, Key string }
+	if err := yaml.Unmarshal(b, &file); err != nil {
+		return nil, err
+	}
+	return membership.Dialer(membership.Credential{CA: []byte(file.CA), Cert: []byte(file.Cert), Key: []byte(file.Key)}.Load), nil
+}
+
 // dial is for grpc and HTTP.
 func (s *shop) dial(ctx context.Context, address string) (c net.Conn, err error) {
 	err = inside(s.net, func() error {
-		c, err = (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(address, "http://"))
+		c, err = (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(address, "https://"))
 		return err
 	})
 	return c, err

@@ -47,7 +47,7 @@ func (m idealMember) json() string {
 // runIdeal is the least that an agent can do: store URL, underlay address,
 // underlay device, overlay address.
 func runIdeal(args []string) error {
-	if len(args) != 4 {
+	if len(args) != 5 {
 		return fmt.Errorf("%s: want URL UNDERLAY DEVICE OVERLAY", idealWord)
 	}
 	underlay, overlay := netip.MustParseAddr(args[1]), netip.MustParseAddr(args[3])
@@ -60,7 +60,11 @@ func runIdeal(args []string) error {
 	var device errgroup.Group // while the store is being dialled
 	device.Go(func() error { return a.makeDevice(args[2], underlay, overlay, mine.MAC) })
 
-	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{args[0]}})
+	shown, err := shownBy(args[4])
+	if err != nil {
+		return err
+	}
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{args[0]}, TLS: shown})
 	if err != nil {
 		return err
 	}

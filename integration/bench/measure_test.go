@@ -252,7 +252,7 @@ func cpuTime() (idle, all float64, err error) {
 
 // calls are what the server has counted of each gRPC method.
 func (s *shop) calls(ctx context.Context) (map[string]float64, error) {
-	t := &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return s.dial(ctx, address) }}
+	t := &http.Transport{TLSClientConfig: s.tls, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return s.dial(ctx, address) }}
 	defer t.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/metrics", nil)
 	if err != nil {

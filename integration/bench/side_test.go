@@ -62,7 +62,7 @@ func (s *idealSide) stage(key string) string {
 func (s *idealSide) service(i int) (lab.Service, error) {
 	self, err := os.Executable()
 	p := s.members[i]
-	return lab.Service{Name: idealService, Argv: []string{self, idealWord, s.ideal.url, p.address().String(), lab.UnderlayDevice, s.overlay(i).String()}}, err
+	return lab.Service{Name: idealService, Argv: []string{self, idealWord, s.ideal.url, p.address().String(), lab.UnderlayDevice, s.overlay(i).String(), s.ideal.client}}, err
 }
 
 func (s *idealSide) up(ctx context.Context) error {
@@ -177,7 +177,15 @@ func (s *ourSide) found(ctx context.Context) error {
 }
 
 func (s *ourSide) join(ctx context.Context, p *place) error {
-	_, err := s.meshvpc(ctx, p, "cluster", "join", strings.TrimPrefix(s.ours.url, "http://"), "--name", p.Name,
+	out, err := s.meshvpc(ctx, s.ours.place, "cluster", "token", "create", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var token struct{ Token string }
+	if err := json.Unmarshal([]byte(out), &token); err != nil {
+		return err
+	}
+	_, err = s.meshvpc(ctx, p, "cluster", "join", s.ours.address().String(), "--token", token.Token, "--name", p.Name,
 		"--datacenter", meshPlace, "--underlay", lab.UnderlayDevice)
 	return err
 }

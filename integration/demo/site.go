@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/yaml"
 
 	"github.com/meshvpc/meshvpc/integration/lab"
 )
@@ -67,6 +69,9 @@ func (s *Site) Found(ctx context.Context) error {
 	if _, err := s.Meshvpc(ctx, s.Server, "cluster", "init", "--name", h.Name, "--datacenter", h.Datacenter, "--underlay", lab.UnderlayDevice); err != nil {
 		return err
 	}
+	if err := s.handOver(s.Server); err != nil {
+		return err
+	}
 	if err := s.listen(h); err != nil {
 		return err
 	}
@@ -90,9 +95,40 @@ func (s *Site) listen(h lab.Host) error {
 	if err != nil {
 		return err
 	}
-	second := netip.AddrPortFrom(h.Underlay[1].Addr(), 2379)
-	text := strings.Replace(string(b), "\nlisten:\n", fmt.Sprintf("\nlisten:\n- %q\n", second), 1)
+	text := string(b)
+	for field, port := range map[string]uint16{"listen": 2379, "listen_join": 2378} {
+		second := netip.AddrPortFrom(h.Underlay[1].Addr(), port)
+		text = strings.Replace(text, "\n"+field+":\n", fmt.Sprintf("\n%s:\n- %q\n", field, second), 1)
+	}
 	return os.WriteFile(path, []byte(text), 0o600)
+}
+
+// handOver gives the commands on a host the first admin's credential, with the
+// endpoints that the host's own client file names.
+func (s *Site) handOver(host string) error {
+	admin, err := readClient(filepath.Join(s.Lab.Disk(s.Server).Etc, "client.yaml"))
+	if err != nil {
+		return err
+	}
+	own, err := readClient(filepath.Join(s.Lab.Disk(host).Etc, "client.yaml"))
+	if err != nil {
+		return err
+	}
+	admin["endpoints"] = own["endpoints"]
+	b, err := yaml.Marshal(admin)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.Lab.Disk(host).Etc, "admin.yaml"), b, 0o600)
+}
+
+func readClient(path string) (map[string]any, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	return fields, yaml.Unmarshal(b, &fields)
 }
 
 // Join makes hosts nodes of the cluster, side by side, and starts their
@@ -100,6 +136,15 @@ func (s *Site) listen(h lab.Host) error {
 func (s *Site) Join(ctx context.Context, hosts ...string) error {
 	server, err := s.Lab.Host(ctx, s.Server)
 	if err != nil {
+		return err
+	}
+	if len(hosts) == 0 {
+		return nil
+	}
+	var token struct {
+		Token string `json:"token"`
+	}
+	if err := s.JSON(ctx, &token, s.Server, "cluster", "token", "create", "--uses", fmt.Sprint(len(hosts))); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -110,8 +155,15 @@ func (s *Site) Join(ctx context.Context, hosts ...string) error {
 			if err != nil {
 				return err
 			}
-			address := netip.AddrPortFrom(reachable(server, h), 2379).String()
-			if _, err := s.Meshvpc(ctx, name, "cluster", "join", address, "--name", h.Name, "--datacenter", h.Datacenter, "--underlay", lab.UnderlayDevice); err != nil {
+			file := filepath.Join(s.Lab.Disk(name).Etc, "token")
+			if err := os.WriteFile(file, []byte(token.Token), 0o600); err != nil {
+				return err
+			}
+			if _, err := s.Meshvpc(ctx, name, "cluster", "join", reachable(server, h).String(), "--token-file", file,
+				"--name", h.Name, "--datacenter", h.Datacenter, "--underlay", lab.UnderlayDevice); err != nil {
+				return err
+			}
+			if err := errors.Join(os.Remove(file), s.handOver(name)); err != nil {
 				return err
 			}
 			return s.start(ctx, name, agentService)

@@ -51,7 +51,8 @@ type Workload struct {
 
 // Disk is a host's own directories. They outlive its kernel, and the host's
 // processes get them as MESHVPC_CONFIG_DIR, MESHVPC_STATE_DIR,
-// MESHVPC_RUN_DIR; MESHVPC_CONFIG is client.yaml in Etc.
+// MESHVPC_RUN_DIR; MESHVPC_CONFIG is admin.yaml in Etc, which
+// whoever makes the cluster puts there.
 type Disk struct {
 	Etc, Var, Run, Log string
 }

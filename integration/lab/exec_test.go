@@ -31,7 +31,7 @@ func TestExec(t *testing.T) {
 	})
 	t.Run("host and disk of its own", func(t *testing.T) {
 		got := run(t, l, "a", "", "sh", "-c", `hostname; echo $MESHVPC_CONFIG_DIR $MESHVPC_STATE_DIR $MESHVPC_RUN_DIR $MESHVPC_CONFIG; ls /run`)
-		want := "a\n" + strings.Join([]string{disk.Etc, disk.Var, disk.Run, filepath.Join(disk.Etc, "client.yaml")}, " ") + "\nnetns"
+		want := "a\n" + strings.Join([]string{disk.Etc, disk.Var, disk.Run, filepath.Join(disk.Etc, "admin.yaml")}, " ") + "\nnetns"
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

@@ -172,7 +172,7 @@ func (h *host) environment(base []string) []string {
 		"MESHVPC_CONFIG_DIR": d.Etc,
 		"MESHVPC_STATE_DIR":  d.Var,
 		"MESHVPC_RUN_DIR":    d.Run,
-		"MESHVPC_CONFIG":     filepath.Join(d.Etc, "client.yaml"),
+		"MESHVPC_CONFIG":     filepath.Join(d.Etc, "admin.yaml"),
 	}
 	var env []string
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

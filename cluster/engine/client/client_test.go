@@ -37,7 +37,7 @@ func TestTranslate(t *testing.T) {
 		"leader changed": {rpctypes.ErrLeaderChanged, mvcc.ErrUnavailable},
 		"unreachable":    {status.Error(codes.Unavailable, "connection refused"), mvcc.ErrUnavailable},
 		"client closed":  {context.Canceled, mvcc.ErrUnavailable},
-		"denied":         {rpctypes.ErrPermissionDenied, rpctypes.ErrPermissionDenied},
+		"denied":         {rpctypes.ErrPermissionDenied, mvcc.ErrDenied},
 		"other":          {io.EOF, io.EOF},
 	} {
 		t.Run(name, func(t *testing.T) {

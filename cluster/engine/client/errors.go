@@ -36,10 +36,19 @@ func translate(ctx context.Context, err error) error {
 		}
 	}
 	switch code(err) {
+	case codes.PermissionDenied:
+		return fmt.Errorf("%w: %s", mvcc.ErrDenied, message(err))
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled: // not our context: the server's, or a closed client
 		return fmt.Errorf("%w: %w", mvcc.ErrUnavailable, err)
 	}
 	return err
+}
+
+func message(err error) string {
+	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+		return e.Error()
+	}
+	return status.Convert(err).Message()
 }
 
 func code(err error) codes.Code {

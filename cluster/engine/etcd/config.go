@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/tlsutil"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/pkg/v3/featuregate"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -33,11 +35,26 @@ type Config struct {
 	ClusterToken string
 	// Timings of heartbeats and elections; the zero value is for a LAN.
 	Timings Timings
+	// TLS is nil for plain HTTP.
+	TLS *TLS
+	// Interceptors see each call before etcd carries it out, and may refuse it.
+	Unary  grpc.UnaryServerInterceptor
+	Stream grpc.StreamServerInterceptor
 	// NoSync leaves out fsync: faster, and a crash of the machine loses data.
 	// For tests only.
 	NoSync bool
 	// Logger gets etcd's warnings and worse; nil means none.
 	Logger *zap.Logger
+}
+
+// TLS names the PEM files that a member shows to clients and other members, all
+// of which have to show a certificate of the CA. The member's own is also what
+// it shows when it dials another, so it is for both ends. A new certificate
+// serves from the next connection on. Of other members only those with the same
+// common name, Peer, are let in.
+type TLS struct {
+	CA, Cert, Key string
+	Peer          string
 }
 
 // Timings of raft, the same on all members. Rule: Tick about the longest round
@@ -117,8 +134,14 @@ func (c *Config) validate() error {
 func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, error) {
 	e := embed.NewConfig()
 	e.Name, e.Dir = c.Name, c.DataDir
-	e.ListenClientUrls, e.AdvertiseClientUrls = urls(c.ListenClient), urls(c.AdvertiseClient)
-	e.ListenPeerUrls, e.AdvertisePeerUrls = urls(c.ListenPeer), urls(c.AdvertisePeer)
+	e.ListenClientUrls, e.AdvertiseClientUrls = c.urls(c.ListenClient), c.urls(c.AdvertiseClient)
+	e.ListenPeerUrls, e.AdvertisePeerUrls = c.urls(c.ListenPeer), c.urls(c.AdvertisePeer)
+	if t := c.TLS; t != nil {
+		e.TlsMinVersion = string(tlsutil.TLSVersion13)
+		info := transport.TLSInfo{CertFile: t.Cert, KeyFile: t.Key, TrustedCAFile: t.CA, ClientCertAuth: true}
+		e.ClientTLSInfo, e.PeerTLSInfo = info, info
+		e.PeerTLSInfo.AllowedCNs = []string{t.Peer}
+	}
 	e.InitialCluster = e.InitialClusterFromName(c.Name)
 	e.InitialClusterToken = c.ClusterToken
 	e.ClusterState = embed.ClusterStateFlagNew
@@ -137,6 +160,12 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
 		grpc.ChainStreamInterceptor(cutStreams(ctx)),
 	}
+	if c.Unary != nil {
+		e.GRPCAdditionalServerOptions = append(e.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(c.Unary))
+	}
+	if c.Stream != nil {
+		e.GRPCAdditionalServerOptions = append(e.GRPCAdditionalServerOptions, grpc.ChainStreamInterceptor(c.Stream))
+	}
 
 	gates, ok := e.ServerFeatureGate.(featuregate.MutableFeatureGate)
 	if !ok {
@@ -148,10 +177,14 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 	return e, nil
 }
 
-func urls(addresses []netip.AddrPort) []url.URL {
+func (c *Config) urls(addresses []netip.AddrPort) []url.URL {
+	scheme := "http"
+	if c.TLS != nil {
+		scheme = "https"
+	}
 	us := make([]url.URL, 0, len(addresses))
 	for _, a := range addresses {
-		us = append(us, url.URL{Scheme: "http", Host: a.String()})
+		us = append(us, url.URL{Scheme: scheme, Host: a.String()})
 	}
 	return us
 }

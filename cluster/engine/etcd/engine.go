@@ -38,7 +38,7 @@ func (e *Engine) Ready() <-chan struct{} { return e.ready }
 // Endpoints are the URLs that clients dial.
 func (e *Engine) Endpoints() []string {
 	var endpoints []string
-	for _, u := range urls(e.cfg.AdvertiseClient) {
+	for _, u := range e.cfg.urls(e.cfg.AdvertiseClient) {
 		endpoints = append(endpoints, u.String())
 	}
 	return endpoints

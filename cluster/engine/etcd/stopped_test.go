@@ -21,7 +21,7 @@ func TestStoppedByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings.ListenClientUrls, settings.ListenPeerUrls = urls(ports("127.0.0.1:0")), urls(ports("127.0.0.1:0"))
+	settings.ListenClientUrls, settings.ListenPeerUrls = cfg.urls(ports("127.0.0.1:0")), cfg.urls(ports("127.0.0.1:0"))
 	member, err := embed.StartEtcd(settings)
 	if err != nil {
 		t.Fatal(err)

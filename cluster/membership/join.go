@@ -1,0 +1,248 @@
+package membership
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// JoinRequest is what a joiner sends.
+type JoinRequest struct {
+	TokenID    string `json:"token_id"`
+	Secret     string `json:"secret"` // of the token, hexadecimal
+	Name       string `json:"name"`   // of the node
+	ID         string `json:"id"`     // of the node, random: the same again after a join that was cut short
+	Datacenter string `json:"datacenter"`
+	Request    string `json:"request"` // for the node's certificate, PEM
+	// Viewer asks for a certificate that reads, for the people of that host.
+	Viewer string `json:"viewer_request"`
+}
+
+// JoinAnswer is what it gets. The CA's certificate is not in it: the joiner has
+// seen it, and knows by the token that it is the right one.
+type JoinAnswer struct {
+	Cluster     string   `json:"cluster"`
+	Datacenter  string   `json:"datacenter"` // of the node's record, which may be older
+	Endpoints   []string `json:"endpoints"`  // of the store, host:port
+	Certificate string   `json:"certificate"`
+	Viewer      string   `json:"viewer_certificate"`
+}
+
+// Code says why a request was refused, to programs.
+type Code string
+
+// The codes of refusals.
+const (
+	CodeInvalid     Code = "invalid"     // the request is none
+	CodeToken       Code = "token"       // unknown, expired, used up or revoked
+	CodeRole        Code = "role"        // the token is for something else
+	CodeTaken       Code = "taken"       // another node or user has the name
+	CodeRemoved     Code = "removed"     // this very node was removed
+	CodeLeaving     Code = "leaving"     // a removed node of the name still leaves its VPCs
+	CodeForbidden   Code = "forbidden"   // the subject may not ask that
+	CodeNoCluster   Code = "no cluster"  // the store is empty, yet
+	CodeUnavailable Code = "unavailable" // the store does not answer; it may have been done
+)
+
+// Refusal is a request that a server refused.
+type Refusal struct {
+	Code   Code   `json:"code"`
+	Reason string `json:"reason"`
+}
+
+func (r *Refusal) Error() string { return r.Reason }
+
+func refusef(code Code, format string, args ...any) error {
+	return &Refusal{code, fmt.Sprintf(format, args...)}
+}
+
+// admitter lets joiners in.
+type admitter struct {
+	store *store.Store // as an operator
+	ca    func() (*CA, error)
+	now   func() time.Time
+}
+
+// tries is how often a transaction is tried that others were faster than: as
+// many may join at once with one token.
+const tries = 100
+
+// join makes a node of a joiner: one transaction takes a use of the token,
+// writes the node's record and that of its viewer.
+func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) {
+	c, err := a.check(r)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	config, err := store.Get[*cluster.Config](ctx, a.store, cluster.KeyConfig)
+	if errors.Is(err, store.ErrNotFound) {
+		return JoinAnswer{}, refusef(CodeNoCluster, "the store holds no cluster yet")
+	}
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	answer := JoinAnswer{Cluster: config.Value.Cluster}
+	for range tries {
+		answer.Datacenter, err = a.admit(ctx, c)
+		if !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	servers, _, err := store.List[*cluster.Server](ctx, a.store, cluster.PrefixSrvs)
+	if err != nil && len(servers) == 0 {
+		return JoinAnswer{}, err
+	}
+	for _, it := range servers {
+		answer.Endpoints = append(answer.Endpoints, it.Value.Address)
+	}
+	ca, err := a.ca()
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	node, err := ca.Issue(c.node.key, cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name}, nil, a.now())
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	viewer, err := ca.Issue(c.viewer.key, cluster.Subject{Kind: cluster.SubjectUser, Name: c.Name}, nil, a.now())
+	answer.Certificate, answer.Viewer = string(node), string(viewer)
+	return answer, err
+}
+
+// candidate is a checked JoinRequest.
+type candidate struct {
+	JoinRequest
+	hash         string // of the token's secret
+	node, viewer wanted
+}
+
+func (a *admitter) check(r JoinRequest) (candidate, error) {
+	c := candidate{JoinRequest: r}
+	secret, err := hex.DecodeString(r.Secret)
+	if err != nil || cluster.CheckNodeName(r.Name) != nil || cluster.CheckNodeName(r.TokenID) != nil {
+		return c, refusef(CodeInvalid, "this is no request to join")
+	}
+	c.hash = hashSecret(secret)
+	n := cluster.Node{ID: r.ID, Datacenter: r.Datacenter, State: cluster.NodeActive}
+	if err := n.Validate(); err != nil {
+		return c, refusef(CodeInvalid, "%v", err)
+	}
+	if c.node, err = requested([]byte(r.Request)); err == nil {
+		c.viewer, err = requested([]byte(r.Viewer))
+	}
+	if err != nil {
+		return c, refusef(CodeInvalid, "%v", err)
+	}
+	return c, nil
+}
+
+// admit is one try. A join whose answer was lost comes again with the same key
+// and needs no token, which may be used up: what it gets is of use only to who
+// has the key.
+func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, err error) {
+	prior, err := a.holder(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if prior.Value != nil && prior.Value.ID == c.ID && prior.Value.Key == c.node.hash {
+		return prior.Value.Datacenter, nil
+	}
+	var change store.Change
+	if err := a.spend(ctx, &change, c); err != nil {
+		return "", err
+	}
+	viewer, err := store.Get[*cluster.User](ctx, a.store, cluster.KeyUser(c.Name))
+	by := cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name}.String()
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		viewer = store.Item[*cluster.User]{Key: cluster.KeyUser(c.Name)}
+	case err != nil:
+		return "", err
+	case viewer.Value.By != by:
+		return "", refusef(CodeTaken, "there is a user of the name %s: choose another", c.Name)
+	}
+	now := cluster.At(a.now())
+	node := &cluster.Node{ID: c.ID, Datacenter: c.Datacenter, State: cluster.NodeActive, Agent: true, Joined: now}
+	if prior.Value != nil && prior.Value.ID == c.ID {
+		node = prior.Value // the host joins again
+	}
+	node.Key = c.node.hash
+	store.Put(&change, prior, node)
+	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: by})
+	change.Why = "join of " + c.Name
+	_, err = a.store.Commit(ctx, change)
+	return node.Datacenter, err
+}
+
+// spend takes one use of the token. Who does not know the secret is not told
+// whether there is such a token.
+func (a *admitter) spend(ctx context.Context, change *store.Change, c candidate) error {
+	t, err := store.Get[*cluster.Token](ctx, a.store, cluster.KeyToken(c.TokenID))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
+	case err != nil:
+		return err
+	case subtle.ConstantTimeCompare([]byte(t.Value.Hash), []byte(c.hash)) != 1:
+		return refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
+	case !a.now().Before(t.Value.Expires.Time):
+		return refusef(CodeToken, "the token has expired at %s", t.Value.Expires.UTC().Format(time.RFC3339))
+	case t.Value.Role != cluster.TokenNode:
+		return refusef(CodeRole, "the token is for a %s", t.Value.Role)
+	}
+	if t.Value.Uses--; t.Value.Uses == 0 {
+		change.Remove(t.Key, t.Mod)
+	} else {
+		store.Put(change, t, t.Value)
+	}
+	return nil
+}
+
+// holder returns the record to replace: none, this node's own, or one of a node
+// that has left for good. Any other means that the name is taken.
+func (a *admitter) holder(ctx context.Context, c candidate) (store.Item[*cluster.Node], error) {
+	key := cluster.KeyNode(c.Name)
+	it, err := store.Get[*cluster.Node](ctx, a.store, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Item[*cluster.Node]{Key: key}, nil
+	}
+	if err != nil {
+		return it, err
+	}
+	n := it.Value
+	switch {
+	case n.State == cluster.NodeLeft && n.ID == c.ID:
+		return it, refusef(CodeRemoved, "this host was removed from the cluster as node %s", c.Name)
+	case n.ID == c.ID:
+		return it, nil
+	case n.State != cluster.NodeLeft:
+		return it, refusef(CodeTaken, "node name %s is taken by a host in datacenter %s (id %s, joined %s)",
+			c.Name, n.Datacenter, n.ID, n.Joined.UTC().Format(time.RFC3339))
+	}
+	left, _, err := a.store.Read(ctx, cluster.PrefixHost(c.Name))
+	if err == nil && len(left) > 0 {
+		err = refusef(CodeLeaving, "the removed node of the name %s is still leaving its VPCs", c.Name)
+	}
+	return it, err
+}
+
+// asRefusal words any error for the other end, which learns nothing of our
+// inside.
+func asRefusal(err error) *Refusal {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r
+	}
+	if errors.Is(err, mvcc.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		return &Refusal{CodeUnavailable, "the store does not answer"}
+	}
+	return &Refusal{CodeUnavailable, "the server cannot do that now, its log says why"}
+}

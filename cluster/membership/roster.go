@@ -1,0 +1,108 @@
+package membership
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// roster is the records that Allowed asks for, kept current by a mirror.
+type roster struct {
+	ready chan struct{} // closed once all of it has been read
+
+	mu    sync.RWMutex
+	view  *store.View   // changes under mu only
+	moved chan struct{} // closed, and another made, whenever the view has changed
+}
+
+func newRoster() *roster {
+	return &roster{ready: make(chan struct{}), view: store.NewView(), moved: make(chan struct{})}
+}
+
+// Node implements cluster.Roster.
+func (r *roster) Node(name string) (*cluster.Node, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	it, ok := store.At[*cluster.Node](r.view, cluster.KeyNode(name))
+	return it.Value, ok
+}
+
+// User implements cluster.Roster.
+func (r *roster) User(name string) (*cluster.User, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	it, ok := store.At[*cluster.User](r.view, cluster.KeyUser(name))
+	return it.Value, ok
+}
+
+// Assigned implements cluster.Roster.
+func (r *roster) Assigned(node, vpc string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.Has(cluster.KeyHostVPC(node, vpc))
+}
+
+// change is closed when the roster has changed.
+func (r *roster) change() <-chan struct{} {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.moved
+}
+
+func (r *roster) isReady() bool {
+	select {
+	case <-r.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// pull takes in what the mirror has heard.
+func (r *roster) pull(m *store.Mirror) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.view = m.Pull()
+	if !r.isReady() && r.view.Synced(cluster.PrefixNodes) && r.view.Synced(cluster.PrefixUsers) && r.view.Synced(cluster.PrefixHosts) {
+		close(r.ready)
+	}
+	close(r.moved)
+	r.moved = make(chan struct{})
+}
+
+// longestPause bounds the time between a change and what follows from it.
+const longestPause = 300 * time.Millisecond
+
+// follow keeps the roster current until ctx ends, and calls changed after each
+// change; for many at once, which take long, less often.
+func (r *roster) follow(ctx context.Context, s *store.Store, log *zap.Logger, changed func()) error {
+	m := store.NewMirror(store.MirrorConfig{Store: s, Log: log.Named("mirror")})
+	m.Follow(cluster.PrefixNodes, cluster.PrefixUsers, cluster.PrefixHosts)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.Run(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-m.Changed():
+			}
+			r.pull(m)
+			start := time.Now()
+			changed()
+			pause := time.NewTimer(min(10*time.Since(start), longestPause))
+			select {
+			case <-ctx.Done():
+			case <-pause.C:
+			}
+			pause.Stop()
+		}
+	})
+	return g.Wait()
+}

@@ -1,0 +1,204 @@
+package membership
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// The paths of the join service. Each takes a POST of JSON, and answers JSON: an
+// answer, or with another status than 200 a Refusal.
+const (
+	pathJoin  = "/v1/join"  // JoinRequest to JoinAnswer
+	pathIssue = "/v1/issue" // IssueRequest to IssueAnswer, for who has a certificate
+)
+
+// How long strangers may take, and how much they may send.
+const (
+	readWithin = 5 * time.Second
+	callWithin = 20 * time.Second
+	maxRequest = 16 << 10 // bytes
+)
+
+// ServiceConfig configures a Service.
+type ServiceConfig struct {
+	Listen     []netip.AddrPort           // required: where to serve
+	Store      *store.Store               // required: writes as an operator
+	CA         func() (*CA, error)        // required: reads the CA, for each request
+	Credential func() (Credential, error) // required: the server's own, for each connection
+	Log        *zap.Logger                // nil: none
+	Now        func() time.Time           // default time.Now
+}
+
+// Service lets joiners in, and gives those who are in new certificates.
+type Service struct {
+	cfg      ServiceConfig
+	admitter admitter
+}
+
+// NewService checks the configuration and starts nothing.
+func NewService(cfg ServiceConfig) (*Service, error) {
+	if len(cfg.Listen) == 0 || cfg.Store == nil || cfg.CA == nil || cfg.Credential == nil {
+		return nil, errors.New("new join service: listen, store, CA and credential are required")
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	cfg.Log = cfg.Log.Named("join")
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg, admitter{cfg.Store, cfg.CA, cfg.Now}}, nil
+}
+
+// Run serves until ctx ends, and returns when all that it started has ended.
+func (s *Service) Run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+pathJoin, answering(s, func(ctx context.Context, _ *tls.ConnectionState, r JoinRequest) (JoinAnswer, error) {
+		return s.join(ctx, r)
+	}))
+	mux.HandleFunc("POST "+pathIssue, answering(s, s.issue))
+	quiet := zap.NewStdLog(s.cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))) // what strangers do wrong is no news
+	server := &http.Server{Handler: mux, ErrorLog: quiet, ReadHeaderTimeout: readWithin, ReadTimeout: 2 * readWithin,
+		WriteTimeout: 2*readWithin + callWithin, IdleTimeout: readWithin, MaxHeaderBytes: 4 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, a := range s.cfg.Listen {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.String())
+		if err != nil {
+			_ = server.Close() // ends those that serve already; the error below says why
+			return errors.Join(fmt.Errorf("serve joins: %w", err), ignoreClosed(g.Wait()))
+		}
+		g.Go(func() error { return server.Serve(tls.NewListener(newGate(l, s.cfg.Now), Listener(s.cfg.Credential))) })
+	}
+	s.cfg.Log.Info("joins are served", zap.Stringers("addresses", s.cfg.Listen))
+	g.Go(func() error {
+		<-ctx.Done()
+		return server.Close()
+	})
+	return ignoreClosed(g.Wait())
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// answering reads a request, has it carried out, and writes what came of it.
+func answering[Q, A any](s *Service, do func(context.Context, *tls.ConnectionState, Q) (A, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), callWithin)
+		defer cancel()
+		var q Q
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+		err := d.Decode(&q)
+		if err != nil {
+			err = refusef(CodeInvalid, "this is no request of that kind")
+		}
+		var answer any
+		if err == nil {
+			answer, err = do(ctx, r.TLS, q)
+		}
+		status := http.StatusOK
+		if err != nil {
+			refusal := asRefusal(err)
+			status, answer = http.StatusForbidden, refusal
+			if refusal.Code == CodeUnavailable {
+				status = http.StatusServiceUnavailable // and the answer says no more than that
+				s.cfg.Log.Warn("cannot answer", zap.String("path", r.URL.Path), zap.String("from", r.RemoteAddr), zap.Error(err))
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(answer) // who does not wait for it asks again
+	}
+}
+
+func (s *Service) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) {
+	answer, err := s.admitter.join(ctx, r)
+	if err == nil {
+		s.cfg.Log.Info("let a node in", zap.String("node", r.Name), zap.String("datacenter", answer.Datacenter), zap.String("token", r.TokenID))
+	}
+	return answer, err
+}
+
+// IssueRequest asks for a younger certificate of the asker's key, or, if User is
+// set, for one of a new user.
+type IssueRequest struct {
+	Request string           `json:"request"` // PEM
+	User    string           `json:"user,omitempty"`
+	Role    cluster.UserRole `json:"role,omitempty"`
+}
+
+// IssueAnswer is a certificate.
+type IssueAnswer struct {
+	Certificate string `json:"certificate"`
+}
+
+// issue certifies what the subject of the connection may have.
+func (s *Service) issue(ctx context.Context, conn *tls.ConnectionState, r IssueRequest) (IssueAnswer, error) {
+	by, err := s.subject(conn)
+	if err != nil {
+		return IssueAnswer{}, err
+	}
+	cert, err := s.admitter.issue(ctx, by, r)
+	if err == nil {
+		s.cfg.Log.Info("issued a certificate", zap.Stringer("by", by.Subject), zap.String("user", r.User))
+	}
+	return IssueAnswer{string(cert)}, err
+}
+
+// holderOf is who a connection's certificate speaks for, and the hash of its key.
+type holderOf struct {
+	cluster.Subject
+	hash string
+}
+
+// subject verifies the certificate of a connection.
+func (s *Service) subject(conn *tls.ConnectionState) (holderOf, error) {
+	nobody := refusef(CodeForbidden, "a certificate of this cluster is needed for that")
+	if conn == nil || len(conn.PeerCertificates) == 0 {
+		return holderOf{}, nobody
+	}
+	ca, err := s.cfg.CA()
+	if err != nil {
+		return holderOf{}, err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	leaf := conn.PeerCertificates[0]
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: s.cfg.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		return holderOf{}, nobody
+	}
+	subject, err := cluster.ParseSubject(leaf.Subject.CommonName)
+	if err != nil {
+		return holderOf{}, nobody
+	}
+	return holderOf{subject, hashKey(leaf.RawSubjectPublicKeyInfo)}, nil
+}
+
+// readRefusal is what a server answered with another status than 200.
+func readRefusal(r *http.Response) error {
+	var refusal Refusal
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&refusal); err != nil || refusal.Code == "" {
+		return fmt.Errorf("the server answered %s, which is no answer of a join service", r.Status)
+	}
+	refusal.Reason = cluster.CleanText(refusal.Reason)
+	return &refusal
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/membership"
+)
+
+// pemFiles is where a credential is kept: the tls section of a configuration.
+// CAKey is a server's.
+type pemFiles struct {
+	CA    string `json:"ca"`
+	Cert  string `json:"cert"`
+	Key   string `json:"key"`
+	CAKey string `json:"ca_key,omitempty"`
+}
+
+func (f pemFiles) load() (membership.Credential, error) {
+	return membership.Files{CA: f.CA, Cert: f.Cert, Key: f.Key}.Load()
+}
+
+// loadCA reads the cluster's CA, which only a server has.
+func (f pemFiles) loadCA() (*membership.CA, error) {
+	cert, err := os.ReadFile(f.CA)
+	if err != nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	key, err := os.ReadFile(f.CAKey)
+	if err != nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	return membership.ReadCA(cert, key)
+}
+
+// pem is where the credential of a kind of subject is kept on this host.
+func (d dirs) pem(kind cluster.SubjectKind) pemFiles {
+	dir := filepath.Join(d.config, "tls")
+	f := pemFiles{CA: filepath.Join(dir, "ca.crt"), Cert: filepath.Join(dir, string(kind)+".crt"), Key: filepath.Join(dir, string(kind)+".key")}
+	if kind == cluster.SubjectServer {
+		f.CAKey = filepath.Join(dir, "ca.key")
+	}
+	return f
+}
+
+// renewCheck is how often a process sees whether its certificate is to be
+// renewed.
+const renewCheck = time.Hour
+
+// renewServer has the server's own certificate name all of its addresses, and
+// hold long enough.
+func renewServer(cfg serverConfig, now time.Time, log *zap.Logger) error {
+	c, err := cfg.TLS.load()
+	if err != nil {
+		return err
+	}
+	addresses, err := serverAddresses(cfg)
+	if err != nil {
+		return err
+	}
+	old, err := c.Old(addresses, now)
+	if err != nil || !old {
+		return err
+	}
+	ca, err := cfg.TLS.loadCA()
+	if err != nil {
+		return err
+	}
+	cert, err := ca.Reissue(c, addresses, now)
+	if err != nil {
+		return err
+	}
+	log.Info("renewed the server's certificate", zap.Stringers("addresses", addresses))
+	return writeFile(cfg.TLS.Cert, cert)
+}
+
+// serverAddresses are those that clients may know a server by.
+func serverAddresses(cfg serverConfig) ([]netip.Addr, error) {
+	own, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	all := []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	for _, v := range slices.Concat(cfg.Listen, cfg.Advertise) {
+		if a, err := netip.ParseAddrPort(v); err == nil && !a.Addr().IsUnspecified() {
+			all = append(all, a.Addr().Unmap())
+		} else if err == nil {
+			all = append(all, own...)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all), nil
+}
+
+// keepRenewed calls renew from time to time until ctx ends.
+func keepRenewed(ctx context.Context, log *zap.Logger, renew func(context.Context) error) {
+	tick := time.NewTicker(renewCheck)
+	defer tick.Stop()
+	for {
+		if err := renew(ctx); err != nil && ctx.Err() == nil {
+			log.Warn("cannot renew the certificate, will retry", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// renewAgent asks the servers for a younger certificate when it is time.
+func renewAgent(ctx context.Context, cfg agentConfig, log *zap.Logger) error {
+	c, err := cfg.TLS.load()
+	if err != nil {
+		return err
+	}
+	old, err := c.Old(nil, time.Now())
+	if err != nil || !old {
+		return err
+	}
+	fresh, err := askServers(cfg.Endpoints, func(address string) (membership.Credential, error) {
+		ctx, cancel := context.WithTimeout(ctx, defaultCall)
+		defer cancel()
+		return membership.Renew(ctx, address, c)
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("renewed the node's certificate")
+	return writeFile(cfg.TLS.Cert, fresh.Cert)
+}
+
+// askServers asks the join services of the servers with these store addresses,
+// in turn, until one answers.
+func askServers[T any](endpoints []string, ask func(address string) (T, error)) (answer T, err error) {
+	var errs []error
+	for _, e := range endpoints {
+		address, err := joinService(e)
+		if err != nil {
+			return answer, err
+		}
+		if answer, err = ask(address); err == nil {
+			return answer, nil
+		}
+		errs = append(errs, err)
+		if _, refused := errors.AsType[*membership.Refusal](err); refused {
+			break
+		}
+	}
+	return answer, errors.Join(errs...)
+}
+
+// newKeyFile is the key in a file, which it makes if there is none.
+func newKeyFile(path string) (key membership.Key, made bool, err error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		key, err = membership.ReadKey(text)
+		return key, false, err
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, false, fmt.Errorf("read key: %w", err)
+	}
+	if key, err = membership.NewKey(); err != nil {
+		return key, false, err
+	}
+	return key, true, writeFile(path, key.PEM)
+}
