@@ -14,7 +14,14 @@ import (
 // cost no decoding and no memory, until one of them hears something else. It is
 // for one goroutine, which has all the Views.
 type Lists struct {
-	last map[string]list // by prefix
+	last      map[string]list    // by prefix
+	positions map[string]reading // by prefix
+}
+
+// reading is what a Feed keeps of a list.
+type reading struct {
+	keys []mvcc.KeyValue
+	at   position
 }
 
 type list struct {
@@ -50,4 +57,22 @@ func (l *Lists) replace(s *section, prefix string, keys []mvcc.KeyValue) {
 	}
 	s.shared = true
 	l.last[prefix] = list{keys, s.recordSet}
+}
+
+// listed is the position after a list of prefix.
+func (l *Lists) listed(prefix string, h mvcc.Header, keys []mvcc.KeyValue) position {
+	if l == nil {
+		return listed(h, keys)
+	}
+	last, ok := l.positions[prefix]
+	if !ok || !slices.EqualFunc(last.keys, keys, same) {
+		last = reading{keys, listed(h, keys)}
+		if l.positions == nil {
+			l.positions = map[string]reading{}
+		}
+		l.positions[prefix] = last
+	}
+	at := last.at.clone()
+	at.Header = h
+	return at
 }
