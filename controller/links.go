@@ -45,6 +45,7 @@ func (m *membership) links() {
 			}
 		}
 		for i := range m.parts {
+			m.awaitLost(&m.parts[i])
 			m.settle(&m.parts[i])
 		}
 		m.w.dropLinks(m.v, m.p, func(node string) bool { return m.w.gone(m.v, node) })
@@ -237,6 +238,24 @@ func (m *membership) release(l *link, except cluster.VNI) {
 		}
 		if len(m.p.links) < linksAtOnce {
 			m.p.addLink(release(it))
+		}
+	}
+}
+
+// awaitLost has a member wait for the pairs with hosts that are assigned and whose
+// member record was lost: when that is back, they go on from where they were.
+func (m *membership) awaitLost(p *part) {
+	for key, l := range m.v.links {
+		peer := key[0]
+		if peer == p.name {
+			peer = key[1]
+		}
+		a, assigned := m.v.assigns[peer]
+		if l.met || key[0] != p.name && key[1] != p.name || !assigned || a.Value.State != cluster.AssignedMember {
+			continue
+		}
+		if stands, ok := l.stands(); ok && (stands.Use != cluster.LinkActive || !m.inForce(l, stands)) {
+			p.waits = true
 		}
 	}
 }
