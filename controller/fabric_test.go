@@ -15,10 +15,13 @@ import (
 // cluster.HostLink tell them to. It watches over every change that no pair which
 // worked stops working.
 type fabric struct {
-	store    *store.Store
-	ends     map[end]inForce
-	open     map[end]int64 // whose peer may send by the shared tunnel, see watcher's absorbOpen
-	works    map[end]bool  // frames of the first get to the second
+	store *store.Store
+	ends  map[end]inForce
+	open  map[end]int64 // whose peer may send by the shared tunnel, see watcher's absorbOpen
+	works map[end]bool  // frames of the first get to the second
+	// told are hosts that were told to leave a VPC, and may be told to stay before
+	// they have heard of it: what their pairs had ends with the former membership.
+	told     map[[2]string]bool // by VPC and node
 	problems []string
 }
 
@@ -48,7 +51,7 @@ func (f inForce) sendsOwn() bool {
 }
 
 func newFabric(s *store.Store) *fabric {
-	return &fabric{store: s, ends: map[end]inForce{}, open: map[end]int64{}, works: map[end]bool{}}
+	return &fabric{store: s, ends: map[end]inForce{}, open: map[end]int64{}, told: map[[2]string]bool{}, works: map[end]bool{}}
 }
 
 // apply puts in force what the records tell node of a VPC.
@@ -115,7 +118,12 @@ func (f *fabric) set(e end, is inForce) {
 		from, ok1 := f.ends[way]
 		to, ok2 := f.ends[way.other()]
 		works := ok1 && ok2 && (from.sendsShared() && to.receivesShared() || from.sendsOwn() && to.vni == from.vni)
-		if f.works[way] && !works && f.stays(e.vpc, e.node) && f.stays(e.vpc, e.peer) {
+		if from.sendsOwn() && to.vni == from.vni {
+			delete(f.told, [2]string{e.vpc, e.node})
+			delete(f.told, [2]string{e.vpc, e.peer})
+		}
+		left := f.told[[2]string{e.vpc, e.node}] || f.told[[2]string{e.vpc, e.peer}]
+		if f.works[way] && !works && !left && f.stays(e.vpc, e.node) && f.stays(e.vpc, e.peer) {
 			f.problems = append(f.problems, fmt.Sprintf("frames from %s to %s in %s are lost: %+v, %+v", way.node, way.peer, way.vpc, from, to))
 		}
 		f.works[way] = works

@@ -220,6 +220,13 @@ func (h *hosts) set(node string, down bool) {
 	h.kick <- struct{}{}
 }
 
+// toldToLeave: a host's membership has ended, by VPC and node.
+func (h *hosts) toldToLeave(of [2]string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.net.told[of] = true
+}
+
 func (h *hosts) answer(ctx context.Context, v *store.View) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -98,6 +98,8 @@ type chaos struct {
 	mu     sync.Mutex
 	lost   map[string]bool // pairs of which a record was lost and is not back yet
 	broken []string
+	// assigned are, by VPC and node, the hosts that were members.
+	assigned map[[2]string]bool
 }
 
 func newChaos(t *testing.T, nodes []string) *chaos {
@@ -323,6 +325,7 @@ func (c *chaos) look() {
 	if err != nil {
 		say("read: %v", err)
 	}
+	assigned := map[[2]string]bool{}
 	inForce := map[cluster.VNI]string{}
 	use := func(vni cluster.VNI, by string) {
 		if other, ok := inForce[vni]; ok && other != by {
@@ -344,6 +347,8 @@ func (c *chaos) look() {
 			continue
 		}
 		switch r := r.(type) {
+		case *cluster.HostVPC:
+			assigned[[2]string{k.VPC, k.Node}] = r.State == cluster.AssignedMember
 		case *cluster.HostLink:
 			pair := cluster.PairOf(k.VPC, k.Node, k.Name).String()
 			links[pair] = append(links[pair], *r)
@@ -358,6 +363,12 @@ func (c *chaos) look() {
 			}
 		}
 	}
+	for of := range c.assigned {
+		if !assigned[of] {
+			c.hosts.toldToLeave(of)
+		}
+	}
+	c.assigned = assigned
 	for pair := range c.lost {
 		if len(links[pair]) == 0 && len(held[pair]) == 0 {
 			delete(c.lost, pair)
