@@ -118,7 +118,7 @@ func (f *fabric) set(e end, is inForce) {
 		from, ok1 := f.ends[way]
 		to, ok2 := f.ends[way.other()]
 		works := ok1 && ok2 && (from.sendsShared() && to.receivesShared() || from.sendsOwn() && to.vni == from.vni)
-		if from.sendsOwn() && to.vni == from.vni {
+		if from.sendsOwn() && to.sendsOwn() && to.vni == from.vni {
 			delete(f.told, [2]string{e.vpc, e.node})
 			delete(f.told, [2]string{e.vpc, e.peer})
 		}
