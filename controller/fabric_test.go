@@ -19,9 +19,9 @@ type fabric struct {
 	ends  map[end]inForce
 	open  map[end]int64 // whose peer may send by the shared tunnel, see watcher's absorbOpen
 	works map[end]bool  // frames of the first get to the second
-	// told are hosts that were told to leave a VPC, and may be told to stay before
-	// they have heard of it: what their pairs had ends with the former membership.
-	told     map[[2]string]bool // by VPC and node
+	// told are the pairs of which a host was told to leave, and may be told to stay
+	// before it has heard of it: what they had ends with the former membership.
+	told     map[end]bool
 	problems []string
 }
 
@@ -51,7 +51,7 @@ func (f inForce) sendsOwn() bool {
 }
 
 func newFabric(s *store.Store) *fabric {
-	return &fabric{store: s, ends: map[end]inForce{}, open: map[end]int64{}, told: map[[2]string]bool{}, works: map[end]bool{}}
+	return &fabric{store: s, ends: map[end]inForce{}, open: map[end]int64{}, told: map[end]bool{}, works: map[end]bool{}}
 }
 
 // apply puts in force what the records tell node of a VPC.
@@ -119,10 +119,10 @@ func (f *fabric) set(e end, is inForce) {
 		to, ok2 := f.ends[way.other()]
 		works := ok1 && ok2 && (from.sendsShared() && to.receivesShared() || from.sendsOwn() && to.vni == from.vni)
 		if from.sendsOwn() && to.sendsOwn() && to.vni == from.vni {
-			delete(f.told, [2]string{e.vpc, e.node})
-			delete(f.told, [2]string{e.vpc, e.peer})
+			delete(f.told, e)
+			delete(f.told, e.other())
 		}
-		left := f.told[[2]string{e.vpc, e.node}] || f.told[[2]string{e.vpc, e.peer}]
+		left := f.told[e] || f.told[e.other()]
 		if f.works[way] && !works && !left && f.stays(e.vpc, e.node) && f.stays(e.vpc, e.peer) {
 			f.problems = append(f.problems, fmt.Sprintf("frames from %s to %s in %s are lost: %+v, %+v", way.node, way.peer, way.vpc, from, to))
 		}
@@ -140,6 +140,15 @@ func (f *fabric) drop(e end) {
 	delete(f.open, e)
 	delete(f.works, e)
 	delete(f.works, e.other())
+}
+
+// tellToLeave: the membership of a node in a VPC has ended.
+func (f *fabric) tellToLeave(vpc, node string) {
+	for e := range f.ends {
+		if e.vpc == vpc && (e.node == node || e.peer == node) {
+			f.told[e] = true
+		}
+	}
 }
 
 // leave takes all of a VPC from a node.

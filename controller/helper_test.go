@@ -220,11 +220,10 @@ func (h *hosts) set(node string, down bool) {
 	h.kick <- struct{}{}
 }
 
-// toldToLeave: a host's membership has ended, by VPC and node.
-func (h *hosts) toldToLeave(of [2]string) {
+func (h *hosts) tellToLeave(vpc, node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.net.told[of] = true
+	h.net.tellToLeave(vpc, node)
 }
 
 func (h *hosts) answer(ctx context.Context, v *store.View) {

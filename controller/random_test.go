@@ -365,7 +365,7 @@ func (c *chaos) look() {
 	}
 	for of := range c.assigned {
 		if !assigned[of] {
-			c.hosts.toldToLeave(of)
+			c.hosts.tellToLeave(of[0], of[1])
 		}
 	}
 	c.assigned = assigned
