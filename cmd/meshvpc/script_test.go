@@ -66,7 +66,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
 			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
-			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "within": cmdWithin, "await": cmdAwait,
+			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "oldclient": cmdOldClient, "within": cmdWithin, "await": cmdAwait,
 			"expired": cmdExpired,
 		},
 	})
@@ -341,6 +341,16 @@ func cmdTrust(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Setenv("ADMINKEY", hash)
 	ts.Check(writeConfig(ts.MkAbs("client.yaml"), newClientConfig([]string{ts.Getenv("FREE")}, w.admin)))
+}
+
+// oldclient FILE: an admin's client file, with a certificate of 300 days ago.
+func cmdOldClient(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	old := w.admin
+	cert, err := w.ca.Reissue(old, nil, time.Now().Add(-300*24*time.Hour))
+	ts.Check(err)
+	old.Cert = cert
+	ts.Check(writeConfig(ts.MkAbs(args[0]), newClientConfig([]string{w.endpoint}, old)))
 }
 
 // putat ADDRESS KEY VALUE: a raw record in the store there.

@@ -41,8 +41,34 @@ func (p *program) withStore(do func(ctx context.Context, c *cli.Context, s *sess
 			return err
 		}
 		defer s.cli.Close()
-		return s.explain(ctx, do(ctx, c, s))
+		if err := do(ctx, c, s); err != nil {
+			return s.explain(ctx, err)
+		}
+		if err := s.renewClient(ctx, path, p.now()); err != nil {
+			p.warn("the certificate in %s is old and cannot be renewed: %v", path, err)
+		}
+		return nil
 	}
+}
+
+// renewClient puts a younger certificate into a client file when it is time.
+func (s *session) renewClient(ctx context.Context, path string, now time.Time) error {
+	c := s.client.credential()
+	if s.client.CA == "" {
+		return nil
+	}
+	if old, err := c.Old(nil, now); err != nil || !old {
+		return err
+	}
+	fresh, err := askServers(s.endpoints, func(address string) (membership.Credential, error) {
+		ctx, cancel := context.WithTimeout(ctx, s.call)
+		defer cancel()
+		return membership.Renew(ctx, address, c)
+	})
+	if err != nil {
+		return err
+	}
+	return writeConfig(path, newClientConfig(s.client.Endpoints, fresh))
 }
 
 // openSession dials the endpoints of a client file. It does not wait for an
