@@ -58,6 +58,7 @@ func (p *program) clusterBackup(ctx context.Context, c *cli.Context, s *session)
 		if err != nil {
 			return err
 		}
+		parts[0].Text = ca.CertPEM()
 		parts = append(parts, backup.Part{Name: backup.CAKey, Text: sealed})
 	}
 	m, err := backupStore(ctx, s, path, p.now(), parts, c.Bool("yes"))
@@ -76,6 +77,7 @@ func (p *program) clusterBackup(ctx context.Context, c *cli.Context, s *session)
 		} else {
 			fmt.Fprintf(w, "the CA's key is not in it: without a copy of a server's ca.key no certificate of this cluster can be made any more\n")
 		}
+		fmt.Fprintf(w, "restore by: meshvpc cluster restore %s\n", path)
 	})
 }
 

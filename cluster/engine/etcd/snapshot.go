@@ -3,6 +3,7 @@ package etcd
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,7 +83,7 @@ func Restore(cfg Config, path string) error {
 		return fmt.Errorf("restore store: data directory %s: %w", cfg.DataDir, err)
 	}
 	defer unlock()
-	if err := checkEmpty(cfg.DataDir); err != nil {
+	if err := CheckEmpty(cfg.DataDir); err != nil {
 		return fmt.Errorf("restore store: %w", err)
 	}
 	var peers []string
@@ -111,10 +112,13 @@ func Restore(cfg Config, path string) error {
 // restoring is where in the data directory Restore works.
 const restoring = "restoring"
 
-// checkEmpty refuses a directory with more in it than our lock and what a Restore
-// left.
-func checkEmpty(dir string) error {
+// CheckEmpty is ErrNotEmpty for a directory with more in it than our lock and what
+// a Restore that was cut short left.
+func CheckEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
