@@ -180,7 +180,10 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 		return err
 	}
 	log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", endpoints))
+	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: endpoints[0], cli: cli,
+		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { keep.run(ctx); return nil })
 	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
 	g.Go(func() error { return ctl.Run(ctx) })
