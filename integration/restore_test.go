@@ -78,6 +78,48 @@ func TestRestore(t *testing.T) {
 	}))
 }
 
+// TestRestoreElsewhere makes a node the server of a cluster whose only one is gone.
+func TestRestoreElsewhere(t *testing.T) {
+	ctx := within(t)
+	m := newMesh(t, lab.IPv6)
+	old, heir := m.hosts[0], m.hosts[1]
+	file, passphrase := filepath.Join(m.Lab.Disk(old).Var, "backup"), filepath.Join(m.Lab.Disk(old).Etc, "passphrase")
+	m.must(os.WriteFile(passphrase, []byte("correct horse\n"), 0o600))
+	_, err := m.Meshvpc(ctx, old, "cluster", "backup", file, "--passphrase-file", passphrase)
+	m.must(err)
+	for _, path := range []string{file, passphrase} { // the lab's hosts share files, a site's do not
+		text, err := os.ReadFile(path)
+		m.must(err)
+		m.must(os.WriteFile(filepath.Join(m.Lab.Disk(heir).Etc, filepath.Base(path)), text, 0o600))
+	}
+	m.must(m.Lab.PowerOff(ctx, old))
+
+	etc := m.Lab.Disk(heir).Etc
+	_, err = m.Meshvpc(ctx, heir, "cluster", "restore", filepath.Join(etc, "backup"), "--passphrase-file", filepath.Join(etc, "passphrase"), "--underlay", lab.UnderlayDevice)
+	m.must(err)
+	from, err := m.Lab.Host(ctx, old)
+	m.must(err)
+	to, err := m.Lab.Host(ctx, heir)
+	m.must(err)
+	for _, h := range m.hosts[1:] {
+		for _, name := range []string{"agent.yaml", "admin.yaml"} {
+			path := filepath.Join(m.Lab.Disk(h).Etc, name)
+			text, err := os.ReadFile(path)
+			m.must(err)
+			m.must(os.WriteFile(path, []byte(strings.ReplaceAll(string(text), from.Underlay[0].Addr().String(), to.Underlay[0].Addr().String())), 0o600))
+		}
+		m.must(m.Lab.Kill(ctx, h, "agent"))
+	}
+	m.must(m.Lab.SetServices(ctx, heir, lab.Service{Name: "server", Argv: []string{"meshvpc", "server"}}, lab.Service{Name: "agent", Argv: []string{"meshvpc", "agent"}}))
+	m.must(errors.Join(m.Lab.StartServices(ctx, heir, ""), m.Lab.StartServices(ctx, m.hosts[2], "")))
+	m.Server = heir
+	m.must(m.Until(ctx, func() error {
+		_, err := m.Meshvpc(ctx, heir, "cluster", "confirm", "--dark", old, "--yes")
+		return err
+	}))
+	m.create(ctx, "vpc2", "--members", heir+","+m.hosts[2])
+}
+
 // carries is what a host has of ours: its devices, and whom they flood to.
 func (m *mesh) carries(ctx context.Context, host string) string {
 	m.t.Helper()

@@ -226,20 +226,22 @@ func (p *program) certify(c *cli.Context, r *restoration) error {
 	return r.certifyAdmin(ca)
 }
 
-// certifyAdmin makes a client file for the first admin, unless the host's own is
-// an admin's.
+// certifyAdmin makes a client file for the first admin. If the host's own is there,
+// that will do if it is an admin's, else another admin is made beside it.
 func (r *restoration) certifyAdmin(ca *membership.CA) error {
 	var has clientConfig
+	name := firstAdmin
 	err := readConfig(r.dirs.client(), &has)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		r.admin = r.dirs.client()
 	case err != nil || !r.isAdmin(has.credential()):
-		r.admin = filepath.Join(r.dirs.config, "restored-admin.yaml")
+		name = "restored-admin"
+		r.admin = filepath.Join(r.dirs.config, name+".yaml")
 	default:
 		return nil
 	}
-	credential, err := ca.Credential(cluster.Subject{Kind: cluster.SubjectUser, Name: firstAdmin}, nil, r.now.Time)
+	credential, err := ca.Credential(cluster.Subject{Kind: cluster.SubjectUser, Name: name}, nil, r.now.Time)
 	if err != nil {
 		return err
 	}
@@ -247,6 +249,7 @@ func (r *restoration) certifyAdmin(ca *membership.CA) error {
 	if err != nil {
 		return err
 	}
+	r.server.Restored.AdminName = name
 	r.server.Restored.Admin = &cluster.User{Role: cluster.UserAdmin, Key: key, Created: r.now, By: "cluster restore"}
 	r.files = append(r.files, file{r.admin, newClientConfig(r.server.Advertise, credential)})
 	return nil

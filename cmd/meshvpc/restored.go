@@ -24,7 +24,8 @@ type restored struct {
 	Era       int64         `json:"era"`        // from now on
 	NodeID    string        `json:"node_id"`
 	NodeKey   string        `json:"node_key"`        // hash of the node's key
-	Admin     *cluster.User `json:"admin,omitempty"` // of a new credential, user:admin
+	Admin     *cluster.User `json:"admin,omitempty"` // of a new credential
+	AdminName string        `json:"admin_name,omitempty"`
 }
 
 // forgotten are the records that a restored store must not hold: old servers,
@@ -65,7 +66,7 @@ func applyRestored(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.T
 		if err != nil {
 			return fmt.Errorf("start restored store: %w", err)
 		}
-		ops = append(ops, mvcc.Put(cluster.KeyUser(firstAdmin), text))
+		ops = append(ops, mvcc.Put(cluster.KeyUser(r.AdminName), text))
 	}
 	for _, prefix := range forgotten {
 		ops = append(ops, mvcc.Op{Kind: mvcc.OpDelete, Key: prefix, End: mvcc.PrefixEnd(prefix)})
