@@ -13,7 +13,9 @@ type Config struct {
 	ID      string `json:"id"`      // random; another id is another cluster
 	// Era grows when a store is restored or recovered; a host that has seen a
 	// higher one holds what it has. From 1 to 2^53-1.
-	Era          int64    `json:"era"`
+	Era int64 `json:"era"`
+	// ConfirmedEra is the era that an operator has last confirmed, 0 for none.
+	ConfirmedEra int64    `json:"confirmed_era,omitempty"`
 	UnderlayPort uint16   `json:"underlay_port"` // UDP, of all tunnels
 	VNIs         VNIRange `json:"vni_range"`
 	Encryption   string   `json:"encryption"` // "none" (or empty) until the underlay can encrypt
@@ -29,6 +31,8 @@ func (c *Config) Validate() error {
 		return checkID("cluster id", c.ID)
 	case c.Era < 1 || c.Era > maxCount:
 		return fmt.Errorf("%w config: era %d, want 1 or more, below 2^53", ErrInvalid, c.Era)
+	case c.ConfirmedEra < 0 || c.ConfirmedEra > c.Era:
+		return fmt.Errorf("%w config: confirmed_era %d, want at most the era, %d", ErrInvalid, c.ConfirmedEra, c.Era)
 	case c.Encryption != "" && c.Encryption != "none":
 		return fmt.Errorf("%w encryption %q: this version has none", ErrInvalid, CleanText(c.Encryption))
 	case c.UnderlayPort == 0:
@@ -39,6 +43,10 @@ func (c *Config) Validate() error {
 	}
 	return c.VNIs.Validate()
 }
+
+// Unconfirmed reports whether the store was restored or recovered and nobody has
+// said yet that hosts are to follow it. The first era needs no word.
+func (c *Config) Unconfirmed() bool { return c.Era > 1 && c.ConfirmedEra < c.Era }
 
 // Server is a control-plane member, at KeyServer.
 type Server struct {

@@ -17,6 +17,7 @@ const module = "github.com/meshvpc/meshvpc/"
 // of these names that a package's path begins with.
 var imports = map[string][]string{
 	"cluster":                   {},
+	"cluster/backup":            {},
 	"cluster/document":          {"cluster"},
 	"cluster/mvcc":              {},
 	"cluster/store":             {"cluster", "cluster/mvcc"},
@@ -35,7 +36,7 @@ var imports = map[string][]string{
 	"integration/sim":           {"cluster", "cluster/mvcc", "cluster/store", "controller", "hostops", "hostops/fake", "watcher"},
 	"integration/demo":          {"integration/lab"},
 	"integration/bench":         {},
-	"cmd/meshvpc": {"cluster", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
+	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
 		"cluster/membership", "allocator", "controller", "hostops", "hostops/linux", "watcher", "integration/lab", "integration/demo"},
 }
 

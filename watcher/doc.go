@@ -48,7 +48,8 @@
 //     and holds this node's own record.
 //
 //   - A record that vanished, cannot be decoded or needs a newer version, a
-//     lower era, another cluster's config: hold, and say so.
+//     lower era, one that nobody confirmed (see cluster.Config), another
+//     cluster's config: hold, and say so.
 //
 //   - A link's own tunnel goes when its record vanished after retiring, or with
 //     the peer (see cluster.HostLink); a record that vanished otherwise stays in

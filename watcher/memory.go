@@ -180,6 +180,8 @@ func (m *memory) absorb(r records, nodeID, me string) (hold string, changed chan
 	return "", changed
 }
 
+const holdRestored = "the store was restored: keeping the network as it is until \"meshvpc cluster confirm\""
+
 const holdTaken = "the node record has another id: the name of this node is taken by another machine"
 
 // trusts says why none of the records may count, or "".
@@ -191,6 +193,8 @@ func (m *memory) trusts(r records, nodeID string) string {
 		return "the store is of an earlier era than this host has seen: keeping the network as it is"
 	case r.node != nil && r.node.ID != nodeID:
 		return holdTaken
+	case r.config != nil && r.config.Unconfirmed():
+		return holdRestored
 	case r.synced && r.node == nil:
 		return "the node record of this host is gone: keeping the network as it is"
 	}

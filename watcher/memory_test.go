@@ -25,7 +25,7 @@ func member(id, vtep, underlay string) *cluster.Member {
 func whole() records {
 	return records{
 		synced: true,
-		config: &cluster.Config{ID: "c1", Era: 2, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange},
+		config: &cluster.Config{ID: "c1", Era: 2, ConfirmedEra: 2, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange},
 		node:   &cluster.Node{ID: "id-a", Datacenter: "dc1", State: cluster.NodeActive, Agent: true},
 		vpcs: map[string]vpcRecords{"vpc1": {
 			assignment: &cluster.HostVPC{State: cluster.AssignedMember},
@@ -83,6 +83,17 @@ func TestAbsorb(t *testing.T) {
 			with(func(r *result) {
 				r.Hold = "the store is of an earlier era than this host has seen: keeping the network as it is"
 			})},
+		"restored": {func() records { r := whole(); r.config.Era, r.config.UnderlayPort, r.vpcs = 3, 4790, nil; return r }(),
+			with(func(r *result) { r.Hold = holdRestored })},
+		"restored, and removed before": {func() records { r := whole(); r.config.Era, r.node.State = 3, cluster.NodeLeft; return r }(),
+			with(func(r *result) { r.Hold = holdRestored })},
+		"restored twice to one era": {func() records { r := whole(); r.config.ConfirmedEra, r.vpcs = 1, nil; return r }(),
+			with(func(r *result) { r.Hold = holdRestored })},
+		"restored and confirmed": {func() records {
+			r := edit(func(v *vpcRecords) { delete(v.members, "b") })
+			r.config.Era, r.config.ConfirmedEra = 3, 3
+			return r
+		}(), with(func(r *result) { r.Peers = []string{"a"} })},
 		"config gone": {func() records { r := whole(); r.config = nil; return r }(), kept},
 		"node record gone": {func() records { r := whole(); r.node = nil; return r }(),
 			with(func(r *result) { r.Hold = "the node record of this host is gone: keeping the network as it is" })},

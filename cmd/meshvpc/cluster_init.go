@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -82,10 +82,8 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 	}
 	id := randomID()
 	endpoint := joinHost(advertise, clientPort)
-	server := serverConfig{Name: name, Datacenter: dc, Engine: "etcd", DataDir: filepath.Join(d.state, "store"),
-		Listen: []string{joinHost(bind, clientPort)}, Advertise: []string{endpoint}, ListenPeers: []string{joinHost(bind, peerPort)},
-		ListenJoin: []string{joinHost(bind, joinPort)}, TLS: d.pem(cluster.SubjectServer),
-		Bootstrap: &bootstrap{Cluster: c.String("cluster"), ClusterID: randomID(), NodeID: id, UnderlayPort: uint16(port), VNIs: vnis}}
+	server := newServerConfig(d, name, dc, bind, advertise)
+	server.Bootstrap = &bootstrap{Cluster: c.String("cluster"), ClusterID: randomID(), NodeID: id, UnderlayPort: uint16(port), VNIs: vnis}
 	node := d.pem(cluster.SubjectNode)
 	agent := agentConfig{Node: name, ID: id, Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay"), TLS: &node}
 	token, err := found(d, server, agent, p.now())
@@ -102,6 +100,13 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 		fmt.Fprintf(w, "trust: control plane by certificates (mTLS); %s is an admin's: keep it, and %s, to yourself\n", d.client(), server.TLS.CAKey)
 		fmt.Fprintf(w, "encryption: none (VXLAN carries tenants' frames in the clear)\n")
 	})
+}
+
+// newServerConfig is a server with the default ports and directories.
+func newServerConfig(d dirs, name, dc string, bind, advertise netip.Addr) serverConfig {
+	return serverConfig{Name: name, Datacenter: dc, Engine: "etcd", DataDir: d.store(),
+		Listen: []string{joinHost(bind, clientPort)}, Advertise: []string{joinHost(advertise, clientPort)}, ListenPeers: []string{joinHost(bind, peerPort)},
+		ListenJoin: []string{joinHost(bind, joinPort)}, TLS: d.pem(cluster.SubjectServer)}
 }
 
 // firstAdmin is the user whose credential `cluster init` makes.

@@ -72,6 +72,8 @@ type serverConfig struct {
 	// Bootstrap is what the first start of the first server writes into the
 	// empty store.
 	Bootstrap *bootstrap `json:"bootstrap,omitempty"`
+	// Restored is what the first start after a restore changes in the store.
+	Restored *restored `json:"restored,omitempty"`
 }
 
 // bootstrap is what `cluster init` decided.
@@ -98,11 +100,13 @@ func hostDirs() dirs {
 	}
 }
 
-func (d dirs) agent() string  { return filepath.Join(d.config, "agent.yaml") }
-func (d dirs) server() string { return filepath.Join(d.config, "server.yaml") }
-func (d dirs) client() string { return filepath.Join(d.config, "client.yaml") }
-func (d dirs) socket() string { return filepath.Join(d.run, "agent.sock") }
-func (d dirs) cache() string  { return filepath.Join(d.state, "agent-cache.json") }
+func (d dirs) agent() string     { return filepath.Join(d.config, "agent.yaml") }
+func (d dirs) server() string    { return filepath.Join(d.config, "server.yaml") }
+func (d dirs) client() string    { return filepath.Join(d.config, "client.yaml") }
+func (d dirs) socket() string    { return filepath.Join(d.run, "agent.sock") }
+func (d dirs) store() string     { return filepath.Join(d.state, "store") }
+func (d dirs) snapshots() string { return filepath.Join(d.state, "snapshots") }
+func (d dirs) cache() string     { return filepath.Join(d.state, "agent-cache.json") }
 
 func envOr(name, otherwise string) string { return cmp.Or(os.Getenv(name), otherwise) }
 

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -61,6 +61,9 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	if cfg.TLS.CAKey == "" {
 		return failed("make the cluster anew by \"meshvpc cluster init\", which writes that section and its files", "read config %s: the section tls, with ca, cert, key and ca_key, is missing", path)
 	}
+	if err := checkRestored(cfg); err != nil {
+		return err
+	}
 	if err := renewServer(cfg, time.Now(), log); err != nil {
 		return err
 	}
@@ -99,32 +102,41 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 }
 
 func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log *zap.Logger) (*etcd.Engine, error) {
+	e, err := engineConfig(cfg, path)
+	if err != nil {
+		return nil, err
+	}
+	e.Logger, e.Unary, e.Stream, e.MayObserve = log, guard.Unary, guard.Stream, guard.MayObserve
+	return etcd.New(e)
+}
+
+// dataDir is where a server keeps its store.
+func dataDir(cfg serverConfig) string { return cmp.Or(cfg.DataDir, hostDirs().store()) }
+
+// engineConfig is the engine that a server.yaml, at path, asks for.
+func engineConfig(cfg serverConfig, path string) (e etcd.Config, err error) {
 	if err := cluster.CheckNodeName(cfg.Name); err != nil {
-		return nil, fmt.Errorf("read config %s: name: %w", path, err)
+		return e, fmt.Errorf("read config %s: name: %w", path, err)
 	}
 	if cfg.Engine != "etcd" {
-		return nil, failed(`want "engine: etcd"`, "read config %s: unknown engine %q", path, cfg.Engine)
-	}
-	if cfg.DataDir == "" {
-		cfg.DataDir = filepath.Join(hostDirs().state, "store")
+		return e, failed(`want "engine: etcd"`, "read config %s: unknown engine %q", path, cfg.Engine)
 	}
 	var parsed [3][]netip.AddrPort
 	for i, list := range []struct {
 		field  string
 		values []string
 	}{{"listen", cfg.Listen}, {"advertise", cfg.Advertise}, {"listen_peers", cfg.ListenPeers}} {
-		var err error
 		if parsed[i], err = parseListen(path, list.field, list.values); err != nil {
-			return nil, err
+			return e, err
 		}
 	}
 	token := ""
 	if cfg.Bootstrap != nil {
 		token = cfg.Bootstrap.ClusterID
 	}
-	return etcd.New(etcd.Config{Name: cfg.Name, DataDir: cfg.DataDir, ListenClient: parsed[0], AdvertiseClient: parsed[1],
-		ListenPeer: parsed[2], ClusterToken: token, Logger: log, Unary: guard.Unary, Stream: guard.Stream, MayObserve: guard.MayObserve,
-		TLS: &etcd.TLS{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key, Peer: serverSubject(cfg).String()}})
+	return etcd.Config{Name: cfg.Name, DataDir: dataDir(cfg), ListenClient: parsed[0], AdvertiseClient: parsed[1],
+		ListenPeer: parsed[2], ClusterToken: token,
+		TLS: &etcd.TLS{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key, Peer: serverSubject(cfg).String()}}, nil
 }
 
 func serverSubject(cfg serverConfig) cluster.Subject {
@@ -151,7 +163,7 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 	}
 	defer cli.Close()
 	kv := client.New(cli)
-	if err := retryUnavailable(ctx, func() error { return firstRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
+	if err := retryUnavailable(ctx, func() error { return startRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
 		return err
 	}
 	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log})
@@ -167,6 +179,8 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 	if err != nil {
 		return err
 	}
+	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: endpoints[0], cli: cli,
+		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		select {
@@ -176,6 +190,7 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 		}
 		return nil
 	})
+	g.Go(func() error { keep.run(ctx); return nil })
 	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
 	g.Go(func() error { return ctl.Run(ctx) })
@@ -194,6 +209,14 @@ func retryUnavailable(ctx context.Context, do func() error) error {
 			return err
 		}
 	}
+}
+
+// startRecords writes what the store has to hold before anybody is let in.
+func startRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Time, log *zap.Logger) error {
+	if err := applyRestored(ctx, kv, cfg, now, log); err != nil {
+		return err
+	}
+	return firstRecords(ctx, kv, cfg, now, log)
 }
 
 // firstRecords writes what `cluster init` decided, each record only if it is
@@ -229,11 +252,19 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 			}
 			return nil
 		})
-	if err != nil || len(cfg.Advertise) == 0 {
+	if err != nil {
 		return err
 	}
+	return ownServer(ctx, s, cfg, "the first server", now, log)
+}
+
+// ownServer writes the record of this server, or the address into it.
+func ownServer(ctx context.Context, s *store.Store, cfg serverConfig, why string, now time.Time, log *zap.Logger) error {
+	if len(cfg.Advertise) == 0 {
+		return nil
+	}
 	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
-		Address: cfg.Advertise[0], Voter: true, Why: "the first server", Joined: at},
+		Address: cfg.Advertise[0], Voter: true, Why: why, Joined: cluster.At(now)},
 		func(it store.Item[*cluster.Server]) error {
 			if it.Value.Address == cfg.Advertise[0] {
 				return nil

@@ -133,6 +133,9 @@ func judge(v *store.View) statusReport {
 	r := statusReport{Store: "reachable", Problems: []finding{}, VPCs: []vpcState{}, Encryption: "none"}
 	if it, ok := store.At[*cluster.Config](v, cluster.KeyConfig); ok {
 		r.Cluster = clean(it.Value.Cluster)
+		if it.Value.Unconfirmed() {
+			r.add("the store was restored: hosts keep their network as it is until that is confirmed", "meshvpc cluster confirm")
+		}
 	} else {
 		r.add("the store holds no readable config", "meshvpc server, on the node where \"meshvpc cluster init\" ran")
 	}

@@ -51,6 +51,10 @@ func needed(dir string) uint64 {
 	return minFreeNew
 }
 
+// CheckFree refuses to write size bytes to the disk of a directory where a store
+// may lie, and could not grow after that.
+func CheckFree(dir string, size uint64) error { return checkFree(dir, size+minFreeNew) }
+
 func checkFree(dir string, want uint64) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
