@@ -44,6 +44,7 @@ func (p *program) commands() []*cli.Command {
 		p.planCommand(),
 		p.serverCommand(),
 		p.agentCommand(),
+		p.serviceCommand(),
 	}
 	list = append(list, p.labCommands()...)
 	return append(list, p.versionCommand(), p.completionCommand(), p.completeCommand())
