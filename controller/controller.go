@@ -21,6 +21,12 @@ type Config struct {
 	Log   *zap.Logger      // nil: none
 	TTL   time.Duration    // of the leader's lease; default 10 s
 	Now   func() time.Time // dates records and counts quarantine; default time.Now
+	// Alive is called by the loop, whether this candidate leads or not, before it
+	// waits, after each of the leader's writes, and at least every AliveEvery; 0:
+	// only when something happened. A loop that is stuck does not call it. nil:
+	// nobody is told.
+	Alive      func()
+	AliveEvery time.Duration
 }
 
 // DefaultTTL is the lease of a leader.
@@ -60,6 +66,9 @@ func New(cfg Config) (*Controller, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Alive == nil {
+		cfg.Alive = func() {}
 	}
 	mirror := store.NewMirror(store.MirrorConfig{Store: cfg.Store, Log: cfg.Log, Now: cfg.Now})
 	mirror.Follow(cluster.Root)
@@ -135,6 +144,12 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 	)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var alive <-chan time.Time
+	if c.cfg.AliveEvery > 0 {
+		t := time.NewTicker(c.cfg.AliveEvery)
+		defer t.Stop()
+		alive = t.C
+	}
 	for {
 		view := c.mirror.Pull()
 		timer.Stop()
@@ -146,14 +161,17 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 				lease.giveUp()
 			}
 		}
+		c.cfg.Alive()
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.mirror.Changed():
 		case <-timer.C:
+		case <-alive:
 		case t := <-terms:
 			c.cfg.Log.Info("leading", zap.String("name", c.cfg.Name))
 			lead, lease, ended = NewLeader(t.Store, c.cfg.Log, c.cfg.Now), t, t.Done()
+			lead.alive = c.cfg.Alive
 		case <-ended:
 			c.cfg.Log.Info("leading no more", zap.String("name", c.cfg.Name))
 			lead, lease, ended = nil, nil, nil

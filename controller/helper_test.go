@@ -27,6 +27,7 @@ type rig struct {
 	mem   *mvcc.Memory
 	op    *store.Store
 	hosts *hosts
+	alive func() // of the next controllers, every 2 s; nil: none
 }
 
 func newRig(t *testing.T) *rig {
@@ -41,7 +42,11 @@ func newRig(t *testing.T) *rig {
 // start runs a controller until the test ends, or the function is called.
 func (r *rig) start(name string, kv mvcc.KV) (stop func()) {
 	r.t.Helper()
-	c, err := New(Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller, Name: name}), Name: name})
+	cfg := Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller, Name: name}), Name: name, Alive: r.alive}
+	if r.alive != nil {
+		cfg.AliveEvery = 2 * time.Second
+	}
+	c, err := New(cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ type Leader struct {
 	store *store.Store
 	log   *zap.Logger
 	now   func() time.Time
+	alive func() // told of each write; a pass may have many
 	state *state
 
 	lists   int           // whole lists that the view has had
@@ -33,7 +34,7 @@ type Leader struct {
 // NewLeader returns a Leader that writes through s, which is fenced by the
 // leader's key (see store.Leadership). now dates records and measures waits.
 func NewLeader(s *store.Store, log *zap.Logger, now func() time.Time) *Leader {
-	return &Leader{store: s, log: log, now: now, state: newState(), ask: true}
+	return &Leader{store: s, log: log, now: now, alive: func() {}, state: newState(), ask: true}
 }
 
 // Retired reports whether the fence did not hold: somebody else leads.
@@ -112,6 +113,7 @@ func (l *Leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 		}
 		rev, err := l.store.Commit(ctx, e.change)
 		e.settle(rev, err)
+		l.alive()
 		switch {
 		case err == nil:
 			l.await, l.since, l.wait = rev, l.now(), 0

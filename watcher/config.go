@@ -31,13 +31,19 @@ type Config struct {
 	Check func(ctx context.Context) error
 	// Moved is called when the underlay changed, and must not block: to end
 	// connections from an address that the host has lost. nil: nobody is told.
-	Moved   func()
-	Cache   string // required: file of the last known good state
-	Cached  []byte // its content in place of reading it, if not nil; empty: there is none
-	Socket  string // path of the local socket; "" is none
-	BootID  string // of the host's kernel
-	OS      string // for people: "linux 6.18"
-	Version string // of this build
+	Moved func()
+	// Alive is called by the loop after each pass, the first time when the host
+	// is as the cache says or, if the store answered by then, the records; and at
+	// least every AliveEvery, 0: after passes only. A loop that is stuck does not
+	// call it. nil: nobody is told.
+	Alive      func()
+	AliveEvery time.Duration
+	Cache      string // required: file of the last known good state
+	Cached     []byte // its content in place of reading it, if not nil; empty: there is none
+	Socket     string // path of the local socket; "" is none
+	BootID     string // of the host's kernel
+	OS         string // for people: "linux 6.18"
+	Version    string // of this build
 	// Capabilities are the transports that Driver can do; default all.
 	Capabilities []string
 	Log          *zap.Logger      // nil: none
@@ -78,6 +84,9 @@ func (c *Config) complete() error {
 	}
 	if c.Rand == nil {
 		c.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	if c.Alive == nil {
+		c.Alive = func() {}
 	}
 	if c.Hint == nil {
 		c.Hint = func() netip.Addr { return netip.Addr{} }

@@ -114,6 +114,10 @@ func (r *runner) loop(ctx context.Context) error {
 		if e.Again {
 			continue
 		}
+		r.cfg.Alive()
+		if r.cfg.AliveEvery > 0 {
+			next = earliest(next, r.cfg.Now().Add(r.cfg.AliveEvery))
+		}
 		timer.Reset(next.Sub(r.cfg.Now()))
 		select {
 		case <-ctx.Done():

@@ -109,12 +109,14 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 	}
 	defer cli.Close()
 	d := hostDirs()
+	tell := newNotifier("node "+cfg.Node+", version "+version(), log)
 	agent, err := watcher.New(watcher.Config{
 		Node: cfg.Node, NodeID: cfg.ID, Driver: driver, Underlay: underlay,
-		Store:  store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
-		Hint:   func() netip.Addr { return towards(cfg.Endpoints) },
-		Check:  func(ctx context.Context) error { return checkHost(ctx, driver) },
-		Moved:  func() { dropLost(&connections, log) },
+		Store: store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
+		Hint:  func() netip.Addr { return towards(cfg.Endpoints) },
+		Check: func(ctx context.Context) error { return checkHost(ctx, driver) },
+		Moved: func() { dropLost(&connections, log) },
+		Alive: tell.alive, AliveEvery: tell.every(),
 		Cache:  d.cache(),
 		Socket: d.socket(),
 		BootID: bootID(), OS: osName(), Version: version(), Log: log,
@@ -137,6 +139,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		})
 	}
 	g.Go(func() error { return agent.Run(ctx) })
+	g.Go(func() error { tell.stopping(ctx); return nil })
 	return g.Wait()
 }
 

@@ -94,7 +94,7 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 		Join: "meshvpc cluster join " + advertise.String() + " --datacenter DC --token " + token.String(), Encryption: "none", Trust: "mTLS"}
 	return p.print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "node %s in datacenter %s is the first of cluster %s; its store will be at %s\n", r.Node, r.Datacenter, r.Cluster, r.Endpoint)
-		fmt.Fprintf(w, "start with:   meshvpc server   and   meshvpc agent   (two services)\n")
+		fmt.Fprintf(w, "start with:   meshvpc service install   (or, by hand: meshvpc server and meshvpc agent)\n")
 		fmt.Fprintf(w, "join another: %s\n", r.Join)
 		fmt.Fprintf(w, "              (that token is for one host, within %v; more: meshvpc cluster token create --uses 5)\n", tokenLife)
 		fmt.Fprintf(w, "trust: control plane by certificates (mTLS); %s is an admin's: keep it, and %s, to yourself\n", d.client(), server.TLS.CAKey)

@@ -103,7 +103,7 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 		return explainJoin(err, address, name, c.Duration("timeout"))
 	}
 	return p.print(c, r, func(w io.Writer) {
-		fmt.Fprintf(w, "node %s in datacenter %s is in cluster %s\nstart with:   meshvpc agent\n", r.Node, r.Datacenter, r.Cluster)
+		fmt.Fprintf(w, "node %s in datacenter %s is in cluster %s\nstart with:   meshvpc service install   (or, by hand: meshvpc agent)\n", r.Node, r.Datacenter, r.Cluster)
 	})
 }
 

@@ -14,6 +14,8 @@
 //	config.go    client.yaml, agent.yaml, server.yaml
 //	session.go   the connection to the store, bounded in time
 //	mesh.go      whether a VPC is as asked, a pure function of its records
+//	service.go   systemd and rc.d: what is found, planned (pure), and done
+//	notify.go    what the two services tell a service manager
 //	apply.go     a file of documents (package document): plan, confirm, write, wait
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not (yet) so. Progress goes to

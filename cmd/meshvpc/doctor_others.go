@@ -32,14 +32,14 @@ func (t *patient) lookOthers(context.Context) seen {
 	return s
 }
 
-// manager is a program that configures devices unless told to leave them.
-type manager struct {
+// configurer is a program that configures devices unless told to leave them.
+type configurer struct {
 	name, runs string   // runs: a path that is there while it does
 	dirs       []string // of its configuration
 	ext, file  string   // of a file of it, and ours below deployments
 }
 
-var managers = []manager{
+var managers = []configurer{
 	{"NetworkManager", "run/NetworkManager", []string{"etc/NetworkManager/conf.d", "usr/lib/NetworkManager/conf.d", "run/NetworkManager/conf.d"}, ".conf", "networkmanager/meshvpc.conf"},
 	{"systemd-networkd", "run/systemd/netif", []string{"etc/systemd/network", "usr/lib/systemd/network", "run/systemd/network"}, ".network", "networkd/10-meshvpc.network"},
 	{"udev", "run/udev/control", []string{"etc/systemd/network", "usr/lib/systemd/network", "run/systemd/network"}, ".link", "udev/10-meshvpc.link"},
@@ -60,7 +60,7 @@ func judgeManagers(s *seen, root fs.FS) {
 	}
 }
 
-func (m manager) told(root fs.FS) bool {
+func (m configurer) told(root fs.FS) bool {
 	for _, dir := range m.dirs {
 		files, _ := fs.ReadDir(root, dir) // what is not there tells nothing
 		for _, f := range files {

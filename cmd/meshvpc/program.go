@@ -45,6 +45,7 @@ func (p *program) commands() []*cli.Command {
 		p.doctorCommand(),
 		p.serverCommand(),
 		p.agentCommand(),
+		p.serviceCommand(),
 	}
 	list = append(list, p.labCommands()...)
 	return append(list, p.versionCommand(), p.completionCommand(), p.completeCommand())

@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FREE", free)
 			env.Setenv("FREEJOIN", mustJoinService(t, free))
 			env.Setenv("FREE2", freeAddress(t))
-			w := newWorld(s)
+			w := newWorld(env.T().(inTurn), s)
 			env.Values[worldKey{}] = w
 			env.Defer(w.stop)
 			admin := newClientConfig([]string{s.endpoint}, s.admin)
@@ -67,7 +67,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
 			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
 			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "oldclient": cmdOldClient, "within": cmdWithin, "await": cmdAwait,
-			"expired": cmdExpired,
+			"expired": cmdExpired, "manager": cmdManager, "told": cmdTold,
 		},
 	})
 }
@@ -202,6 +202,7 @@ func freeAddress(t *testing.T) string {
 // world is what a script's cluster is made of.
 type world struct {
 	*storeOfScripts
+	tb       testing.TB
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -210,13 +211,14 @@ type world struct {
 	memory   map[string]string
 	revision int64
 	operator *store.Store
+	manager  *serviceManager
 }
 
 type worldKey struct{}
 
-func newWorld(s *storeOfScripts) *world {
+func newWorld(tb testing.TB, s *storeOfScripts) *world {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &world{storeOfScripts: s, ctx: ctx, cancel: cancel, agents: map[string]*fakeAgent{},
+	return &world{storeOfScripts: s, tb: tb, ctx: ctx, cancel: cancel, agents: map[string]*fakeAgent{},
 		operator: store.New(s.kv, cluster.Identity{Role: cluster.Operator})}
 }
 
@@ -408,6 +410,20 @@ func cmdCommits(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%s commits, want %s", grew, args[0])
 	}
 	w.revision = header.Revision
+}
+
+// manager: a service manager listens for the services that the script starts,
+// with a watchdog.
+func cmdManager(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.manager = startServiceManager(w.tb, shortSocket(w.tb))
+	ts.Setenv("NOTIFY_SOCKET", w.manager.conn.LocalAddr().String())
+	ts.Setenv("WATCHDOG_USEC", "200000")
+}
+
+// told LINE: a service told the service manager that.
+func cmdTold(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(worldOf(ts).manager.await(args[0]))
 }
 
 // exits CODE COMMAND...: the command ends with that code.

@@ -72,7 +72,9 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	if err != nil {
 		return err
 	}
+	tell := newNotifier("server "+cfg.Name+", version "+version(), log)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { tell.stopping(ctx); return nil })
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error {
 		defer stopEngine()
@@ -89,7 +91,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 			return nil
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, engine.Endpoints(), path, guard, log)
+		return control(ctx, cfg, engine.Endpoints(), path, guard, tell, log)
 	})
 	g.Go(func() error {
 		keepRenewed(ctx, log, func(context.Context) error { return renewServer(cfg, time.Now(), log) })
@@ -156,7 +158,7 @@ func parseListen(path, field string, values []string) (parsed []netip.AddrPort, 
 
 // control writes the first records if the store is new, then runs the
 // controller, the join service and the guard's look at the records.
-func control(ctx context.Context, cfg serverConfig, endpoints []string, path string, guard *membership.Authorizer, log *zap.Logger) error {
+func control(ctx context.Context, cfg serverConfig, endpoints []string, path string, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
 	cli, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
 	if err != nil {
 		return err
@@ -166,7 +168,8 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 	if err := retryUnavailable(ctx, func() error { return startRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
 		return err
 	}
-	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log})
+	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
+		Alive: tell.alive, AliveEvery: tell.every()})
 	if err != nil {
 		return err
 	}

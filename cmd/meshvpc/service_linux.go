@@ -1,0 +1,4 @@
+package main
+
+// hostManager is the service manager that is spoken to on Linux.
+func hostManager() manager { return systemd() }
