@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
 	"github.com/meshvpc/meshvpc/cluster/membership"
@@ -221,6 +223,57 @@ func TestJoinRefuses(t *testing.T) {
 	}
 	if it, err := store.Get[*cluster.Token](t.Context(), h.records, cluster.KeyToken(good.RecordID())); err != nil || it.Value.Uses != 1000 {
 		t.Errorf("a refused join took a use: %+v, %v", it.Value, err)
+	}
+}
+
+// TestJoinTellsStrangersNothing: without a token nobody learns which names,
+// nodes and users there are.
+func TestJoinTellsStrangersNothing(t *testing.T) {
+	h := newHouse(t)
+	var c store.Change
+	store.Create(&c, cluster.KeyNode("here"), &cluster.Node{ID: "id-here", Datacenter: "dc1", State: cluster.NodeActive})
+	store.Create(&c, cluster.KeyNode("gone"), &cluster.Node{ID: "id-gone", Datacenter: "dc1", State: cluster.NodeLeft})
+	h.commit(c)
+	m := newMachine(t)
+	unknown := membership.NewToken(cluster.TokenNode, h.ca.Pin())
+	_, _, want := membership.Join(t.Context(), h.address, unknown, m.request(t, "free", "id-1"))
+	for _, r := range []membership.JoinRequest{
+		m.request(t, "here", "id-1"), m.request(t, "here", "id-here"), m.request(t, "gone", "id-1"), m.request(t, "gone", "id-gone"), m.request(t, "admin", "id-1"),
+	} {
+		if _, _, err := membership.Join(t.Context(), h.address, unknown, r); err == nil || err.Error() != want.Error() {
+			t.Errorf("%s with %s: %v, want %v", r.Name, r.ID, err, want)
+		}
+	}
+}
+
+// TestJoinAgainIsNoWayIn: a node's record alone, which operators may write, lets
+// nobody in without a token; with one the record stays as it is.
+func TestJoinAgainIsNoWayIn(t *testing.T) {
+	h := newHouse(t)
+	m := newMachine(t)
+	own := credential(t, h.ca, "node:n1")
+	var err error
+	if m.node, err = membership.ReadKey(own.Key); err != nil {
+		t.Fatal(err)
+	}
+	var c store.Change
+	written := &cluster.Node{ID: "id-1", Datacenter: "dc1", State: cluster.NodeDraining, Labels: map[string]string{"rack": "a1"}, Key: keyOf(t, own)}
+	store.Create(&c, cluster.KeyNode("n1"), written)
+	h.commit(c)
+	r := m.request(t, "n1", "id-1")
+	_, _, err = membership.Join(t.Context(), h.address, membership.NewToken(cluster.TokenNode, h.ca.Pin()), r)
+	if refusal, refused := errors.AsType[*membership.Refusal](err); !refused || refusal.Code != membership.CodeToken {
+		t.Errorf("without a token: %v, want a refusal", err)
+	}
+	tok := h.token(1, soon())
+	if _, _, err := membership.Join(t.Context(), h.address, tok, r); err != nil {
+		t.Errorf("with a token: %v", err)
+	}
+	if it, err := store.Get[*cluster.Node](t.Context(), h.records, cluster.KeyNode("n1")); err != nil || !cmp.Equal(it.Value, written) {
+		t.Errorf("the record is %+v, %v", it.Value, err)
+	}
+	if _, _, err := membership.Join(t.Context(), h.address, tok, r); err != nil {
+		t.Errorf("again, with the used token: %v", err)
 	}
 }
 
