@@ -3,6 +3,11 @@ package membership_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -387,5 +392,45 @@ func TestGarbage(t *testing.T) {
 	}
 	if _, _, err := membership.Join(t.Context(), h.address, h.token(1, soon()), newMachine(t).request(t, "n1", "id-1")); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestOneRequestAConnection: what a source may ask is counted in connections, so
+// that one is for one request.
+func TestOneRequestAConnection(t *testing.T) {
+	h := newHouse(t)
+	c, err := tls.Dial("tcp", h.address, membership.PinnedDialer(h.ca.Pin()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const request = "POST /v1/join HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+	if _, err := io.WriteString(c, request+request+request); err != nil {
+		t.Fatal(err)
+	}
+	answers, err := io.ReadAll(c)
+	if n := bytes.Count(answers, []byte("HTTP/1.1 ")); n != 1 {
+		t.Errorf("%d answers, %v; want 1", n, err)
+	}
+}
+
+// TestCostlyRequest: a key of another kind is refused before its signature is
+// looked at, which for a large one would be work.
+func TestCostlyRequest(t *testing.T) {
+	h := newHouse(t)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der[len(der)-1]++ // in the signature
+	r := newMachine(t).request(t, "n1", "id-1")
+	r.Request = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	_, _, err = membership.Join(t.Context(), h.address, h.token(1, soon()), r)
+	if err == nil || !strings.Contains(err.Error(), "ECDSA") {
+		t.Errorf("%v, want that the kind of key is wrong", err)
 	}
 }
