@@ -172,6 +172,9 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 	if err := cmp.Or(taken, foreign); err != nil {
 		return "", err
 	}
+	if err := a.mistakable(ctx, c); err != nil {
+		return "", err
+	}
 	now := cluster.At(a.now())
 	node := prior.Value
 	if again {
@@ -183,6 +186,23 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: c.by()})
 	_, err = a.store.Commit(ctx, change)
 	return node.Datacenter, err
+}
+
+// mistakable refuses a name whose leases would pass for those of another node:
+// with some minutes of work one can be found for any.
+func (a *admitter) mistakable(ctx context.Context, c candidate) error {
+	nodes, _, err := a.store.Read(ctx, cluster.PrefixNodes)
+	if err != nil {
+		return err
+	}
+	me := leaseOwner(cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name})
+	for _, kv := range nodes {
+		k, err := cluster.ParseKey(kv.Key)
+		if err == nil && k.Node != c.Name && leaseOwner(cluster.Subject{Kind: cluster.SubjectNode, Name: k.Node}) == me {
+			return refusef(CodeTaken, "the leases of node %s would pass for those of node %s: choose another name", c.Name, k.Node)
+		}
+	}
+	return nil
 }
 
 // by is who the node's viewer is a user by.

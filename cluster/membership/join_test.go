@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -279,6 +281,28 @@ func TestJoinAgainIsNoWayIn(t *testing.T) {
 	}
 	if _, _, err := membership.Join(t.Context(), h.address, tok, r); err != nil {
 		t.Errorf("again, with the used token: %v", err)
+	}
+}
+
+// TestMistakableName: the number that a lease's ID begins with is of a node's name,
+// and no joiner chooses one that has another node's.
+func TestMistakableName(t *testing.T) {
+	names := map[uint32]string{}
+	name, twin := "", ""
+	for i := 0; twin == ""; i++ {
+		name = fmt.Sprint("n", i)
+		sum := sha256.Sum256([]byte("node:" + name))
+		number := binary.BigEndian.Uint32(sum[:]) >> 1
+		twin, names[number] = names[number], name
+	}
+	h := newHouse(t)
+	tok := h.token(2, soon())
+	if _, _, err := membership.Join(t.Context(), h.address, tok, newMachine(t).request(t, twin, "id-1")); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := membership.Join(t.Context(), h.address, tok, newMachine(t).request(t, name, "id-2"))
+	if r, refused := errors.AsType[*membership.Refusal](err); !refused || r.Code != membership.CodeTaken {
+		t.Errorf("%s beside %s: %v, want it refused", name, twin, err)
 	}
 }
 
