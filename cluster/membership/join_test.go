@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -386,6 +387,30 @@ func TestIssue(t *testing.T) {
 	}
 	if users, _, err := store.List[*cluster.User](t.Context(), h.records, cluster.PrefixUsers); err != nil || len(users) != 2 {
 		t.Errorf("%d users, %v", len(users), err)
+	}
+}
+
+// TestNoSecretInRecords: who reads all of the store cannot join, nor be anybody.
+func TestNoSecretInRecords(t *testing.T) {
+	h := newHouse(t)
+	tok := h.token(2, soon())
+	if _, _, err := membership.Join(t.Context(), h.address, tok, newMachine(t).request(t, "n1", "id-1")); err != nil {
+		t.Fatal(err)
+	}
+	alice, err := membership.NewUser(t.Context(), h.address, h.admin, "alice", cluster.UserViewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, _, err := h.records.Read(t.Context(), cluster.Root)
+	if err != nil || len(records) < 6 {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
+	for _, r := range records {
+		for what, secret := range map[string]string{"the token": tok.String(), "its secret": hex.EncodeToString(tok.Secret[:]), "a key": "PRIVATE KEY", "alice's key": string(alice.Key)} {
+			if strings.Contains(string(r.Value), secret) {
+				t.Errorf("%s has %s", r.Key, what)
+			}
+		}
 	}
 }
 
