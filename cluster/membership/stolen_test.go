@@ -28,7 +28,7 @@ func TestNoLease(t *testing.T) {
 	rita := g.user("rita", cluster.UserOperator)
 	g.delete(cluster.KeyUser("rita"))
 	revoked := g.dial(rita)
-	g.refuseAll(revoked, map[string]call{"read": get(cluster.KeyConfig)})
+	g.shutOut(revoked)
 	for who, cli := range map[string]*clientv3.Client{"who was revoked": revoked, "a node": g.dial(g.node("n1"))} {
 		t.Run(who, func(t *testing.T) {
 			g.refuseAll(cli, map[string]call{
