@@ -15,9 +15,13 @@ import (
 // cluster.HostLink tell them to. It watches over every change that no pair which
 // worked stops working.
 type fabric struct {
-	store    *store.Store
-	ends     map[end]inForce
-	works    map[end]bool // frames of the first get to the second
+	store *store.Store
+	ends  map[end]inForce
+	open  map[end]int64 // whose peer may send by the shared tunnel, see watcher's absorbOpen
+	works map[end]bool  // frames of the first get to the second
+	// told are the pairs of which a host was told to leave, and may be told to stay
+	// before it has heard of it: what they had ends with the former membership.
+	told     map[end]bool
 	problems []string
 }
 
@@ -32,7 +36,7 @@ type inForce struct {
 	vni  cluster.VNI
 	use  cluster.LinkUse
 	none bool // no path yet
-	// shared says that neither member is P2P
+	// shared says that neither member is P2P, as far as that counts
 	shared bool
 }
 
@@ -47,7 +51,7 @@ func (f inForce) sendsOwn() bool {
 }
 
 func newFabric(s *store.Store) *fabric {
-	return &fabric{store: s, ends: map[end]inForce{}, works: map[end]bool{}}
+	return &fabric{store: s, ends: map[end]inForce{}, open: map[end]int64{}, told: map[end]bool{}, works: map[end]bool{}}
 }
 
 // apply puts in force what the records tell node of a VPC.
@@ -56,9 +60,15 @@ func (f *fabric) apply(v *store.View, vpc, node string) {
 	if !ok {
 		return
 	}
+	assigned, _ := store.At[*cluster.HostVPC](v, cluster.KeyHostVPC(node, vpc))
 	peers := map[string]*cluster.Member{}
+	p2pAt := map[string]int64{}
 	for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(vpc)) {
-		if name := lastPart(it.Key); name != node {
+		name := lastPart(it.Key)
+		if it.Value.Transport == cluster.P2P {
+			p2pAt[name] = it.Mod
+		}
+		if name != node {
 			peers[name] = it.Value
 		}
 	}
@@ -73,15 +83,22 @@ func (f *fabric) apply(v *store.View, vpc, node string) {
 		}
 		e := end{vpc, node, name}
 		is, known := f.ends[e]
-		shared := mine.Value.Transport != cluster.P2P && peers[name].Transport != cluster.P2P
 		it, ok := store.At[*cluster.HostLink](v, cluster.KeyHostLink(node, vpc, name))
+		newest := max(p2pAt[node], p2pAt[name])
+		if ok && it.Value.Use != cluster.LinkActive {
+			f.open[e] = it.Mod
+		} else if newest > f.open[e] {
+			delete(f.open, e)
+		}
+		_, open := f.open[e]
+		shared := open || newest == 0
 		switch {
 		case ok:
 			is = inForce{vni: it.Value.VNI, use: it.Value.Use, shared: shared}
 		case is.use == cluster.LinkRetiring:
 			is = inForce{} // whatever the members are: they may be read later
 		case is.use == "" && (!known || is.none): // else it is there, and nothing says to take it down
-			is = inForce{none: !shared}
+			is = inForce{none: !shared || assigned.Value != nil && assigned.Value.P2P}
 		}
 		f.set(e, is)
 	}
@@ -101,7 +118,12 @@ func (f *fabric) set(e end, is inForce) {
 		from, ok1 := f.ends[way]
 		to, ok2 := f.ends[way.other()]
 		works := ok1 && ok2 && (from.sendsShared() && to.receivesShared() || from.sendsOwn() && to.vni == from.vni)
-		if f.works[way] && !works && f.stays(e.vpc, e.node) && f.stays(e.vpc, e.peer) {
+		if from.sendsOwn() && to.sendsOwn() && to.vni == from.vni {
+			delete(f.told, e)
+			delete(f.told, e.other())
+		}
+		left := f.told[e] || f.told[e.other()]
+		if f.works[way] && !works && !left && f.stays(e.vpc, e.node) && f.stays(e.vpc, e.peer) {
 			f.problems = append(f.problems, fmt.Sprintf("frames from %s to %s in %s are lost: %+v, %+v", way.node, way.peer, way.vpc, from, to))
 		}
 		f.works[way] = works
@@ -115,8 +137,18 @@ func (f *fabric) set(e end, is inForce) {
 
 func (f *fabric) drop(e end) {
 	delete(f.ends, e)
+	delete(f.open, e)
 	delete(f.works, e)
 	delete(f.works, e.other())
+}
+
+// tellToLeave: the membership of a node in a VPC has ended.
+func (f *fabric) tellToLeave(vpc, node string) {
+	for e := range f.ends {
+		if e.vpc == vpc && (e.node == node || e.peer == node) {
+			f.told[e] = true
+		}
+	}
 }
 
 // leave takes all of a VPC from a node.

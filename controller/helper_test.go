@@ -220,6 +220,12 @@ func (h *hosts) set(node string, down bool) {
 	h.kick <- struct{}{}
 }
 
+func (h *hosts) tellToLeave(vpc, node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.net.tellToLeave(vpc, node)
+}
+
 func (h *hosts) answer(ctx context.Context, v *store.View) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -23,6 +23,7 @@ type part struct {
 	can     bool // speak p2p
 	written bool // by this pass
 	waits   bool // some pair that shall be p2p may still send by the shared tunnel
+	back    bool // it became P2P too early
 }
 
 func (p *part) is(t cluster.Transport) bool { return p.item.Value.Transport == t }
@@ -86,6 +87,11 @@ func (m *membership) link(a, b *part) {
 	}
 	switch {
 	case l.blocked:
+	case ok && !apart && !shared && stands.Use == cluster.LinkPreparing:
+		// One became P2P while the other's record was lost, and with it this pair. A
+		// host takes a P2P member for newer than the link then, and would not wait.
+		a.back, b.back = true, true
+		m.write(l, stands)
 	case apart && ok:
 		m.write(l, stands) // as it is
 	case apart:
@@ -241,14 +247,22 @@ func (m *membership) release(l *link, except cluster.VNI) {
 	}
 }
 
-// settle makes a member P2P when all its pairs have changed over.
+// settle makes a member P2P when all its pairs have changed over, and takes that
+// back if it was too early.
 func (m *membership) settle(p *part) {
-	if p.wants != cluster.P2P || p.is(cluster.P2P) || p.waits || p.written {
+	now := *p.item.Value
+	verb := "make p2p"
+	switch {
+	case p.written:
+		return
+	case p.back && p.is(cluster.P2P):
+		now.Transport, verb = cluster.Multipoint, "take back p2p"
+	case p.wants == cluster.P2P && !p.is(cluster.P2P) && !p.waits:
+		now.Transport = cluster.P2P
+	default:
 		return
 	}
-	now := *p.item.Value
-	now.Transport = cluster.P2P
-	u := unit{verb: "make p2p", object: p.name}
+	u := unit{verb: verb, object: p.name}
 	store.Put(&u.change, p.item, &now)
 	m.assign(&u, p.name, now.Transport)
 	m.p.add(u)

@@ -67,6 +67,26 @@ func random(t *testing.T, actions []string, nodes ...string) {
 	})
 }
 
+// TestLostMemberOnTheWay is a case of TestRandomLinks: a member's record is lost
+// while its pairs change over. Its peers must not become P2P meanwhile.
+func TestLostMemberOnTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newChaos(t, []string{"h0", "h1", "h2", "h3"})
+		for _, a := range []action{
+			{"wait", 0, 40}, {"able", 0, 33}, {"die", 1, 1}, {"transport", 0, 3}, {"wait long", 3, 2}, {"lose request", 0, 7},
+			{"join", 1, 9}, {"down", 0, 11}, {"crash", 1, 1}, {"transport", 5, 40}, {"transport", 0, 28}, {"transport", 0, 18},
+			{"transport", 5, 4}, {"transport", 1, 29}, {"able", 2, 34}, {"readdress", 0, 9}, {"lose record", 2, 23}, {"lose record", 0, 9},
+			{"able", 1, 10}, {"transport", 2, 7}, {"down", 2, 2}, {"down", 3, 31}, {"wait long", 1, 14}, {"able", 5, 0}, {"crash", 2, 1},
+			{"join", 0, 6}, {"rival", 2, 15}, {"select", 0, 0},
+		} {
+			w.do(a)
+		}
+		for _, p := range w.rest() {
+			t.Error(p)
+		}
+	})
+}
+
 type chaos struct {
 	*rig
 	kv      *faulty
@@ -78,6 +98,8 @@ type chaos struct {
 	mu     sync.Mutex
 	lost   map[string]bool // pairs of which a record was lost and is not back yet
 	broken []string
+	// assigned are, by VPC and node, the hosts that were members.
+	assigned map[[2]string]bool
 }
 
 func newChaos(t *testing.T, nodes []string) *chaos {
@@ -303,6 +325,7 @@ func (c *chaos) look() {
 	if err != nil {
 		say("read: %v", err)
 	}
+	assigned := map[[2]string]bool{}
 	inForce := map[cluster.VNI]string{}
 	use := func(vni cluster.VNI, by string) {
 		if other, ok := inForce[vni]; ok && other != by {
@@ -324,6 +347,8 @@ func (c *chaos) look() {
 			continue
 		}
 		switch r := r.(type) {
+		case *cluster.HostVPC:
+			assigned[[2]string{k.VPC, k.Node}] = r.State == cluster.AssignedMember
 		case *cluster.HostLink:
 			pair := cluster.PairOf(k.VPC, k.Node, k.Name).String()
 			links[pair] = append(links[pair], *r)
@@ -338,6 +363,12 @@ func (c *chaos) look() {
 			}
 		}
 	}
+	for of := range c.assigned {
+		if !assigned[of] {
+			c.hosts.tellToLeave(of[0], of[1])
+		}
+	}
+	c.assigned = assigned
 	for pair := range c.lost {
 		if len(links[pair]) == 0 && len(held[pair]) == 0 {
 			delete(c.lost, pair)

@@ -101,6 +101,14 @@ func (t Tunnel) flood() []netip.Addr {
 	return as
 }
 
+// floods reports whether a is one of flood.
+func (t Tunnel) floods(a netip.Addr) bool {
+	if t.ToGroup && t.Group.IsValid() {
+		return a == t.Group
+	}
+	return slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Underlay == a && !p.ReceiveOnly })
+}
+
 // Problem is why something desired is not so, in words a user can act on.
 // VPC is empty when it concerns the whole host.
 type Problem struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -89,7 +90,7 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 		}
 		var done []Op
 		done, failed = h.apply(ctx, ops)
-		r.Applied = append(r.Applied, done...)
+		r.Applied = concat(r.Applied, done)
 		for _, op := range h.repairs(desired, done) {
 			if r.Repaired == nil {
 				r.Repaired = map[string]int{}
@@ -150,8 +151,8 @@ func own(desired Desired, actual State) map[string]map[string]bool {
 // inPlace reports whether a tunnel does for one peer what it should.
 func inPlace(v VPC, t Tunnel, p Peer, actual State) bool {
 	d := actual.Devices[v.nameOf(t)]
-	_, passes := actual.Filter.Sources[v.vniOf(t)][p.Underlay]
-	_, floods := d.Flood[p.Underlay]
+	passes := actual.Filter.Sources[v.vniOf(t)].Has(p.Underlay)
+	floods := d.Flood.Has(p.Underlay)
 	return d.Kind == KindTunnel && d.Owner == v.VNI && d.VNI == v.vniOf(t) && d.Up && d.Master == v.Name && d.Isolated &&
 		d.Silent == t.ReceiveOnly && passes && (t.ToGroup || floods != p.ReceiveOnly)
 }
@@ -170,6 +171,8 @@ func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, erro
 func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem) {
 	objects, vpcs := map[Target]bool{}, map[string]bool{}
 	noFilter := false
+	done = make([]Op, 0, len(ops))
+	debug := h.log.Core().Enabled(zap.DebugLevel)
 	for _, op := range ops {
 		on := op.On()
 		if objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter)) {
@@ -177,7 +180,9 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		}
 		err := h.driver.Apply(ctx, op)
 		if err == nil {
-			h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+			if debug {
+				h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+			}
 			done = append(done, op)
 			continue
 		}
@@ -204,13 +209,24 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 // operations, and a host that comes into a mesh some hundreds. Each has its own
 // line where somebody asks for it.
 func (h *Host) tell(done []Op) {
-	for len(done) > 0 {
-		vpc, n := done[0].On().VPC, 0
-		for n < len(done) && done[n].On().VPC == vpc {
-			n++
+	for vpc, ops := range byVPC(done) {
+		h.log.Info("applied", zap.String("vpc", vpc), zap.Int("ops", len(ops)), zap.Stringer("op", ops[len(ops)-1]))
+	}
+}
+
+// byVPC yields runs of operations on the same VPC.
+func byVPC(ops []Op) iter.Seq2[string, []Op] {
+	return func(yield func(string, []Op) bool) {
+		for len(ops) > 0 {
+			vpc, n := ops[0].On().VPC, 1
+			for n < len(ops) && ops[n].On().VPC == vpc {
+				n++
+			}
+			if !yield(vpc, ops[:n]) {
+				return
+			}
+			ops = ops[n:]
 		}
-		h.log.Info("applied", zap.String("vpc", vpc), zap.Int("ops", n), zap.Stringer("op", done[n-1]))
-		done = done[n:]
 	}
 }
 
@@ -227,10 +243,14 @@ func (h *Host) repairs(desired Desired, done []Op) []Op {
 		same = same && h.last[v.Name].VNI == v.VNI
 	}
 	var out []Op
-	for _, op := range done {
-		vpc := op.On().VPC
-		if (vpc == "" && same && !h.wanted(op)) || (vpc != "" && h.repair(op, now[vpc])) {
-			out = append(out, op)
+	for vpc, ops := range byVPC(done) {
+		if _, had := h.last[vpc]; vpc != "" && !had {
+			continue
+		}
+		for _, op := range ops {
+			if (vpc == "" && same && !h.wanted(op)) || (vpc != "" && h.repair(op, now[vpc])) {
+				out = append(out, op)
+			}
 		}
 	}
 	return out
@@ -293,7 +313,7 @@ func (h *Host) repair(op Op, now VPC) bool {
 }
 
 func (v VPC) floods(name string, to netip.Addr) bool {
-	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return v.nameOf(t) == name && slices.Contains(t.flood(), to) })
+	return slices.ContainsFunc(v.Tunnels, func(t Tunnel) bool { return v.nameOf(t) == name && t.floods(to) })
 }
 
 func (v VPC) passes(vni cluster.VNI, source netip.Addr) bool {
@@ -332,12 +352,6 @@ func equalShape(t, u Tunnel) bool {
 		t.Group == u.Group && t.ReceiveOnly == u.ReceiveOnly
 }
 
-func equal(a, b VPC) bool {
-	return equalBasics(a, b) && slices.EqualFunc(a.Tunnels, b.Tunnels, func(t, u Tunnel) bool {
-		return equalShape(t, u) && t.ToGroup == u.ToGroup && slices.Equal(t.Peers, u.Peers)
-	})
-}
-
 // remember keeps what has converged, to tell tampering from change.
 func (h *Host) remember(desired Desired, ready map[string]bool) {
 	if h.last == nil {
@@ -347,20 +361,11 @@ func (h *Host) remember(desired Desired, ready map[string]bool) {
 	for _, v := range desired.VPCs {
 		wanted[v.Name] = true
 		if ready[v.Name] {
-			if last, ok := h.last[v.Name]; !ok || !equal(last, v) {
-				h.last[v.Name] = clone(v)
-			}
+			v.Tunnels = slices.Clone(v.Tunnels)
+			h.last[v.Name] = v
 		}
 	}
 	maps.DeleteFunc(h.last, func(name string, _ VPC) bool { return !wanted[name] })
-}
-
-func clone(v VPC) VPC {
-	v.Tunnels = slices.Clone(v.Tunnels)
-	for i := range v.Tunnels {
-		v.Tunnels[i].Peers = slices.Clone(v.Tunnels[i].Peers)
-	}
-	return v
 }
 
 // ready tells which VPCs have neither open operations nor problems.

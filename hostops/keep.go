@@ -26,7 +26,7 @@ func (s State) Keep(v VPC) VPC {
 		}
 	}
 	var tunnels []Tunnel
-	reached, own := AddrSet{}, AddrSet{}
+	reached, own := Addrs(), Addrs()
 	for _, name := range slices.Sorted(maps.Keys(s.Devices)) {
 		d := s.Devices[name]
 		if d.Kind != KindTunnel || d.Owner != v.VNI {
@@ -39,14 +39,10 @@ func (s State) Keep(v VPC) VPC {
 		if d.VNI != v.VNI {
 			t.Pair, t.ReceiveOnly = d.VNI, d.Silent
 		}
-		_, t.ToGroup = d.Flood[d.Group]
-		addrs := maps.Clone(s.Filter.Sources[d.VNI])
-		if addrs == nil {
-			addrs = AddrSet{}
-		}
-		maps.Copy(addrs, d.Flood)
-		delete(addrs, d.Group)
-		for _, a := range slices.SortedFunc(maps.Keys(addrs), netip.Addr.Compare) {
+		t.ToGroup = d.Flood.Has(d.Group)
+		addrs := Addrs(slices.Concat(slices.Collect(s.Filter.Sources[d.VNI].Keys()), slices.Collect(d.Flood.Keys()))...)
+		addrs.Delete(d.Group)
+		for _, a := range slices.SortedFunc(addrs.Keys(), netip.Addr.Compare) {
 			p, ok := known[a]
 			if !ok {
 				p = Peer{Underlay: a, VTEP: s.vtepBehind(v.Name, d, a)}
@@ -56,18 +52,17 @@ func (s State) Keep(v VPC) VPC {
 			}
 			p.ReceiveOnly = false
 			if t.Pair != 0 {
-				own[a] = struct{}{}
+				own.Set(a, struct{}{})
 			}
-			reached[a] = struct{}{}
+			reached.Set(a, struct{}{})
 			t.Peers = append(t.Peers, p)
 		}
 		tunnels = append(tunnels, t)
 	}
 	for i, t := range tunnels {
 		for j, p := range t.Peers { // one that is in no flood list is sent to by its own tunnel
-			_, sends := s.Devices[v.nameOf(t)].Flood[p.Underlay]
-			_, other := own[p.Underlay]
-			tunnels[i].Peers[j].ReceiveOnly = t.Pair == 0 && !sends && other
+			sends := s.Devices[v.nameOf(t)].Flood.Has(p.Underlay)
+			tunnels[i].Peers[j].ReceiveOnly = t.Pair == 0 && !sends && own.Has(p.Underlay)
 		}
 	}
 	v.Tunnels = s.withNew(v, tunnels, reached)
@@ -77,7 +72,7 @@ func (s State) Keep(v VPC) VPC {
 // withNew adds what v wants and no tunnel has yet.
 func (s State) withNew(v VPC, tunnels []Tunnel, reached AddrSet) []Tunnel {
 	for _, t := range v.Tunnels {
-		t.Peers = slices.DeleteFunc(slices.Clone(t.Peers), func(p Peer) bool { _, ok := reached[p.Underlay]; return ok })
+		t.Peers = slices.DeleteFunc(slices.Clone(t.Peers), func(p Peer) bool { return reached.Has(p.Underlay) })
 		i := slices.IndexFunc(tunnels, func(o Tunnel) bool { return v.nameOf(o) == v.nameOf(t) })
 		switch {
 		case i < 0 && (t.Pair == 0 || len(t.Peers) > 0):
@@ -97,8 +92,8 @@ func (s State) vtepBehind(vpc string, d Device, peer netip.Addr) netip.Addr {
 		return netip.Addr{}
 	}
 	var found netip.Addr
-	for vtep, mac := range port.Neighbours {
-		if d.FDB[mac] == peer && mac != (cluster.MAC{}) && (!found.IsValid() || vtep.Less(found)) {
+	for vtep, mac := range port.Neighbours.All() {
+		if at, _ := d.FDB.Get(mac); at == peer && mac != (cluster.MAC{}) && (!found.IsValid() || vtep.Less(found)) {
 			found = vtep
 		}
 	}

@@ -13,9 +13,9 @@ import (
 func TestKeep(t *testing.T) {
 	a := netip.MustParseAddr
 	set := func(as ...string) AddrSet {
-		s := AddrSet{}
+		s := Addrs()
 		for _, x := range as {
-			s[a(x)] = struct{}{}
+			s.Set(a(x), struct{}{})
 		}
 		return s
 	}

@@ -42,7 +42,7 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 	}
 	p.protect()
 	p.rest()
-	return slices.Concat(p.adds, p.removes), p.problems
+	return concat(p.adds, p.removes), p.problems
 }
 
 // planner gathers one plan.
@@ -61,6 +61,18 @@ type planner struct {
 	adds     []Op
 	removes  []Op
 	problems []Problem
+}
+
+// concat is slices.Concat that copies nothing if b is all, or a is: of a mesh's
+// first plan there are thousands.
+func concat[T any](a, b []T) []T {
+	switch {
+	case len(a) == 0:
+		return b
+	case len(b) == 0:
+		return a
+	}
+	return slices.Concat(a, b)
 }
 
 func (p *planner) add(ops ...Op)    { p.adds = append(p.adds, ops...) }

@@ -43,7 +43,7 @@ func (p *planner) protectBridge(name string, d Device) {
 
 func (p *planner) protectTunnel(d Device) {
 	f := p.actual.Filter
-	if _, guarded := f.VNIs[d.VNI]; guarded || d.Group.IsValid() || len(d.Flood) == 0 { // nobody knows who sends to a group
+	if _, guarded := f.VNIs[d.VNI]; guarded || d.Group.IsValid() || d.Flood.Len() == 0 { // nobody knows who sends to a group
 		return
 	}
 	on := Target{"", "filter"}
@@ -51,7 +51,7 @@ func (p *planner) protectTunnel(d Device) {
 		p.add(Guard{on, d.VNI})
 		return
 	}
-	if missing, _ := difference(slices.SortedFunc(maps.Keys(d.Flood), netip.Addr.Compare), f.Sources[d.VNI]); len(missing) > 0 {
+	if missing, _ := difference(slices.SortedFunc(d.Flood.Keys(), netip.Addr.Compare), f.Sources[d.VNI]); len(missing) > 0 {
 		p.add(Allow{on, d.VNI, missing})
 	}
 	p.add(Guard{on, d.VNI})

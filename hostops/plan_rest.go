@@ -44,7 +44,7 @@ func (p *planner) rest() {
 	}
 	for _, v := range slices.Sorted(maps.Keys(f.Sources)) {
 		if !p.keeps(v) {
-			p.remove(Deny{Target{"", "filter"}, v, slices.SortedFunc(maps.Keys(f.Sources[v]), netip.Addr.Compare)})
+			p.remove(Deny{Target{"", "filter"}, v, slices.SortedFunc(f.Sources[v].Keys(), netip.Addr.Compare)})
 		}
 	}
 	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {

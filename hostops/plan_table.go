@@ -2,6 +2,7 @@ package hostops
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -17,15 +18,18 @@ type entry[K, V comparable] struct {
 // in a settled order. Of peers with the same key the first counts. Most often
 // nothing is to be done, or peers are new: then it makes no table of all that
 // is wanted.
-func entries[K, V comparable](tunnels []Tunnel, have map[K]V, of func(Peer) (K, V)) (set []entry[K, V], extra []K) {
+func entries[K, V comparable](tunnels []Tunnel, have *Table[K, V], of func(Peer) (K, V)) (set []entry[K, V], extra []K) {
 	right, moved := 0, false
 	for _, t := range tunnels {
+		if have.Len() == 0 {
+			set = slices.Grow(set, len(t.Peers))
+		}
 		for _, p := range t.Peers {
 			if !t.tells(p) {
 				continue
 			}
 			k, v := of(p)
-			switch is, ok := have[k]; {
+			switch is, ok := have.Get(k); {
 			case ok && is == v:
 				right++
 			default:
@@ -34,8 +38,11 @@ func entries[K, V comparable](tunnels []Tunnel, have map[K]V, of func(Peer) (K, 
 			}
 		}
 	}
-	if right == len(have) && !moved {
-		return firsts(set), nil
+	if right == have.Len() && !moved {
+		if len(set) > 1 && twins(tunnels) {
+			set = firsts(set)
+		}
+		return set, nil
 	}
 	want := make(map[K]V, right+len(set))
 	for _, t := range tunnels {
@@ -49,13 +56,31 @@ func entries[K, V comparable](tunnels []Tunnel, have map[K]V, of func(Peer) (K, 
 		}
 	}
 	set = slices.DeleteFunc(set, func(e entry[K, V]) bool { return want[e.key] != e.value })
-	for k := range have {
+	for k := range have.Keys() {
 		if !has(want, k) {
 			extra = append(extra, k)
 		}
 	}
 	slices.SortFunc(extra, func(a, b K) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	return firsts(set), extra
+}
+
+// twins reports whether two peers may have the same key in a table of VTEPs: the
+// last four bytes of a VTEP tell its MAC, too.
+func twins(tunnels []Tunnel) bool {
+	var all []uint32
+	for _, t := range tunnels {
+		all = slices.Grow(all, len(t.Peers))
+		for _, p := range t.Peers {
+			if t.tells(p) {
+				b := p.VTEP.As16()
+				all = append(all, binary.BigEndian.Uint32(b[12:]))
+			}
+		}
+	}
+	slices.Sort(all)
+	n := len(all)
+	return len(slices.Compact(all)) < n
 }
 
 // firsts keeps the first entry of each key.
@@ -77,8 +102,12 @@ func has[K comparable, V any](m map[K]V, k K) bool {
 // often that is nothing, and want is sorted: then it makes no set of it.
 func difference(want []netip.Addr, have AddrSet) (missing, extra []netip.Addr) {
 	found, sorted := 0, true
+	if have.Len() == 0 {
+		missing = slices.Clone(want)
+		want = nil
+	}
 	for i, a := range want {
-		if _, ok := have[a]; ok {
+		if have.Has(a) {
 			found++
 		} else {
 			missing = append(missing, a)
@@ -87,15 +116,12 @@ func difference(want []netip.Addr, have AddrSet) (missing, extra []netip.Addr) {
 	}
 	slices.SortFunc(missing, netip.Addr.Compare)
 	missing = slices.Compact(missing)
-	if sorted && found == len(have) {
+	if sorted && found == have.Len() {
 		return missing, nil
 	}
-	keep := make(AddrSet, len(want))
-	for _, a := range want {
-		keep[a] = struct{}{}
-	}
-	for a := range have {
-		if _, ok := keep[a]; !ok {
+	keep := Addrs(want...)
+	for a := range have.Keys() {
+		if !keep.Has(a) {
 			extra = append(extra, a)
 		}
 	}

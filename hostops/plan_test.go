@@ -546,7 +546,7 @@ func TestPlanWantedOverHeld(t *testing.T) {
 			}
 			filter := h.State().Filter
 			_, guarded := filter.VNIs[v.VNI]
-			_, passes := filter.Sources[v.VNI][own.Peers[0].Underlay]
+			passes := filter.Sources[v.VNI].Has(own.Peers[0].Underlay)
 			if !guarded || passes {
 				t.Errorf("VNI %d is guarded: %v, passes from the held tunnel's peer: %v; want true, false", v.VNI, guarded, passes)
 			}

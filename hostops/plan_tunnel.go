@@ -1,7 +1,6 @@
 package hostops
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -51,11 +50,15 @@ func (p *planner) tunnels(v VPC) {
 	if fresh := p.fresh(ts); len(fresh) > 0 {
 		p.add(Admit{onFilter, fresh})
 	}
+	var denied []Op
 	for _, vni := range vnis {
-		if p.admitted[vni] {
+		if p.admitted[vni] { // and has no entries
 			continue
 		}
-		missing, _ := difference(sources[vni], p.actual.Filter.Sources[vni])
+		missing, extra := difference(sources[vni], p.actual.Filter.Sources[vni])
+		if len(extra) > 0 {
+			denied = append(denied, Deny{onFilter, vni, extra})
+		}
 		if len(missing) > 0 {
 			p.add(Allow{onFilter, vni, missing})
 		}
@@ -74,11 +77,7 @@ func (p *planner) tunnels(v VPC) {
 			p.own(v, t, h)
 		}
 	}
-	for _, vni := range vnis {
-		if _, extra := difference(sources[vni], p.actual.Filter.Sources[vni]); len(extra) > 0 {
-			p.remove(Deny{onFilter, vni, extra})
-		}
-	}
+	p.remove(denied...)
 }
 
 // fresh lists the pairs that the filter knows nothing of.
@@ -87,7 +86,7 @@ func (p *planner) fresh(ts []Tunnel) (fresh []Source) {
 		if t.Pair == 0 {
 			continue
 		}
-		if _, guarded := p.actual.Filter.VNIs[t.Pair]; guarded || len(p.actual.Filter.Sources[t.Pair]) > 0 {
+		if _, guarded := p.actual.Filter.VNIs[t.Pair]; guarded || p.actual.Filter.Sources[t.Pair].Len() > 0 {
 			continue
 		}
 		p.admitted[t.Pair] = true
@@ -146,11 +145,11 @@ type handover struct {
 }
 
 func newHandover(ts []Tunnel) handover {
-	h := handover{AddrSet{}, map[netip.Addr]Target{}, map[netip.Addr]Target{}}
+	h := handover{Addrs(), map[netip.Addr]Target{}, map[netip.Addr]Target{}}
 	for _, t := range ts {
 		if t.Pair != 0 {
 			for _, peer := range t.Peers {
-				h.own[peer.Underlay] = struct{}{}
+				h.own.Set(peer.Underlay, struct{}{})
 			}
 		}
 	}
@@ -164,15 +163,16 @@ func (p *planner) shared(v VPC, t Tunnel, h handover) {
 		return
 	}
 	missing, extra := difference(t.flood(), d.Flood)
+	p.adds = slices.Grow(p.adds, 2*len(missing)) // an FDB entry each, too
 	for _, a := range missing {
-		if _, own := h.own[a]; own {
+		if h.own.Has(a) {
 			h.joins[a] = on
 			continue
 		}
 		p.add(AddPeer{on, a})
 	}
 	for _, a := range extra {
-		if _, own := h.own[a]; own {
+		if h.own.Has(a) {
 			h.parts[a] = on
 			continue
 		}
@@ -284,8 +284,8 @@ func (p *planner) underlay(on Target, t Tunnel, d Device) Device {
 			d.Up = false
 		}
 		p.add(SetGroup{on, a})
-		d.Flood = maps.Clone(d.Flood)
-		delete(d.Flood, d.Group)
+		d.Flood = d.Flood.Clone()
+		d.Flood.Delete(d.Group)
 		d.Group = a
 	}
 	if d.Local != t.Local || d.Underlay != t.Device {
@@ -307,9 +307,9 @@ func (p *planner) joined(on Target, t Tunnel, flood AddrSet) AddrSet {
 	switch {
 	case !t.Group.IsValid():
 	case t.ToGroup && flood == nil:
-		return AddrSet{t.Group: {}}
+		return Addrs(t.Group)
 	case t.ToGroup:
-		flood[t.Group] = struct{}{}
+		flood.Set(t.Group, struct{}{})
 	default:
 		p.add(RemovePeer{on, t.Group})
 	}
@@ -317,17 +317,17 @@ func (p *planner) joined(on Target, t Tunnel, flood AddrSet) AddrSet {
 }
 
 // halved is a tunnel's FDB in another bridge, which was told nothing of it.
-func halved(fdb map[cluster.MAC]netip.Addr) map[cluster.MAC]netip.Addr {
-	half := make(map[cluster.MAC]netip.Addr, len(fdb))
-	for mac := range fdb {
-		half[mac] = netip.Addr{}
+func halved(fdb *Table[cluster.MAC, netip.Addr]) *Table[cluster.MAC, netip.Addr] {
+	half := NewTable[cluster.MAC, netip.Addr]()
+	for mac := range fdb.Keys() {
+		half.Set(mac, netip.Addr{})
 	}
 	return half
 }
 
 // fdb tells both tables where the peers' VTEPs are, so that a frame for one
 // never floods and no tenant can draw it to itself.
-func (p *planner) fdb(on Target, t Tunnel, have map[cluster.MAC]netip.Addr) {
+func (p *planner) fdb(on Target, t Tunnel, have *Table[cluster.MAC, netip.Addr]) {
 	set, extra := entries([]Tunnel{t}, have, func(p Peer) (cluster.MAC, netip.Addr) { return VTEPMAC(p.VTEP), p.Underlay })
 	for _, e := range set {
 		p.add(SetFDB{on, e.key, e.value})

@@ -144,7 +144,7 @@ type Device struct {
 	// FDB says to which peer frames for a MAC go, of the entries that were set
 	// (not learned). The address is not valid if only one of the two tables,
 	// the tunnel's and the bridge's, has the entry.
-	FDB map[cluster.MAC]netip.Addr
+	FDB *Table[cluster.MAC, netip.Addr]
 
 	// Port of a bridge.
 	Isolated bool
@@ -189,11 +189,8 @@ type NamespacePort struct {
 	Up        bool
 	Addresses []netip.Prefix
 	// Neighbours are the MACs that it was told for good (not learned).
-	Neighbours map[netip.Addr]cluster.MAC
+	Neighbours *Table[netip.Addr, cluster.MAC]
 }
-
-// AddrSet is a set of addresses.
-type AddrSet map[netip.Addr]struct{}
 
 // Allow adds sources of a VNI.
 func (f *Filter) Allow(v cluster.VNI, as ...netip.Addr) {
@@ -201,19 +198,19 @@ func (f *Filter) Allow(v cluster.VNI, as ...netip.Addr) {
 		f.Sources = map[cluster.VNI]AddrSet{}
 	}
 	if f.Sources[v] == nil {
-		f.Sources[v] = AddrSet{}
+		f.Sources[v] = Addrs()
 	}
 	for _, a := range as {
-		f.Sources[v][a] = struct{}{}
+		f.Sources[v].Set(a, struct{}{})
 	}
 }
 
 // Deny removes sources of a VNI.
 func (f *Filter) Deny(v cluster.VNI, as ...netip.Addr) {
 	for _, a := range as {
-		delete(f.Sources[v], a)
+		f.Sources[v].Delete(a)
 	}
-	if len(f.Sources[v]) == 0 {
+	if f.Sources[v].Len() == 0 {
 		delete(f.Sources, v)
 	}
 }
@@ -244,7 +241,7 @@ type Filter struct {
 func (f Filter) Clone() Filter {
 	f.VNIs, f.Sources = maps.Clone(f.VNIs), maps.Clone(f.Sources)
 	for v, as := range f.Sources {
-		f.Sources[v] = maps.Clone(as)
+		f.Sources[v] = as.Clone()
 	}
 	f.Shields, f.Seals = maps.Clone(f.Shields), maps.Clone(f.Seals)
 	return f
@@ -326,14 +323,14 @@ func (s State) Clone() State {
 	}
 	for name, d := range c.Devices {
 		if d.Flood != nil || d.FDB != nil {
-			d.Flood, d.FDB = maps.Clone(d.Flood), maps.Clone(d.FDB)
+			d.Flood, d.FDB = d.Flood.Clone(), d.FDB.Clone()
 			c.Devices[name] = d
 		}
 	}
 	for name, n := range c.Namespaces {
 		if n.Port != nil {
 			p := *n.Port
-			p.Neighbours = maps.Clone(p.Neighbours)
+			p.Neighbours = p.Neighbours.Clone()
 			n.Port = &p
 			c.Namespaces[name] = n
 		}

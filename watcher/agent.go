@@ -2,8 +2,8 @@ package watcher
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -79,7 +79,7 @@ type Input struct {
 type Effects struct {
 	Follow []string // the prefixes to watch from now on; nil: as before
 	Writes []Write  // to the store; a later one of a key takes the place of an earlier one
-	Cache  []byte   // the cache file's new content; nil: as before
+	Cache  *Content // of the cache file from now on; nil: as before
 	Probes []Probe  // echo requests to be sent; Answered takes the answers
 	Pings  []PingOrder
 	// Moved says that the underlay changed: connections from an address that
@@ -212,7 +212,7 @@ func (a *Agent) outcome(now time.Time, p Probe, rtt time.Duration, err error) {
 	if changed = a.links.blame(p, err) || changed; !changed {
 		return
 	}
-	link := a.links.all[p.id]
+	link := a.links.known[p.id]
 	l := link.report()
 	a.log.Info("link is "+string(l.State), zap.String("vpc", p.id.vpc), zap.String("peer", l.Peer),
 		zap.Float64("rtt_ms", l.RTT), zap.String("reason", l.Reason), zap.Int("probes", link.asked))
@@ -257,6 +257,7 @@ func (a *Agent) reconcile(ctx context.Context, full bool) (changed bool) {
 	a.cast(desired)
 	a.reasons = reasons
 	a.host0 = a.host.Reconcile(ctx, desired, full)
+	a.host0.Applied = nil // nobody asks, and of a mesh there are thousands
 	for name, n := range a.host0.Repaired {
 		a.repairs[name] += n
 	}
@@ -312,19 +313,26 @@ func allReady(vpcs map[string]bool) bool {
 	return true
 }
 
-// targets are the links that should answer.
-func (a *Agent) targets(d hostops.Desired) map[linkID]target {
-	ts := map[linkID]target{}
-	for _, v := range d.VPCs {
-		for _, t := range v.Tunnels {
-			for _, p := range t.Peers {
-				if a.memory.VPCs[v.Name].Members[p.Node] != nil {
-					ts[linkID{v.Name, p.Node}] = target{to: p.VTEP, mtu: v.MTU}
+// targets are the links that should answer, each once.
+func (a *Agent) targets(d hostops.Desired) iter.Seq[target] {
+	return func(yield func(target) bool) {
+		for _, v := range d.VPCs {
+			m, twice := a.memory.VPCs[v.Name], map[string]bool{}
+			for _, t := range v.Tunnels {
+				for _, p := range t.Peers {
+					if !m.confirmed && m.Members[p.Node] == nil || len(v.Tunnels) > 1 && twice[p.Node] {
+						continue
+					}
+					if len(v.Tunnels) > 1 {
+						twice[p.Node] = true
+					}
+					if !yield(target{linkID{v.Name, p.Node}, p.VTEP, v.MTU}) {
+						return
+					}
 				}
 			}
 		}
 	}
-	return ts
 }
 
 // forget drops VPCs that were taken down and are assigned no more, with their
@@ -357,7 +365,7 @@ func (a *Agent) remember(changed change) {
 
 // Unsaved is what the cache file should hold and no Effects.Cache has said yet,
 // nil if there is nothing: for whoever ends the agent's work.
-func (a *Agent) Unsaved() []byte {
+func (a *Agent) Unsaved() *Content {
 	if a.cacheAt.IsZero() {
 		return nil
 	}
@@ -365,15 +373,10 @@ func (a *Agent) Unsaved() []byte {
 }
 
 // content is the cache file's.
-func (a *Agent) content() []byte {
+func (a *Agent) content() *Content {
 	a.cacheAt = time.Time{}
-	b, err := json.Marshal(cacheFile{cacheVersion, a.cfg.Node, a.cfg.NodeID, a.memory})
-	if err != nil {
-		a.log.Error("cannot encode the cache", zap.Error(err))
-		return nil
-	}
 	a.cached = a.memory.ClusterID != ""
-	return b
+	return &Content{cacheFile{cacheVersion, a.cfg.Node, a.cfg.NodeID, a.memory.clone()}}
 }
 
 // earliest is the earlier of two times; the zero time is never.

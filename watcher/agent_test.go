@@ -176,7 +176,7 @@ func mesh(t *testing.T) *world {
 // flood lists the peers of a host's tunnel.
 func (w *world) flood(name string) []string {
 	var peers []string
-	for a := range w.hosts[name].State().Devices["mv6-10000"].Flood {
+	for a := range w.hosts[name].State().Devices["mv6-10000"].Flood.Keys() {
 		peers = append(peers, a.String())
 	}
 	slices.Sort(peers)

@@ -28,6 +28,20 @@ type cacheFile struct {
 
 const cacheVersion = 1
 
+// Content is what the cache file is to hold. To encode that of a large mesh
+// takes longer than the pass that made it: it is for whoever writes the file, if
+// nothing newer has come by then.
+type Content struct{ file cacheFile }
+
+// Encode makes the file's bytes. It may run beside the agent's steps.
+func (c *Content) Encode() ([]byte, error) {
+	b, err := json.Marshal(c.file)
+	if err != nil {
+		return nil, fmt.Errorf("encode cache: %w", err)
+	}
+	return b, nil
+}
+
 // cacheCoalesce is how long a peer that came or went may be missing in the
 // cache file. The file says at once what else changed: a VPC that came or went,
 // an address, the cluster's settings.
@@ -153,7 +167,7 @@ type cacher struct {
 	done chan struct{} // receives when settled or problem may have changed
 
 	mu   sync.Mutex
-	next []byte
+	next *Content
 	seq  int // of next
 	err  error
 }
@@ -163,9 +177,9 @@ func newCacher(path string, save func(path string, b []byte) error) *cacher {
 }
 
 // put hands over the state to be written.
-func (c *cacher) put(b []byte) {
+func (c *cacher) put(next *Content) {
 	c.mu.Lock()
-	c.next = b
+	c.next = next
 	c.seq++
 	c.mu.Unlock()
 	wake(c.kick)
@@ -211,12 +225,15 @@ func (c *cacher) run(ctx context.Context) {
 
 func (c *cacher) write() bool {
 	c.mu.Lock()
-	b, seq := c.next, c.seq
+	next, seq := c.next, c.seq
 	c.mu.Unlock()
-	if b == nil {
+	if next == nil {
 		return true
 	}
-	err := c.save(c.path, b)
+	b, err := next.Encode()
+	if err == nil {
+		err = c.save(c.path, b)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil && seq == c.seq {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
@@ -46,11 +47,12 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 	var strangers, waiting []string
 	used := map[*hostops.Tunnel]bool{}
 	mixed := map[*hostops.Tunnel]bool{} // not exactly its peers are members of the group
-	for _, name := range slices.Sorted(maps.Keys(v.Members)) {
+	members := v.inOrder()
+	for _, m := range members {
+		name, peer := m.name, m.Member
 		if name == me {
 			continue
 		}
-		peer := v.Members[name]
 		_, remote, ok := mine.LinkTo(peer)
 		shared := v6
 		if ok && remote.Is4() {
@@ -60,7 +62,10 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 			strangers = append(strangers, name)
 			continue
 		}
-		used[shared] = true
+		if !used[shared] {
+			used[shared] = true
+			shared.Peers = make([]hostops.Peer, 0, len(members)) // most often all are
+		}
 		p := hostops.Peer{Node: name, Underlay: remote, VTEP: peer.VTEP}
 		_, open := v.Open[name]
 		p2p := !open && (mine.Transport == cluster.P2P || peer.Transport == cluster.P2P)
@@ -70,7 +75,9 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 			waiting = append(waiting, name)
 		case !has:
 			shared.Peers = append(shared.Peers, p)
-			mixed[shared] = mixed[shared] || peer.Transport != cluster.Multicast
+			if peer.Transport != cluster.Multicast {
+				mixed[shared] = true
+			}
 		default:
 			mixed[shared] = mixed[shared] || peer.Transport == cluster.Multicast
 			t := *shared
@@ -82,6 +89,9 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 			}
 		}
 	}
+	slices.Sort(strangers)
+	slices.Sort(waiting)
+	slices.SortFunc(own, func(a, b hostops.Tunnel) int { return strings.Compare(a.Peers[0].Node, b.Peers[0].Node) })
 	switch {
 	case len(strangers) > 0:
 		reason = "no common address family with " + andMore(strangers)

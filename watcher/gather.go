@@ -8,18 +8,9 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// gatherer collects this host's records from the view. It keeps what it made
-// of a VPC until the view of that VPC moves, so that a pass costs what changed.
-type gatherer struct {
-	node string
-	vpcs map[string]gathered
-}
-
-type gathered struct {
-	revision int64
-	lists    int
-	records  vpcRecords
-}
+// gatherer collects this host's records from the view. What it made of a VPC
+// stays until the view of that VPC moves, so that a pass costs what changed.
+type gatherer struct{ node string }
 
 // follow lists the prefixes that this host watches.
 func (g *gatherer) follow(v *store.View) []string {
@@ -56,11 +47,6 @@ func (g *gatherer) gather(v *store.View) records {
 		vr.links, vr.linksAt = g.gatherLinks(v, name)
 		r.vpcs[name] = vr
 	}
-	for name := range g.vpcs {
-		if assigned[name] == nil {
-			delete(g.vpcs, name)
-		}
-	}
 	for _, p := range v.Problems() { // an assignment that never could be read still is one
 		if k, err := cluster.ParseKey(p.Key); err == nil && k.Kind == cluster.KindHostVPC && assigned[k.VPC] == nil {
 			r.vpcs[k.VPC] = vpcRecords{}
@@ -83,15 +69,18 @@ func (g *gatherer) gatherLinks(v *store.View, vpc string) (links map[string]clus
 	return links, at
 }
 
+// gatherVPC reads what is the same for all members of a VPC.
 func (g *gatherer) gatherVPC(v *store.View, name string) vpcRecords {
 	prefix := cluster.PrefixVPC(name)
 	if !v.Synced(prefix) {
 		return vpcRecords{}
 	}
-	if c, ok := g.vpcs[name]; ok && c.revision == v.Revision(prefix) && c.lists == v.Lists(prefix) {
-		return c.records
-	}
-	r := vpcRecords{members: map[string]*cluster.Member{}}
+	return *store.Made(v, prefix, func() *vpcRecords { return readVPC(v, name) })
+}
+
+func readVPC(v *store.View, name string) *vpcRecords {
+	r := &vpcRecords{members: map[string]*cluster.Member{}}
+	r.read = r
 	if it, ok := store.At[*cluster.VPCNet](v, cluster.KeyVPCNet(name)); ok {
 		r.net = it.Value
 	}
@@ -114,9 +103,6 @@ func (g *gatherer) gatherVPC(v *store.View, name string) vpcRecords {
 		}
 	}
 	slices.Sort(r.unreadable)
-	if g.vpcs == nil {
-		g.vpcs = map[string]gathered{}
-	}
-	g.vpcs[name] = gathered{v.Revision(prefix), v.Lists(prefix), r}
+	r.sorted = inOrder(r.members)
 	return r
 }

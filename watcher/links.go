@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -72,9 +71,11 @@ type Probe struct {
 
 // links is the probe schedule of a host: a step function over explicit time.
 type links struct {
-	all   map[linkID]*link
-	queue linkQueue
-	count map[cluster.LinkState]int // of all
+	slots []slot                    // of all links, see set
+	line  int                       // before it no slot waits
+	known map[linkID]*link          // those that do not wait
+	queue linkQueue                 // of known
+	count map[cluster.LinkState]int // of all links
 	rand  *rand.Rand
 
 	// sent is the newest probe, over the newest before which none is in flight.
@@ -93,56 +94,13 @@ type flight struct {
 }
 
 func newLinks(r *rand.Rand) *links {
-	return &links{all: map[linkID]*link{}, count: map[cluster.LinkState]int{}, rand: r}
-}
-
-// target is a link that should be probed.
-type target struct {
-	to  netip.Addr
-	mtu int
-}
-
-// set makes targets the links that are probed. A new link, or one whose
-// address moved, is unknown and due at once, or soon in a VPC whose links are
-// known: else a peer that comes to a mesh gets a probe from all its hosts in the
-// moment in which all are busy to take it in.
-func (ls *links) set(now time.Time, targets map[linkID]target) {
-	mesh := map[string]bool{}
-	for id, l := range ls.all {
-		if t, ok := targets[id]; !ok || t.to != l.to {
-			heap.Remove(&ls.queue, l.index)
-			delete(ls.all, id)
-			ls.count[l.state]--
-		} else if l.state != cluster.LinkUnknown && !mesh[id.vpc] {
-			mesh[id.vpc] = true
-		}
-	}
-	var fresh []*link
-	for id, t := range targets {
-		l := ls.all[id]
-		if l == nil {
-			l = &link{id: id, to: t.to, state: cluster.LinkUnknown, since: now, next: now}
-			ls.all[id] = l
-			fresh = append(fresh, l)
-			ls.count[l.state]++
-		}
-		if l.mtu != t.mtu {
-			l.mtu, l.fullAt = t.mtu, time.Time{}
-		}
-	}
-	slices.SortFunc(fresh, func(a, b *link) int { return a.id.compare(b.id) })
-	for _, l := range fresh {
-		if mesh[l.id.vpc] {
-			l.next = now.Add(probeSpread/4 + time.Duration(ls.rand.Int64N(int64(probeSpread*3/4))))
-		}
-		heap.Push(&ls.queue, l)
-	}
+	return &links{known: map[linkID]*link{}, count: map[cluster.LinkState]int{}, rand: r}
 }
 
 // period is how often each link is probed: as often as the budget allows if
 // that is less than every probePeriod.
 func (ls *links) period() time.Duration {
-	return max(probePeriod, ls.round(len(ls.all)))
+	return max(probePeriod, ls.round(len(ls.slots)))
 }
 
 // notes says that the period is stretched. The text changes seldom: peers that
@@ -179,8 +137,11 @@ func (ls *links) lost(now time.Time) (Probe, bool) {
 
 // due takes the probes that are to be sent now, within the host's budget.
 func (ls *links) due(now time.Time) (out []Probe) {
-	for len(ls.queue) > 0 && !ls.queue[0].next.After(now) && !ls.free().After(now) {
-		l := ls.queue[0]
+	for !ls.free().After(now) {
+		l := ls.first()
+		if l == nil || l.next.After(now) {
+			break
+		}
 		ls.sent++
 		l.asked++
 		p := Probe{id: l.id, to: l.to, seq: ls.sent}
@@ -206,8 +167,8 @@ func (ls *links) free() time.Time {
 // again is when to ask for lost and due again; the zero time: when there are
 // links.
 func (ls *links) again(now time.Time) (at time.Time) {
-	if len(ls.queue) > 0 {
-		at = later(ls.queue[0].next, ls.free())
+	if l := ls.first(); l != nil {
+		at = later(l.next, ls.free())
 	}
 	if ls.over < ls.sent {
 		at = earliest(at, ls.flights[(ls.over+1)%probeBudget].at.Add(probeTimeout))
@@ -254,7 +215,7 @@ func (ls *links) answer(now time.Time, p Probe, rtt time.Duration, lost bool) bo
 		return false
 	}
 	f.open = false
-	l := ls.all[p.id]
+	l := ls.known[p.id]
 	if l == nil || l.to != p.to {
 		return false
 	}
@@ -305,7 +266,7 @@ func (ls *links) answered(l *link, now time.Time, p Probe, rtt time.Duration) {
 // blame notes why a probe could not be made, as opposed to one that was lost,
 // and reports whether that changes what is said of the link.
 func (ls *links) blame(p Probe, err error) bool {
-	l := ls.all[p.id]
+	l := ls.known[p.id]
 	if l == nil || l.to != p.to {
 		return false
 	}

@@ -19,7 +19,7 @@ func seeded() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 func oneLink() (*links, linkID) {
 	ls, id := newLinks(seeded()), linkID{"vpc1", "b"}
-	ls.set(epoch, map[linkID]target{id: {netip.MustParseAddr("10.100.0.2"), 1430}})
+	ls.set(epoch, slices.Values([]target{{id, netip.MustParseAddr("10.100.0.2"), 1430}}))
 	return ls, id
 }
 
@@ -63,11 +63,11 @@ func busiest(sent []time.Duration, d time.Duration) (most int) {
 
 func manyLinks(n int) *links {
 	ls := newLinks(seeded())
-	targets := map[linkID]target{}
+	var targets []target
 	for i := range n {
-		targets[linkID{"vpc1", fmt.Sprint("n", i)}] = target{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1430}
+		targets = append(targets, target{linkID{"vpc1", fmt.Sprint("n", i)}, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1430})
 	}
-	ls.set(epoch, targets)
+	ls.set(epoch, slices.Values(targets))
 	return ls
 }
 
@@ -91,9 +91,9 @@ func TestLinkStates(t *testing.T) {
 		"small packets only is up": {func(_ time.Duration, p Probe) bool { return p.size == 0 }, 20 * time.Second, cluster.LinkUp},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ls, id := oneLink()
+			ls, _ := oneLink()
 			run(ls, tt.after, tt.alive)
-			if got := ls.all[id].state; got != tt.want {
+			if got := ls.slots[0].link.state; got != tt.want {
 				t.Errorf("state after %v = %s; want %s", tt.after, got, tt.want)
 			}
 		})
@@ -101,14 +101,14 @@ func TestLinkStates(t *testing.T) {
 }
 
 func TestFullSizeLossHasAReason(t *testing.T) {
-	ls, id := oneLink()
+	ls, _ := oneLink()
 	run(ls, 15*time.Second, func(_ time.Duration, p Probe) bool { return p.size == 0 })
-	if got := ls.all[id].report().Reason; got != fullSizeLost(1430) {
+	if got := ls.slots[0].link.report().Reason; got != fullSizeLost(1430) {
 		t.Errorf("reason = %q; want %q", got, fullSizeLost(1430))
 	}
-	ls, id = oneLink()
+	ls, _ = oneLink()
 	run(ls, 15*time.Second, always)
-	if got := ls.all[id].report().Reason; got != "" {
+	if got := ls.slots[0].link.report().Reason; got != "" {
 		t.Errorf("reason of a whole link = %q; want none", got)
 	}
 }
@@ -118,8 +118,8 @@ func TestFullSizeLossHasAReason(t *testing.T) {
 func TestFaultHasAReason(t *testing.T) {
 	ls, id := oneLink()
 	run(ls, 5*time.Second, never)
-	p := Probe{id: id, to: ls.all[id].to, seq: 99}
-	reason := func() string { return ls.all[id].report().Reason }
+	p := Probe{id: id, to: ls.slots[0].link.to, seq: 99}
+	reason := func() string { return ls.slots[0].link.report().Reason }
 	for _, step := range []struct {
 		err  error
 		news bool
@@ -140,8 +140,8 @@ func TestFaultHasAReason(t *testing.T) {
 	for _, due := range ls.due(at) {
 		ls.answer(at, due, time.Millisecond, false)
 	}
-	if got := reason(); got != "" || ls.all[id].state != cluster.LinkUp {
-		t.Errorf("reason of a link that is %s = %q; want none, up", ls.all[id].state, got)
+	if got := reason(); got != "" || ls.slots[0].link.state != cluster.LinkUp {
+		t.Errorf("reason of a link that is %s = %q; want none, up", ls.slots[0].link.state, got)
 	}
 	if p.to = netip.MustParseAddr("10.100.0.9"); ls.blame(p, errors.New("stale")) {
 		t.Error("a probe of the peer's former address counted")
@@ -167,7 +167,10 @@ func TestProbeBudget(t *testing.T) {
 				if got := busiest(sent, time.Second); got > probeBudget {
 					t.Errorf("%d probes in one second; want at most %d", got, probeBudget)
 				}
-				for id, l := range ls.all {
+				if len(ls.known) != n {
+					t.Fatalf("%d of %d links were ever probed", len(ls.known), n)
+				}
+				for id, l := range ls.known {
 					if last[id] == 0 || l.state != map[string]cluster.LinkState{"silent": cluster.LinkDown, "answering": cluster.LinkUp}[name] {
 						t.Fatalf("link to %s is %s, last probed at %v", id.peer, l.state, last[id])
 					}
@@ -201,7 +204,10 @@ func TestNewLinksTakeTurns(t *testing.T) {
 		}
 		return up[p.id]
 	})
-	for id, l := range ls.all {
+	if len(ls.known) != 100 {
+		t.Errorf("%d of 100 links were ever probed", len(ls.known))
+	}
+	for id, l := range ls.known {
 		if l.state != cluster.LinkUp {
 			t.Errorf("link to %s is %s a second after its start", id.peer, l.state)
 		}
@@ -209,14 +215,14 @@ func TestNewLinksTakeTurns(t *testing.T) {
 }
 
 func TestLateAnswerIsNone(t *testing.T) {
-	ls, id := oneLink()
+	ls, _ := oneLink()
 	p := ls.due(epoch)[0]
 	if q, ok := ls.lost(epoch.Add(probeTimeout)); !ok || q != p {
 		t.Fatalf("lost = %v, %v; want %v", q, ok, p)
 	}
 	ls.answer(epoch.Add(probeTimeout), p, 0, true)
-	if ls.answer(epoch.Add(probeTimeout+1), p, time.Second, false) || ls.all[id].state != cluster.LinkUnknown {
-		t.Errorf("an answer counted after the probe was lost: link is %s", ls.all[id].state)
+	if ls.answer(epoch.Add(probeTimeout+1), p, time.Second, false) || ls.slots[0].link.state != cluster.LinkUnknown {
+		t.Errorf("an answer counted after the probe was lost: link is %s", ls.slots[0].link.state)
 	}
 }
 
@@ -232,11 +238,11 @@ func TestMovedPeerIsANewLink(t *testing.T) {
 	ls, id := oneLink()
 	run(ls, time.Second, always)
 	stale := ls.due(epoch.Add(time.Hour))[0]
-	ls.set(epoch.Add(time.Second), map[linkID]target{id: {netip.MustParseAddr("10.100.0.9"), 1430}})
-	if ls.answer(epoch.Add(time.Second), stale, time.Millisecond, false) || ls.all[id].state != cluster.LinkUnknown {
-		t.Errorf("an answer from the former address counted: state %s", ls.all[id].state)
+	ls.set(epoch.Add(time.Second), slices.Values([]target{{id, netip.MustParseAddr("10.100.0.9"), 1430}}))
+	if ls.answer(epoch.Add(time.Second), stale, time.Millisecond, false) || ls.slots[0].link.state != cluster.LinkUnknown {
+		t.Errorf("an answer from the former address counted: state %s", ls.slots[0].link.state)
 	}
-	ls.set(epoch.Add(2*time.Second), nil)
+	ls.set(epoch.Add(2*time.Second), slices.Values([]target(nil)))
 	if due := ls.due(epoch.Add(2 * time.Hour)); len(due) != 0 {
 		t.Errorf("due without links = %v; want nothing", due)
 	}

@@ -1,9 +1,11 @@
 package watcher
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
@@ -45,11 +47,26 @@ type vpc struct {
 	Group   netip.Addr `json:"multicast_group,omitzero"`
 	ToGroup bool       `json:"to_group,omitempty"`
 
+	sorted    []namedMember               // Members, see inOrder; nil: not sorted yet
+	read      *vpcRecords                 // what Members were read as
 	inForce   map[string]cluster.HostLink // of Links: what the kernel last was equal to
 	confirmed bool                        // Members were read from the records since the start
 	gone      bool                        // Leaving, and the host has been seen without anything of it
 	hold      string                      // why the records do not count at the moment
 	kept      bool                        // the cache file has had its members: a reboot brings it back
+}
+
+// clone is a copy that later steps do not change.
+func (m *memory) clone() *memory {
+	c := *m
+	c.Remove = slices.Clone(m.Remove)
+	c.VPCs = make(map[string]*vpc, len(m.VPCs))
+	for name, v := range m.VPCs {
+		v := *v
+		v.Links, v.Open, v.inForce = maps.Clone(v.Links), maps.Clone(v.Open), nil
+		c.VPCs[name] = &v
+	}
+	return &c
 }
 
 // records is what a pass reads: the records that concern this host, each nil
@@ -65,11 +82,48 @@ type vpcRecords struct {
 	assignment *cluster.HostVPC
 	net        *cluster.VPCNet
 	ping       *cluster.PingRequest
+	read       *vpcRecords                // the same, the same net, ping and members; nil: nobody knows
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
+	sorted     []namedMember              // members, see inOrder
 	unreadable []string                   // members whose record never could be read
 	links      map[string]cluster.HostLink
 	linksAt    map[string]int64 // revisions of links, by peer
 	p2pAt      map[string]int64 // revisions of the members that are P2P
+}
+
+// namedMember is one of a members list.
+type namedMember struct {
+	name string
+	*cluster.Member
+}
+
+// inOrder sorts members as tunnels need them most often: by underlay address.
+func inOrder(members map[string]*cluster.Member) []namedMember {
+	list := make([]namedMember, 0, len(members))
+	for name, m := range members {
+		list = append(list, namedMember{name, m})
+	}
+	slices.SortFunc(list, func(a, b namedMember) int {
+		return cmp.Or(a.Underlay().Compare(b.Underlay()), strings.Compare(a.name, b.name))
+	})
+	return list
+}
+
+// inOrder are Members in order.
+func (v *vpc) inOrder() []namedMember {
+	if v.sorted == nil {
+		v.sorted = inOrder(v.Members)
+	}
+	return v.sorted
+}
+
+// setMembers takes the members list of r.
+func (v *vpc) setMembers(r vpcRecords) {
+	members := r.keeping(v.Members)
+	v.Members, v.sorted = members, nil
+	if len(r.unreadable) == 0 {
+		v.sorted = r.sorted
+	}
 }
 
 // change is what became of memory, the greater the sooner the cache file has
@@ -277,6 +331,7 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		m.remove(v.VNI)
 		v.Leaving, v.gone, v.hold = true, false, ""
 		v.Members, v.Links, v.Open, v.inForce = nil, nil, nil, nil
+		v.sorted, v.read = nil, nil
 		return changedMore
 	case v == nil:
 		v = &vpc{} // worth caching when its members are known
@@ -309,12 +364,16 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		v.confirmed, changed = true, changedMore
 	}
 	// Revisions would not tell: a store that went back in time counts them again.
-	switch members := r.keeping(v.Members); {
+	switch {
+	case r.read != nil && v.read == r.read: // it is what was read
 	case v.Members == nil || !sameMember(v.Members[me], mine):
-		v.Members, changed = members, changedMore
-	case !maps.EqualFunc(v.Members, members, sameMember):
-		v.Members, changed = members, max(changed, changedPeers)
+		v.setMembers(r)
+		changed = changedMore
+	case !maps.EqualFunc(v.Members, r.keeping(v.Members), sameMember):
+		v.setMembers(r)
+		changed = max(changed, changedPeers)
 	}
+	v.read = r.read
 	var group netip.Addr
 	if r.net.Transport == cluster.Multicast && mine.Transport == cluster.Multicast {
 		group = r.net.MulticastGroup

@@ -143,7 +143,7 @@ func (a *Agent) greetOne(name string, c *caster) {
 	}
 	var up, heard []string
 	for _, p := range t.Peers {
-		if l := a.links.all[linkID{name, p.Node}]; l != nil && l.state == cluster.LinkUp {
+		if l := a.links.known[linkID{name, p.Node}]; l != nil && l.state == cluster.LinkUp {
 			up = append(up, p.Node)
 		}
 		if slices.Contains(from, p.Underlay) {

@@ -57,10 +57,8 @@ func (a *Agent) orderPings(r records) {
 			continue
 		}
 		o := PingOrder{Key: cluster.KeyPingResult(a.cfg.Node, name), vpc: name, request: *vr.ping}
-		for id, l := range a.links.all {
-			if id.vpc == name {
-				o.peers = append(o.peers, peerAddress{id.peer, l.to})
-			}
+		for _, l := range a.links.of(name) {
+			o.peers = append(o.peers, peerAddress{l.id.peer, l.to})
 		}
 		slices.SortFunc(o.peers, func(x, y peerAddress) int { return strings.Compare(x.node, y.node) })
 		a.out.Pings = append(a.out.Pings, o)

@@ -64,6 +64,19 @@ func (r *report) due(now *cluster.VPCStatus, t time.Time, p2p func(peer string) 
 	return false, time.Time{}
 }
 
+// early reports whether now, whose links are not known, is to wait for them, and
+// until when: what due would find, but for the case that all are known.
+func (r *report) early(now *cluster.VPCStatus, t time.Time) (until time.Time, early bool) {
+	if !now.Ready || r.written != nil && r.written.Ready {
+		return time.Time{}, false
+	}
+	if r.ready.IsZero() {
+		r.ready = t
+	}
+	until = r.ready.Add(reportJoining)
+	return until, t.Before(until)
+}
+
 // joining reports whether the host is ready and has not said so.
 func (r *report) joining() bool { return !r.ready.IsZero() }
 

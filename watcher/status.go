@@ -98,6 +98,11 @@ func (a *Agent) reportVPCs() (next time.Time) {
 			next = earliest(next, r.timed)
 			continue
 		}
+		if until, early := r.early(s, a.now); early && a.links.unknown(name) {
+			r.moved, a.joining = true, true
+			next = earliest(next, until)
+			continue
+		}
 		s.Links = a.linksOf(name)
 		write, again := r.due(s, a.now, func(peer string) bool { return v.p2p(a.cfg.Node, peer) })
 		r.moved = !again.IsZero() && r.timed.IsZero() // until r.timed all else has time
@@ -148,12 +153,9 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 func (a *Agent) linksOf(vpc string) []cluster.Link {
 	v := a.memory.VPCs[vpc]
 	var ls []cluster.Link
-	for peer := range v.Members {
-		l := a.links.all[linkID{vpc, peer}]
-		if l == nil {
-			continue
-		}
-		r, own := l.report(), v.inForce[peer]
+	for _, s := range a.links.of(vpc) {
+		r, own := s.link.report(), v.inForce[s.id.peer]
+		r.Peer = s.id.peer // one that waits has no name of its own
 		r.VNI, r.Use = own.VNI, own.Use
 		ls = append(ls, r)
 	}

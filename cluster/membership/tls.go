@@ -95,6 +95,10 @@ func (c Credential) pair() (*tls.Certificate, error) {
 // by the cluster's CA as what it has to be.
 var ErrUntrusted = errors.New("certificate is not trusted")
 
+// ErrUntimely is returned, with ErrUntrusted, when the certificate of the other
+// end does not hold now: it ended, or this host's clock is wrong.
+var ErrUntimely = errors.New("not at this time")
+
 // Dialer is the TLS side of a client that shows what load returns, and that
 // talks to the cluster's servers only, whatever address they have.
 func Dialer(load func() (Credential, error)) *tls.Config {
@@ -170,7 +174,7 @@ func verifyServer(shown []*x509.Certificate, ca *x509.Certificate) error {
 	leaf := shown[0]
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
 		if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired {
-			return fmt.Errorf("%w: it holds from %s to %s; this host's clock says %s, is it right?", ErrUntrusted,
+			return fmt.Errorf("%w: %w: it holds from %s to %s; this host's clock says %s, is it right?", ErrUntrusted, ErrUntimely,
 				leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
 		}
 		return fmt.Errorf("%w: %w", ErrUntrusted, err)

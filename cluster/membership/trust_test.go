@@ -110,6 +110,9 @@ func TestWhoServes(t *testing.T) {
 				if tt.want == "" && err != nil || tt.want != "" && (!errors.Is(err, membership.ErrUntrusted) || !strings.Contains(err.Error(), tt.want)) {
 					t.Errorf("%s: %v, want %q", what, err, tt.want)
 				}
+				if got := errors.Is(err, membership.ErrUntimely); got != (tt.want == "clock") {
+					t.Errorf("%s: untimely %v: %v", what, got, err)
+				}
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 // value holds no lease and is usable; it is not safe for concurrent use.
 type Lessor struct {
 	leases map[LeaseID]term
+	first  time.Time // no lease ends before
 }
 
 type term struct {
@@ -22,7 +23,11 @@ func (l *Lessor) Grant(id LeaseID, ttl time.Duration, now time.Time) {
 	if l.leases == nil {
 		l.leases = make(map[LeaseID]term)
 	}
-	l.leases[id] = term{ttl, now.Add(ttl)}
+	t := term{ttl, now.Add(ttl)}
+	if len(l.leases) == 0 || t.deadline.Before(l.first) {
+		l.first = t.deadline
+	}
+	l.leases[id] = t
 }
 
 // Renew gives a lease its full TTL again and returns that. A lease that is
@@ -42,6 +47,10 @@ func (l *Lessor) Remove(id LeaseID) { delete(l.leases, id) }
 // Expired lists the leases that are over at now, by deadline, then ID. They
 // stay until removed.
 func (l *Lessor) Expired(now time.Time) []LeaseID {
+	if now.Before(l.first) {
+		return nil
+	}
+	l.first, _ = l.Next()
 	var ids []LeaseID
 	for id, t := range l.leases {
 		if !now.Before(t.deadline) {

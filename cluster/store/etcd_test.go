@@ -101,10 +101,8 @@ func (s *server) content() string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	v := &View{}
-	for _, kv := range keys {
-		v.put(kv)
-	}
+	v := NewView()
+	v.apply(prefixLive, batch{list: true, keys: keys})
 	return v.content(prefixLive)
 }
 

@@ -39,7 +39,7 @@ func (f *Feed) Prefix() string { return f.prefix }
 // as Watch says. After an error that makes the old position useless, the next
 // Begin reads whole.
 func (f *Feed) Begin(ctx context.Context, s *Store, v *View) error {
-	b, err := f.begin(ctx, s)
+	b, err := f.begin(ctx, s, v.lists)
 	if err == nil {
 		v.apply(f.prefix, b)
 	}
@@ -83,8 +83,8 @@ func (f *Feed) forgetAfter(err error) {
 }
 
 // begin at an old position asks the store first whether its history is still
-// the same: a watch would not tell.
-func (f *Feed) begin(ctx context.Context, s *Store) (batch, error) {
+// the same: a watch would not tell. What l knows already is taken from there.
+func (f *Feed) begin(ctx context.Context, s *Store, l *Lists) (batch, error) {
 	if f.at.Revision != 0 {
 		return batch{}, f.check(ctx, s)
 	}
@@ -92,7 +92,7 @@ func (f *Feed) begin(ctx context.Context, s *Store) (batch, error) {
 	if err != nil {
 		return batch{}, err
 	}
-	f.at = listed(h, keys)
+	f.at = l.listed(f.prefix, h, keys)
 	return batch{list: true, keys: keys, rev: h.Revision}, nil
 }
 

@@ -38,7 +38,7 @@ func (m *Mirror) keep(ctx context.Context, f *followed) {
 // begin lists, or goes on from where by was, and tells the other feeds that the
 // store is there.
 func (m *Mirror) begin(ctx context.Context, f *followed, by *Feed) error {
-	b, err := by.begin(ctx, m.cfg.Store)
+	b, err := by.begin(ctx, m.cfg.Store, nil)
 	if err != nil {
 		return err
 	}

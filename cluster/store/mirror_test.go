@@ -70,15 +70,9 @@ func (m *mirrored) settle() *View {
 // content is what v holds below prefix, as "key=value@mod".
 func (v *View) content(prefix string) string {
 	var b strings.Builder
-	v.records.Ascend(prefix, func(key string, e *entry) bool {
-		if !strings.HasPrefix(key, prefix) {
-			return false
-		}
-		if within(prefix, key) {
-			fmt.Fprintf(&b, "%s=%s@%d\n", key, e.kv.Value, e.kv.ModRevision)
-		}
-		return true
-	})
+	for e := range v.below(prefix) {
+		fmt.Fprintf(&b, "%s=%s@%d\n", e.kv.Key, e.kv.Value, e.kv.ModRevision)
+	}
 	return b.String()
 }
 

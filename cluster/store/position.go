@@ -2,8 +2,8 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"slices"
 
@@ -84,8 +84,13 @@ func (p *position) knows(req mvcc.RangeRequest, r mvcc.RangeResponse) bool {
 
 // fingerprint tells a key, with all that the store says of it, from any other.
 func fingerprint(kv mvcc.KeyValue) uint64 {
+	b := make([]byte, 0, 512)
+	for _, n := range []int64{kv.CreateRevision, kv.ModRevision, kv.Version, int64(kv.Lease), int64(len(kv.Key))} {
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+	b = append(append(b, kv.Key...), kv.Value...)
 	h := fnv.New64a()
-	_, _ = fmt.Fprintf(h, "%q %d %d %d %d %s", kv.Key, kv.CreateRevision, kv.ModRevision, kv.Version, kv.Lease, kv.Value)
+	_, _ = h.Write(b)
 	return h.Sum64()
 }
 

@@ -81,10 +81,14 @@ func shows(v *View, db *mvcc.Memory) bool {
 	req := mvcc.Prefix(prefixLive)
 	req.Revision = v.Revision(prefixLive)
 	r, err := db.Snapshot().Range(req)
-	good := err == nil && len(r.Keys) == v.records.Len()
+	n := 0
+	for range v.below(prefixLive) {
+		n++
+	}
+	good := err == nil && len(r.Keys) == n
 	for _, kv := range r.Keys {
-		e, ok := v.records.Get(kv.Key)
-		good = good && ok && same(e.kv, kv)
+		e := v.get(kv.Key)
+		good = good && e != nil && same(e.kv, kv)
 	}
 	return good
 }

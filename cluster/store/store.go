@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -156,7 +157,11 @@ func (s *Store) Read(ctx context.Context, prefix string) ([]mvcc.KeyValue, mvcc.
 		case r.ClusterID != header.ClusterID:
 			return nil, header, fmt.Errorf("list %s: %w", prefix, errOtherCluster)
 		}
-		keys = append(keys, r.Keys...)
+		if keys == nil {
+			keys = slices.Clip(r.Keys)
+		} else {
+			keys = append(keys, r.Keys...)
+		}
 		if !r.More || len(r.Keys) == 0 {
 			return keys, header, nil
 		}

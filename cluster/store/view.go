@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,11 +16,11 @@ import (
 
 // View is what a Mirror holds: the records below the prefixes that it follows,
 // decoded once each. It changes only in Mirror.Pull, or by the Feeds that it is
-// handed to, and belongs to the goroutine that calls them.
+// handed to, and belongs to the goroutine that calls them. Records are shared by
+// whoever reads them: nobody changes one.
 type View struct {
-	records  btree.Map[string, *entry]
-	problems btree.Map[string, error] // why records cannot be decoded
-	sections map[string]*section
+	sections map[string]*section // by prefix
+	lists    *Lists              // nil: shared with no other View
 }
 
 type entry struct {
@@ -26,12 +28,27 @@ type entry struct {
 	good cluster.Record // the last value that could be decoded, nil if none
 }
 
+// section is what the View holds of one prefix.
 type section struct {
+	*recordSet
+	problems btree.Map[string, error] // why records cannot be decoded
 	synced   bool
 	revision int64
 	lists    int
 	staleErr error
 	stale    time.Time
+}
+
+// recordSet is the records of a prefix.
+type recordSet struct {
+	records btree.Map[string, *entry]
+	made    any // of records, see Made
+
+	// Of what Views share, which never changes: the event after it that one of
+	// them heard first, and what it went on to.
+	shared bool
+	event  mvcc.Event
+	next   *recordSet
 }
 
 // Problem is a record that cannot be used as it is.
@@ -45,10 +62,7 @@ type Problem struct {
 func NewView() *View { return &View{sections: map[string]*section{}} }
 
 // Drop forgets a prefix that is not followed any more.
-func (v *View) Drop(prefix string) {
-	delete(v.sections, prefix)
-	v.forget(prefix, func(string) bool { return true })
-}
+func (v *View) Drop(prefix string) { delete(v.sections, prefix) }
 
 // Synced reports whether prefix has been read whole.
 func (v *View) Synced(prefix string) bool {
@@ -87,19 +101,22 @@ func (v *View) Stale() (since time.Time, err error) {
 // Problems lists the records that could not be decoded, by key.
 func (v *View) Problems() []Problem {
 	var ps []Problem
-	v.problems.Scan(func(key string, err error) bool {
-		e, _ := v.records.Get(key)
-		ps = append(ps, Problem{key, err, e.kv.ModRevision})
-		return true
-	})
+	for _, s := range v.sections {
+		s.problems.Scan(func(key string, err error) bool {
+			e, _ := s.records.Get(key)
+			ps = append(ps, Problem{key, err, e.kv.ModRevision})
+			return true
+		})
+	}
+	slices.SortFunc(ps, func(a, b Problem) int { return strings.Compare(a.Key, b.Key) })
 	return ps
 }
 
 // At returns the record at key: its last good value if the present one cannot
 // be decoded. It reports false if there is none.
 func At[T cluster.Record](v *View, key string) (Item[T], bool) {
-	e, ok := v.records.Get(key)
-	if !ok {
+	e := v.get(key)
+	if e == nil {
 		return Item[T]{Key: key}, false
 	}
 	return typed[T](e)
@@ -108,20 +125,86 @@ func At[T cluster.Record](v *View, key string) (Item[T], bool) {
 // Below yields the records of type T whose key begins with prefix, by key.
 func Below[T cluster.Record](v *View, prefix string) iter.Seq[Item[T]] {
 	return func(yield func(Item[T]) bool) {
-		v.records.Ascend(prefix, func(key string, e *entry) bool {
-			if !strings.HasPrefix(key, prefix) {
-				return false
+		for e := range v.below(prefix) {
+			if it, ok := typed[T](e); ok && !yield(it) {
+				return
 			}
-			it, ok := typed[T](e)
-			return !ok || yield(it)
-		})
+		}
 	}
 }
 
 // Has reports whether key exists, decodable or not.
-func (v *View) Has(key string) bool {
-	_, ok := v.records.Get(key)
-	return ok
+func (v *View) Has(key string) bool { return v.get(key) != nil }
+
+// Made is what of makes of the records of a prefix that v follows: it is called
+// again only after they changed. Views that share their records share it, too, so
+// nobody changes it. One kind of thing is made of a prefix.
+func Made[T any](v *View, prefix string, of func() T) T {
+	s := v.sections[prefix]
+	if s == nil {
+		return of()
+	}
+	made, ok := s.made.(T)
+	if !ok {
+		made = of()
+		s.made = made
+	}
+	return made
+}
+
+// get is the entry of key, nil if there is none.
+func (v *View) get(key string) *entry {
+	s := v.holding(key)
+	if s == nil {
+		return nil
+	}
+	e, _ := s.records.Get(key)
+	return e
+}
+
+// below yields the entries whose key begins with prefix, by key.
+func (v *View) below(prefix string) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		more := true
+		for _, s := range v.within(prefix) {
+			s.records.Ascend(prefix, func(key string, e *entry) bool {
+				more = strings.HasPrefix(key, prefix) && yield(e)
+				return more
+			})
+			if !more {
+				return
+			}
+		}
+	}
+}
+
+// holding is the section that key belongs to, nil if none is followed.
+func (v *View) holding(key string) *section {
+	if s := v.sections[key]; s != nil {
+		return s
+	}
+	for i := len(key) - 1; i >= 0; i-- {
+		if key[i] == '/' {
+			if s := v.sections[key[:i+1]]; s != nil {
+				return s
+			}
+		}
+	}
+	return v.sections[""]
+}
+
+// within lists, by prefix, the sections that hold keys which begin with prefix.
+func (v *View) within(prefix string) []*section {
+	if s := v.holding(prefix); s != nil {
+		return []*section{s}
+	}
+	var list []*section
+	for _, p := range slices.Sorted(maps.Keys(v.sections)) {
+		if strings.HasPrefix(p, prefix) {
+			list = append(list, v.sections[p])
+		}
+	}
+	return list
 }
 
 func typed[T cluster.Record](e *entry) (Item[T], bool) {
@@ -136,7 +219,7 @@ func typed[T cluster.Record](e *entry) (Item[T], bool) {
 func (v *View) apply(prefix string, b batch) {
 	s := v.sections[prefix]
 	if s == nil {
-		s = &section{}
+		s = &section{recordSet: &recordSet{}}
 		v.sections[prefix] = s
 	}
 	if b.err != nil {
@@ -148,25 +231,47 @@ func (v *View) apply(prefix string, b batch) {
 	}
 	s.staleErr = nil
 	if b.list {
-		v.replace(prefix, b.keys)
+		v.lists.replace(s, prefix, b.keys)
 		s.synced = true
 		s.lists++
 	}
 	for _, e := range b.events {
-		if e.Deleted {
-			v.remove(e.KV.Key)
-		} else {
-			v.put(e.KV)
-		}
+		s.hear(e)
 	}
 	if b.rev != 0 {
 		s.revision = b.rev
 	}
 }
 
+// hear takes one event.
+func (s *section) hear(e mvcc.Event) {
+	if !s.shared {
+		s.take(e)
+		return
+	}
+	was := s.recordSet
+	if was.next != nil && was.event.Deleted == e.Deleted && same(was.event.KV, e.KV) {
+		s.recordSet = was.next
+		return
+	}
+	s.recordSet = &recordSet{records: *was.records.Copy()}
+	if s.take(e); was.next == nil && s.problems.Len() == 0 {
+		s.shared = true
+		was.event, was.next = e, s.recordSet
+	}
+}
+
+func (s *section) take(e mvcc.Event) {
+	if e.Deleted {
+		s.remove(e.KV.Key)
+	} else {
+		s.put(e.KV)
+	}
+}
+
 // put takes one key as the store has it.
-func (v *View) put(kv mvcc.KeyValue) {
-	was, _ := v.records.Get(kv.Key)
+func (s *section) put(kv mvcc.KeyValue) {
+	was, _ := s.records.Get(kv.Key)
 	if was != nil && same(was.kv, kv) {
 		return
 	}
@@ -175,55 +280,42 @@ func (v *View) put(kv mvcc.KeyValue) {
 	switch {
 	case err == nil:
 		e.good = r
-		v.problems.Delete(kv.Key)
+		s.problems.Delete(kv.Key)
 	default:
-		v.problems.Set(kv.Key, err)
+		s.problems.Set(kv.Key, err)
 		if was != nil {
 			e.good = was.good
 		}
 	}
-	v.records.Set(kv.Key, e)
+	s.records.Set(kv.Key, e)
+	s.made = nil
 }
 
-func (v *View) remove(key string) {
-	v.records.Delete(key)
-	v.problems.Delete(key)
+func (s *section) remove(key string) {
+	s.records.Delete(key)
+	s.problems.Delete(key)
+	s.made = nil
 }
 
-// replace makes the view of prefix equal to keys, sorted as a list returns
-// them.
-func (v *View) replace(prefix string, keys []mvcc.KeyValue) {
+// replace makes the section equal to keys.
+func (s *section) replace(keys []mvcc.KeyValue) {
 	listed := make(map[string]bool, len(keys))
 	for _, kv := range keys {
 		listed[kv.Key] = true
 	}
-	v.forget(prefix, func(key string) bool { return !listed[key] })
-	for _, kv := range keys {
-		v.put(kv)
-	}
-}
-
-// forget drops what lies under prefix and gone agrees to.
-func (v *View) forget(prefix string, gone func(key string) bool) {
 	var drop []string
-	v.records.Ascend(prefix, func(key string, _ *entry) bool {
-		if !strings.HasPrefix(key, prefix) {
-			return false
-		}
-		if within(prefix, key) && gone(key) {
+	s.records.Scan(func(key string, _ *entry) bool {
+		if !listed[key] {
 			drop = append(drop, key)
 		}
 		return true
 	})
 	for _, key := range drop {
-		v.remove(key)
+		s.remove(key)
 	}
-}
-
-// within reports whether key belongs to prefix: below it if it ends with a
-// slash, else the one key.
-func within(prefix, key string) bool {
-	return key == prefix || strings.HasSuffix(prefix, "/") && strings.HasPrefix(key, prefix)
+	for _, kv := range keys {
+		s.put(kv)
+	}
 }
 
 func same(a, b mvcc.KeyValue) bool {

@@ -42,6 +42,7 @@ func (p *program) commands() []*cli.Command {
 		p.clusterCommand(),
 		p.getCommand(),
 		p.planCommand(),
+		p.doctorCommand(),
 		p.serverCommand(),
 		p.agentCommand(),
 	}

@@ -67,6 +67,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
 			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
 			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "within": cmdWithin, "await": cmdAwait,
+			"expired": cmdExpired,
 		},
 	})
 }

@@ -177,25 +177,20 @@ func (n *Network) floods(s, r hostops.Device) (count int) {
 	if s.Silent {
 		return 0
 	}
-	if has(s.Flood, r.Local) {
+	if s.Flood.Has(r.Local) {
 		count++
 	}
-	if r.Group.IsValid() && has(s.Flood, r.Group) && !n.dumb {
+	if r.Group.IsValid() && s.Flood.Has(r.Group) && !n.dumb {
 		count++
 	}
 	return count
 }
 
-func has(s hostops.AddrSet, a netip.Addr) bool {
-	_, ok := s[a]
-	return ok
-}
-
 // sends reports whether s sends to r what is for the VTEP address dst: by its
 // FDB entry, or flooding. Asking for a MAC that nobody told is flooding too.
-func (n *Network) sends(s, r hostops.Device, known map[netip.Addr]cluster.MAC, dst netip.Addr) bool {
-	mac, told := known[dst]
-	if at := s.FDB[mac]; told && at.IsValid() {
+func (n *Network) sends(s, r hostops.Device, known *hostops.Table[netip.Addr, cluster.MAC], dst netip.Addr) bool {
+	mac, told := known.Get(dst)
+	if at, _ := s.FDB.Get(mac); told && at.IsValid() {
 		return at == r.Local
 	}
 	return n.floods(s, r) > 0 && (!told || mac == hostops.VTEPMAC(dst))
@@ -204,7 +199,7 @@ func (n *Network) sends(s, r hostops.Device, known map[netip.Addr]cluster.MAC, d
 // receives reports whether a tunnel takes what has the MAC from peer: a MAC that
 // it was told the place of comes from nowhere else.
 func receives(d hostops.Device, mac cluster.MAC, peer netip.Addr) bool {
-	at := d.FDB[mac]
+	at, _ := d.FDB.Get(mac)
 	return !at.IsValid() || at == peer
 }
 
@@ -229,6 +224,5 @@ func (h *Host) passes(v cluster.VNI, source netip.Addr) bool {
 	if _, guarded := f.VNIs[v]; f.Port == 0 || !guarded {
 		return true
 	}
-	_, ok := f.Sources[v][source]
-	return ok
+	return f.Sources[v].Has(source)
 }

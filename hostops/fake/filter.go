@@ -51,8 +51,14 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	if f.Port == 0 {
 		return syscall.ENOENT
 	}
+	if f.Sources == nil {
+		f.Sources = map[cluster.VNI]hostops.AddrSet{}
+	}
 	switch op := op.(type) {
 	case hostops.Allow:
+		if f.Sources[op.VNI] == nil {
+			f.Sources[op.VNI] = h.net.addrs.NewTable()
+		}
 		f.Allow(op.VNI, op.Sources...)
 	case hostops.Admit:
 		for _, s := range op.Sources {

@@ -215,7 +215,7 @@ func (h *Host) apply(op hostops.Op) error {
 		return h.addPeer(op)
 	case hostops.RemovePeer:
 		if d, ok := h.state.Devices[name]; ok {
-			delete(d.Flood, op.Peer)
+			d.Flood.Delete(op.Peer)
 		}
 	case hostops.SetFDB:
 		return h.setFDB(name, op.MAC, op.Peer)
@@ -224,7 +224,7 @@ func (h *Host) apply(op hostops.Op) error {
 			if d.Master == "" {
 				return syscall.EOPNOTSUPP // there is but one of the two tables
 			}
-			delete(d.FDB, op.MAC)
+			d.FDB.Delete(op.MAC)
 		}
 	case hostops.Forget: // a fake bridge learns nothing
 	default:
@@ -269,8 +269,8 @@ func master(d *hostops.Device, bridge string) {
 	}
 	d.Master, d.Isolated, d.Odd, d.Pinned = bridge, false, false, cluster.MAC{}
 	d.Sends, d.Silent = bridge != "" && d.Kind == hostops.KindTunnel, false
-	for mac := range d.FDB {
-		d.FDB[mac] = netip.Addr{}
+	for mac := range d.FDB.Keys() {
+		d.FDB.Set(mac, netip.Addr{})
 	}
 }
 
@@ -284,14 +284,14 @@ func (h *Host) setFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
 		return syscall.EAFNOSUPPORT
 	}
 	for name, other := range h.state.Devices {
-		if _, there := other.FDB[mac]; there && name != tunnel && d.Master != "" && other.Master == d.Master {
-			other.FDB[mac] = netip.Addr{}
+		if name != tunnel && d.Master != "" && other.Master == d.Master && other.FDB.Has(mac) {
+			other.FDB.Set(mac, netip.Addr{})
 		}
 	}
-	d.FDB[mac] = peer
 	if d.Master == "" {
-		d.FDB[mac] = netip.Addr{}
+		peer = netip.Addr{}
 	}
+	d.FDB.Set(mac, peer)
 	return nil
 }
 
@@ -324,19 +324,19 @@ func (h *Host) createTunnel(op hostops.CreateTunnel) error {
 	if !h.taken(op.Object) && h.holder(op.VNI, op.Port, op.Local.Is6()) {
 		return hostops.ErrForeign
 	}
-	flood := hostops.AddrSet{}
+	flood := h.net.addrs.NewTable()
 	if op.Group.IsValid() {
 		if op.Group.Is6() != op.Local.Is6() {
 			return syscall.EINVAL
 		}
-		flood[op.Group] = struct{}{}
+		flood.Set(op.Group, struct{}{})
 	}
 	if op.MTU > h.state.Others[op.Underlay].MTU-hostops.Overhead(op.Local) {
 		return syscall.EINVAL
 	}
 	return h.create(op.Object, hostops.Device{
 		Kind: hostops.KindTunnel, Owner: op.Owner, VNI: op.VNI, Local: op.Local, Underlay: op.Underlay, Port: op.Port,
-		MTU: op.MTU, Alias: op.Alias, Quiet: true, Group: op.Group, Learning: op.Learning, Flood: flood, FDB: map[cluster.MAC]netip.Addr{},
+		MTU: op.MTU, Alias: op.Alias, Quiet: true, Group: op.Group, Learning: op.Learning, Flood: flood, FDB: h.net.fdb.NewTable(),
 	})
 }
 
@@ -353,10 +353,10 @@ func (h *Host) setGroup(name string, group netip.Addr) error {
 	case group.IsValid() && group.Is6() != d.Local.Is6():
 		return syscall.EINVAL
 	}
-	flood := maps.Clone(d.Flood)
-	delete(flood, d.Group)
+	flood := d.Flood.Clone()
+	flood.Delete(d.Group)
 	if group.IsValid() {
-		flood[group] = struct{}{}
+		flood.Set(group, struct{}{})
 	}
 	return h.set(name, func(d *hostops.Device) { d.Group, d.Flood = group, flood })
 }
@@ -369,6 +369,6 @@ func (h *Host) addPeer(op hostops.AddPeer) error {
 	if d.Local.Is6() != op.Peer.Is6() {
 		return syscall.EAFNOSUPPORT
 	}
-	d.Flood[op.Peer] = struct{}{}
+	d.Flood.Set(op.Peer, struct{}{})
 	return nil
 }

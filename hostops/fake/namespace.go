@@ -5,7 +5,6 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -41,7 +40,7 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 			return hostops.ErrForeign
 		}
 		h.state.Devices[name] = hostops.Device{Kind: hostops.KindPort, Owner: op.Owner, MTU: 1500}
-		n.Port = &hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500, Neighbours: map[netip.Addr]cluster.MAC{}}
+		n.Port = &hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500, Neighbours: h.net.neighbours.NewTable()}
 		h.state.Namespaces[op.Namespace] = n
 	case hostops.SetPort:
 		n, ok := h.state.Namespaces[name]
@@ -64,10 +63,10 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 		if !ok || n.Port == nil {
 			return syscall.ENOENT
 		}
-		n.Port.Neighbours[op.Address] = op.MAC
+		n.Port.Neighbours.Set(op.Address, op.MAC)
 	case hostops.RemoveNeighbour:
 		if n, ok := h.state.Namespaces[name]; ok && n.Port != nil {
-			delete(n.Port.Neighbours, op.Address)
+			n.Port.Neighbours.Delete(op.Address)
 		}
 	default:
 		return h.applyFilter(op)
@@ -123,7 +122,7 @@ func (h *Host) address(namespace string, p netip.Prefix, add bool) {
 	case !add && i >= 0:
 		port.Addresses = slices.Delete(port.Addresses, i, i+1)
 		if len(port.Addresses) == 0 {
-			port.Neighbours = map[netip.Addr]cluster.MAC{} // they go with the last address
+			port.Neighbours = h.net.neighbours.NewTable() // they go with the last address
 		}
 	}
 	n.Port = &port

@@ -19,6 +19,11 @@ type Network struct {
 	// dumb: multicast is not carried.
 	dumb   bool
 	groups map[greetKey]map[*Host]*greeter
+
+	// What the tables of its hosts have in common; nil: each has its own.
+	addrs      *hostops.Usual[netip.Addr, struct{}]
+	fdb        *hostops.Usual[cluster.MAC, netip.Addr]
+	neighbours *hostops.Usual[netip.Addr, cluster.MAC]
 }
 
 // vtep is one VTEP address in one VPC; more hosts than one may hold it by
@@ -31,6 +36,14 @@ type vtep struct {
 // NewNetwork makes an underlay without hosts.
 func NewNetwork() *Network {
 	return &Network{vteps: map[vtep]map[*Host]struct{}{}, cuts: map[[2]netip.Addr]bool{}}
+}
+
+// NewLargeNetwork is NewNetwork for thousands of hosts that have entries for each
+// other. It is for one goroutine, with all its hosts and drivers.
+func NewLargeNetwork() *Network {
+	n := NewNetwork()
+	n.addrs, n.fdb, n.neighbours = new(hostops.Usual[netip.Addr, struct{}]), new(hostops.Usual[cluster.MAC, netip.Addr]), new(hostops.Usual[netip.Addr, cluster.MAC])
+	return n
 }
 
 // Cut loses all packets from one underlay address to another, until Heal.
@@ -87,7 +100,7 @@ func (h *Host) Writes() int { return locked(h, func() int { return h.writes }) }
 
 // Flood counts the peers in a tunnel's flood list.
 func (h *Host) Flood(tunnel string) int {
-	return locked(h, func() int { return len(h.state.Devices[tunnel].Flood) })
+	return locked(h, func() int { return h.state.Devices[tunnel].Flood.Len() })
 }
 
 // State is a copy of all that the host carries.

@@ -84,12 +84,12 @@ func (h *Host) SetMaster(name, bridge string) error {
 
 // AddPeer adds a flood list entry.
 func (h *Host) AddPeer(tunnel string, peer netip.Addr) error {
-	return h.change(tunnel, func(d *hostops.Device) { d.Flood[peer] = struct{}{} })
+	return h.change(tunnel, func(d *hostops.Device) { d.Flood.Set(peer, struct{}{}) })
 }
 
 // RemovePeer removes a flood list entry.
 func (h *Host) RemovePeer(tunnel string, peer netip.Addr) error {
-	return h.change(tunnel, func(d *hostops.Device) { delete(d.Flood, peer) })
+	return h.change(tunnel, func(d *hostops.Device) { d.Flood.Delete(peer) })
 }
 
 // SetFDB sets an FDB entry in a tunnel's table and its bridge's.
@@ -100,8 +100,8 @@ func (h *Host) SetFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
 // RemoveFDB removes an FDB entry from a tunnel's table, or from its bridge's.
 func (h *Host) RemoveFDB(tunnel string, mac cluster.MAC, bridge bool) error {
 	return h.change(tunnel, func(d *hostops.Device) {
-		if _, there := d.FDB[mac]; there {
-			d.FDB[mac] = netip.Addr{}
+		if d.FDB.Has(mac) {
+			d.FDB.Set(mac, netip.Addr{})
 		}
 	})
 }
@@ -113,7 +113,7 @@ func (h *Host) SetNeighbour(namespace string, a netip.Addr, mac cluster.MAC) err
 		if n.Port == nil {
 			return syscall.ENODEV
 		}
-		n.Port.Neighbours[a] = mac
+		n.Port.Neighbours.Set(a, mac)
 		return nil
 	})
 }
@@ -125,7 +125,7 @@ func (h *Host) RemoveNeighbour(namespace string, a netip.Addr) error {
 		if n.Port == nil {
 			return syscall.ENODEV
 		}
-		delete(n.Port.Neighbours, a)
+		n.Port.Neighbours.Delete(a)
 		return nil
 	})
 }

@@ -22,7 +22,7 @@ func multicast(t *testing.T, b *bench) {
 			v.Tunnels[i].ToGroup = toGroup
 			return v
 		}
-		list := hostops.AddrSet{Peer(0, i == 1): {}, Peer(1, i == 1): {}}
+		list := hostops.Addrs(Peer(0, i == 1), Peer(1, i == 1))
 		moved := v(true, true)
 		moved.Tunnels[i].Device, moved.Tunnels[i].Local = "u1", []netip.Addr{
 			netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:1::1")}[i]
@@ -34,16 +34,16 @@ func multicast(t *testing.T, b *bench) {
 		}{
 			{"not joined", v(false, false), netip.Addr{}, list},
 			{"joined", v(true, false), group, list},
-			{"flooding to the group", v(true, true), group, hostops.AddrSet{group: {}}},
-			{"moved", moved, group, hostops.AddrSet{group: {}}},
+			{"flooding to the group", v(true, true), group, hostops.Addrs(group)},
+			{"moved", moved, group, hostops.Addrs(group)},
 			{"moved back, fallen back", v(true, false), group, list},
-			{"moved again", moved, group, hostops.AddrSet{group: {}}},
+			{"moved again", moved, group, hostops.Addrs(group)},
 			{"moved back, left", v(false, false), netip.Addr{}, list},
 			{"left", v(false, false), netip.Addr{}, list},
-			{"flooding to the group at once", v(true, true), group, hostops.AddrSet{group: {}}},
+			{"flooding to the group at once", v(true, true), group, hostops.Addrs(group)},
 			{"left at once", v(false, false), netip.Addr{}, list},
 			{"gone", hostops.VPC{}, netip.Addr{}, nil},
-			{"new", v(true, true), group, hostops.AddrSet{group: {}}},
+			{"new", v(true, true), group, hostops.Addrs(group)},
 			{"gone again", hostops.VPC{}, netip.Addr{}, nil},
 			{"new with a list", v(true, false), group, list},
 		} {

@@ -16,9 +16,9 @@ func pairs(t *testing.T, b *bench) {
 	b.converge(v)
 	s := b.state()
 	for name, want := range map[string]hostops.Device{
-		"mv4-10000": {Alias: "tunnels-of-neta", VNI: 10000, Learning: true, Sends: true, Flood: hostops.AddrSet{Peer(0, false): {}}},
-		"mp-20001":  {Alias: "tunnel-to-m1", VNI: 20001, Sends: true, Flood: hostops.AddrSet{Peer(1, true): {}}},
-		"mp-20002":  {Alias: "tunnel-to-m2", VNI: 20002, Silent: true, Flood: hostops.AddrSet{Peer(2, true): {}}},
+		"mv4-10000": {Alias: "tunnels-of-neta", VNI: 10000, Learning: true, Sends: true, Flood: hostops.Addrs(Peer(0, false))},
+		"mp-20001":  {Alias: "tunnel-to-m1", VNI: 20001, Sends: true, Flood: hostops.Addrs(Peer(1, true))},
+		"mp-20002":  {Alias: "tunnel-to-m2", VNI: 20002, Silent: true, Flood: hostops.Addrs(Peer(2, true))},
 	} {
 		d := s.Devices[name]
 		got := hostops.Device{Alias: d.Alias, VNI: d.VNI, Learning: d.Learning, Sends: d.Sends, Silent: d.Silent, Flood: d.Flood}
@@ -33,7 +33,7 @@ func pairs(t *testing.T, b *bench) {
 		if _, guarded := s.Filter.VNIs[vni]; !guarded {
 			t.Errorf("VNI %d is not guarded", vni)
 		}
-		if diff := cmp.Diff(hostops.AddrSet{want: {}}, s.Filter.Sources[vni], values()); diff != "" {
+		if diff := cmp.Diff(hostops.Addrs(want), s.Filter.Sources[vni], values()); diff != "" {
 			t.Errorf("sources of VNI %d (-want +got):\n%s", vni, diff)
 		}
 	}

@@ -125,7 +125,7 @@ func underlayMoves(t *testing.T, b *bench) {
 	if d.Underlay != "u1" || d.Local != w.Tunnels[1].Local {
 		t.Errorf("tunnel is on %s %s, want u1 %s", d.Underlay, d.Local, w.Tunnels[1].Local)
 	}
-	if diff := cmp.Diff(len(flood), len(d.Flood)); diff != "" {
+	if diff := cmp.Diff(flood.Len(), d.Flood.Len()); diff != "" {
 		t.Errorf("flood list has changed (-want +got):\n%s", diff)
 	}
 }

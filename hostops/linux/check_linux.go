@@ -13,6 +13,10 @@ import (
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
+// Check lists what this host lacks, as Driver.Check does, also while another
+// process drives the host.
+func Check(ctx context.Context) []hostops.Problem { return new(Driver).Check(ctx) }
+
 // Check implements hostops.Driver. It tries everything in a namespace that
 // nobody sees and that ends with the call.
 func (d *Driver) Check(ctx context.Context) []hostops.Problem {

@@ -172,7 +172,7 @@ func (d *Driver) filterEvents() {
 
 func sameFilter(a, b hostops.Filter) bool {
 	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
-		maps.EqualFunc(a.Sources, b.Sources, maps.Equal[hostops.AddrSet, hostops.AddrSet]) && maps.Equal(a.Shields, b.Shields) &&
+		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) &&
 		maps.Equal(a.Seals, b.Seals)
 }
 
@@ -225,7 +225,7 @@ func (d *Driver) state() hostops.State {
 			Quiet: v.noAddrGen && (v.kind != "bridge" || v.deaf && v.forwards == forwardReserved && !v.stp && !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Group: v.joined, Learning: v.learning,
 			Isolated: v.isolated, Sends: v.sends(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
-			Flood: v.flood.share(), FDB: v.fdb.share(), Pinned: v.pinned,
+			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
 		}
 	}
 	for _, v := range d.devices {
@@ -244,7 +244,7 @@ func (d *Driver) state() hostops.State {
 		if n.Port != nil {
 			p := *n.Port
 			p.Addresses = slices.Clone(p.Addresses)
-			p.Peer, p.Neighbours = d.name(sp.peer), sp.neighbours.share()
+			p.Peer, p.Neighbours = d.name(sp.peer), hostops.TableOf(sp.neighbours.share())
 			n.Port = &p
 		}
 		s.Namespaces[name] = n

@@ -243,7 +243,7 @@ func (f *filter) changePeers(sources []hostops.Source, in bool) error {
 func (f *filter) sources(v cluster.VNI, as []netip.Addr, allow bool) error {
 	var news []hostops.Source // deleting what is not there would fail the transaction
 	for _, a := range as {
-		if _, there := f.state.Sources[v][a]; there != allow {
+		if f.state.Sources[v].Has(a) != allow {
 			news = append(news, hostops.Source{VNI: v, Addr: a})
 		}
 	}

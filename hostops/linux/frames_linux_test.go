@@ -486,10 +486,10 @@ func TestTenantAsVTEP(t *testing.T) {
 	}
 	s, err := hosts[0].driver.Observe(t.Context(), true)
 	must(t, err)
-	if at := s.Devices["mv4-10000"].FDB[other]; at != hosts[1].v4 {
+	if at, _ := s.Devices["mv4-10000"].FDB.Get(other); at != hosts[1].v4 {
 		t.Errorf("frames for the other VTEP go to %s, want %s", at, hosts[1].v4)
 	}
-	if got := s.Namespaces["vpc-blue"].Port.Neighbours[vtep(1).Addr()]; got != other {
+	if got, _ := s.Namespaces["vpc-blue"].Port.Neighbours.Get(vtep(1).Addr()); got != other {
 		t.Errorf("the other VTEP's MAC is %s, want %s", got, other)
 	}
 	probe("without shield")

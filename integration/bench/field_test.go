@@ -18,7 +18,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
-	"sigs.k8s.io/yaml"
 
 	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/integration/lab"
@@ -44,10 +43,10 @@ type field struct {
 // shop is a host with a server, and a client of it in this process.
 type shop struct {
 	*place
-	cli    *clientv3.Client
-	url    string
-	tls    *tls.Config
-	client string // its client file, an admin's
+	cli *clientv3.Client
+	url string
+	tls *tls.Config
+	dir string // its configuration
 }
 
 func newField(ctx context.Context, tb testing.TB, hosts int) *field {
@@ -124,15 +123,12 @@ func (f *field) open(ctx context.Context, p *place) (*shop, error) {
 		return nil, err
 	}
 	etc := f.lab.Disk(p.Name).Etc
-	s := &shop{place: p, url: "https://" + netip.AddrPortFrom(p.address(), 2379).String(), client: filepath.Join(etc, "client.yaml")}
-	b, err := os.ReadFile(s.client)
+	s := &shop{place: p, url: "https://" + netip.AddrPortFrom(p.address(), 2379).String(), dir: etc, tls: shownBy(etc)}
+	b, err := os.ReadFile(filepath.Join(etc, "client.yaml"))
 	if err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(etc, "admin.yaml"), b, 0o600); err != nil { // what the commands here use
-		return nil, err
-	}
-	if s.tls, err = shownBy(s.client); err != nil {
 		return nil, err
 	}
 	s.cli, err = clientv3.New(clientv3.Config{Endpoints: []string{s.url}, TLS: s.tls, DialOptions: []grpc.DialOption{grpc.WithContextDialer(s.dial)}})
@@ -150,17 +146,11 @@ func (f *field) open(ctx context.Context, p *place) (*shop, error) {
 	})
 }
 
-// shownBy is the TLS side of whoever has a client file.
-func shownBy(path string) (*tls.Config, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var file struct{ CA, Cert, Key string }
-	if err := yaml.Unmarshal(b, &file); err != nil {
-		return nil, err
-	}
-	return membership.Dialer(membership.Credential{CA: []byte(file.CA), Cert: []byte(file.Cert), Key: []byte(file.Key)}.Load), nil
+// shownBy is the TLS side of the server whose files are in a directory: its
+// records are not only ours.
+func shownBy(dir string) *tls.Config {
+	file := func(name string) string { return filepath.Join(dir, "tls", name) }
+	return membership.Dialer(membership.Files{CA: file("ca.crt"), Cert: file("server.crt"), Key: file("server.key")}.Load)
 }
 
 // dial is for grpc and HTTP.

@@ -60,11 +60,7 @@ func runIdeal(args []string) error {
 	var device errgroup.Group // while the store is being dialled
 	device.Go(func() error { return a.makeDevice(args[2], underlay, overlay, mine.MAC) })
 
-	shown, err := shownBy(args[4])
-	if err != nil {
-		return err
-	}
-	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{args[0]}, TLS: shown})
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{args[0]}, TLS: shownBy(args[4])})
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (s *idealSide) stage(key string) string {
 func (s *idealSide) service(i int) (lab.Service, error) {
 	self, err := os.Executable()
 	p := s.members[i]
-	return lab.Service{Name: idealService, Argv: []string{self, idealWord, s.ideal.url, p.address().String(), lab.UnderlayDevice, s.overlay(i).String(), s.ideal.client}}, err
+	return lab.Service{Name: idealService, Argv: []string{self, idealWord, s.ideal.url, p.address().String(), lab.UnderlayDevice, s.overlay(i).String(), s.ideal.dir}}, err
 }
 
 func (s *idealSide) up(ctx context.Context) error {

@@ -27,41 +27,71 @@ func ordered[K cmp.Ordered, V any](m map[K]V) iter.Seq2[K, V] {
 	}
 }
 
-// neverTwice holds a revision to what must be true of each: no VNI in force for
-// two VPCs or pairs, no VTEP address of two members.
-func (w *World) neverTwice() {
-	vpcs, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixVPCs))
+// claims are what must be held once, by all that is in the store now: a VNI in
+// force by one VPC or pair, a VTEP address by one member.
+type claims map[string]map[string]string // what, and of those who hold it, by key
+
+// claim is what a record holds; "": nothing of the kind.
+func claim(kv mvcc.KeyValue) (what, holder string) {
+	k, err := cluster.ParseKey(kv.Key)
+	if err != nil || !slices.Contains([]cluster.Kind{cluster.KindVPCNet, cluster.KindHostLink, cluster.KindMember}, k.Kind) {
+		return "", ""
+	}
+	r, err := cluster.Decode(kv.Key, kv.Value)
 	if err != nil {
-		return // the store is down
+		return "", ""
 	}
-	hosts, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.PrefixHosts))
-	if err != nil {
-		return
+	vni := cluster.VNI(0)
+	switch r := r.(type) {
+	case *cluster.VPCNet:
+		vni, holder = r.VNI, k.VPC
+	case *cluster.HostLink:
+		vni, holder = r.VNI, cluster.PairOf(k.VPC, k.Node, k.Name).String()
+	case *cluster.Member:
+		return "VTEP address " + r.VTEP.String() + " of " + k.VPC, k.Node
 	}
-	vnis, vteps := map[cluster.VNI]string{}, map[string]string{}
-	inForce := func(vni cluster.VNI, of string) {
-		if other := vnis[vni]; vni != 0 && other != "" && other != of {
-			w.fail("VNI %d is of %s and of %s", vni, other, of)
-		}
-		vnis[vni] = of
+	if vni == 0 {
+		return "", ""
 	}
-	for _, kv := range slices.Concat(vpcs.Keys, hosts.Keys) {
-		r, err := cluster.Decode(kv.Key, kv.Value)
+	return fmt.Sprintf("VNI %d", vni), holder
+}
+
+// neverTwice holds every revision to what must be true of each: nothing has two
+// holders.
+func (w *World) neverTwice(events []mvcc.Event) {
+	if w.claims == nil {
+		all, err := w.kv.Range(w.ctx, mvcc.Prefix(cluster.Root))
 		if err != nil {
+			return // the store is down
+		}
+		w.claims, w.claimed = claims{}, map[string]string{}
+		events = nil
+		for _, kv := range all.Keys {
+			events = append(events, mvcc.Event{KV: kv})
+		}
+	}
+	changed := map[string]bool{}
+	for _, e := range events {
+		if what, ok := w.claimed[e.KV.Key]; ok {
+			delete(w.claims[what], e.KV.Key)
+			delete(w.claimed, e.KV.Key)
+		}
+		if e.Deleted {
 			continue
 		}
-		k, _ := cluster.ParseKey(kv.Key)
-		switch r := r.(type) {
-		case *cluster.VPCNet:
-			inForce(r.VNI, k.VPC)
-		case *cluster.HostLink:
-			inForce(r.VNI, cluster.PairOf(k.VPC, k.Node, k.Name).String())
-		case *cluster.Member:
-			at := k.VPC + " " + r.VTEP.String()
-			if other := vteps[at]; other != "" {
-				w.fail("VTEP address %s is of %s and of %s", at, other, k.Node)
-			}
-			vteps[at] = k.Node
+		what, holder := claim(e.KV)
+		if what == "" {
+			continue
+		}
+		if w.claims[what] == nil {
+			w.claims[what] = map[string]string{}
+		}
+		w.claims[what][e.KV.Key], w.claimed[e.KV.Key] = holder, what
+		changed[what] = true
+	}
+	for what := range ordered(changed) {
+		if holders := slices.Compact(slices.Sorted(maps.Values(w.claims[what]))); len(holders) > 1 {
+			w.fail("%s is of %s", what, strings.Join(holders, " and of "))
 		}
 	}
 }
@@ -350,19 +380,19 @@ func (w *World) checkVPC(n *node, s hostops.State, vpc string, net *cluster.VPCN
 			w.fail("%s: %s of %s is %+v; want it up, MTU %d, VNI %d", n.name, kind, vpc, d, net.MTU, net.VNI)
 		}
 	}
-	tunnels, shared := map[string]bool{}, hostops.AddrSet{}
+	tunnels, shared := map[string]bool{}, hostops.Addrs()
 	for name, m := range ordered(members) {
 		switch l := links[name]; {
 		case name == n.name:
 		case l != nil:
 			device := hostops.PairTunnelOf(l.VNI)
 			tunnels[device] = true
-			w.checkTunnel(n, s, vpc, net, device, l.VNI, hostops.AddrSet{m.UnderlayIPv6: {}})
+			w.checkTunnel(n, s, vpc, net, device, l.VNI, hostops.Addrs(m.UnderlayIPv6))
 		default:
-			shared[m.UnderlayIPv6] = struct{}{}
+			shared.Set(m.UnderlayIPv6, struct{}{})
 		}
 	}
-	if mine.Transport != cluster.P2P || len(shared) > 0 {
+	if mine.Transport != cluster.P2P || shared.Len() > 0 {
 		device := hostops.TunnelOf(net.VNI, n.underlay())
 		tunnels[device] = true
 		w.checkTunnel(n, s, vpc, net, device, net.VNI, shared)
@@ -381,11 +411,11 @@ func (w *World) checkTunnel(n *node, s hostops.State, vpc string, net *cluster.V
 	if d.Owner != net.VNI || d.VNI != vni || d.MTU != net.MTU || !d.Up || d.Local != n.underlay() || d.Master != vpc || !d.Isolated || !d.Sends || d.Odd {
 		w.fail("%s: tunnel %s of %s is %+v; want it up, isolated, sending, MTU %d, VNI %d of %d", n.name, device, vpc, d, net.MTU, vni, net.VNI)
 	}
-	if !maps.Equal(d.Flood, peers) {
-		w.fail("%s: flood list of %s of %s is %v; want %v", n.name, device, vpc, d.Flood, peers)
+	if !d.Flood.Equal(peers) {
+		w.fail("%s: flood list of %s of %s is %v; want %v", n.name, device, vpc, slices.Collect(d.Flood.Keys()), slices.Collect(peers.Keys()))
 	}
-	if got := s.Filter.Sources[vni]; !maps.Equal(got, peers) {
-		w.fail("%s: allowed sources of %s of %s are %v; want %v", n.name, device, vpc, got, peers)
+	if got := s.Filter.Sources[vni]; !got.Equal(peers) {
+		w.fail("%s: allowed sources of %s of %s are %v; want %v", n.name, device, vpc, slices.Collect(got.Keys()), slices.Collect(peers.Keys()))
 	}
 	if _, guarded := s.Filter.VNIs[vni]; !guarded {
 		w.fail("%s: VNI %d of %s is not guarded", n.name, vni, vpc)
@@ -442,7 +472,7 @@ func (w *World) flood(vpc, from string, hosts map[netip.Addr]*node) map[string]i
 			if name == f.port || d.Kind != hostops.KindTunnel || d.Master != vpc || !d.Up || d.Silent || in.Isolated && d.Isolated {
 				continue
 			}
-			for _, remote := range slices.SortedFunc(maps.Keys(d.Flood), netip.Addr.Compare) {
+			for _, remote := range slices.SortedFunc(d.Flood.Keys(), netip.Addr.Compare) {
 				if h := hosts[remote]; h != nil && h.accepts(d) {
 					got[h.name]++
 					queue = append(queue, frame{h, h.deviceOf(d.VNI)})
@@ -457,7 +487,7 @@ func (w *World) flood(vpc, from string, hosts map[netip.Addr]*node) map[string]i
 func (n *node) accepts(from hostops.Device) bool {
 	s := n.host.State()
 	d, ok := s.Devices[n.deviceOf(from.VNI)]
-	_, allowed := s.Filter.Sources[from.VNI][from.Local]
+	allowed := s.Filter.Sources[from.VNI].Has(from.Local)
 	return ok && d.Up && d.Master != "" && allowed
 }
 

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -128,7 +127,7 @@ func (w *World) tamper(n *node) {
 			what, err = "MTU of "+d, n.host.SetMTU(d, 1280)
 		}
 	case 5:
-		if peers := slices.SortedFunc(maps.Keys(s.Devices[d].Flood), netip.Addr.Compare); len(peers) > 0 {
+		if peers := slices.SortedFunc(s.Devices[d].Flood.Keys(), netip.Addr.Compare); len(peers) > 0 {
 			what, err = "a peer of "+d+" is removed", n.host.RemovePeer(d, peers[0])
 		}
 	case 6:

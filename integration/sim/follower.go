@@ -22,6 +22,7 @@ type follower struct {
 }
 
 type follow struct {
+	of     *follower
 	feed   *store.Feed
 	begun  bool
 	coming bool // an answer is on its way
@@ -29,7 +30,7 @@ type follow struct {
 }
 
 func (w *World) newFollower(l *link, s *store.Store, wake func()) *follower {
-	f := &follower{w: w, link: l, store: s, view: store.NewView(), wake: wake}
+	f := &follower{w: w, link: l, store: s, view: w.lists.NewView(), wake: wake}
 	w.followers = append(w.followers, f)
 	f.verify()
 	return f
@@ -58,8 +59,9 @@ func (f *follower) follow(prefixes []string) {
 }
 
 func (f *follower) start(prefix string) {
-	x := &follow{feed: store.NewFeed(prefix)}
+	x := &follow{of: f, feed: store.NewFeed(prefix)}
 	f.feeds = append(f.feeds, x)
+	f.w.follows[prefix] = append(f.w.follows[prefix], x)
 	f.begin(x, f.w.upTo(5*time.Millisecond))
 }
 
@@ -119,7 +121,7 @@ func (f *follower) expect(x *follow) {
 }
 
 func (f *follower) answer(x *follow) {
-	resp := f.w.kv.Poll(x.feed.Watch(), f.w.rand.IntN(4))
+	resp := f.w.poll(x.feed, f.w.rand.IntN(4))
 	switch {
 	case f.link.cut, f.w.down:
 		resp = mvcc.WatchResponse{Err: mvcc.ErrNoLeader}

@@ -38,7 +38,12 @@ func carry[T any](l *link, call func() (T, error)) (T, error) {
 }
 
 func (l *link) Range(ctx context.Context, r mvcc.RangeRequest) (mvcc.RangeResponse, error) {
-	return carry(l, func() (mvcc.RangeResponse, error) { return l.w.kv.Range(ctx, r) })
+	return carry(l, func() (mvcc.RangeResponse, error) {
+		if r.Revision == 0 && r.End != "" {
+			return l.w.list(r)
+		}
+		return l.w.kv.Range(ctx, r)
+	})
 }
 
 func (l *link) Txn(ctx context.Context, t mvcc.TxnRequest) (mvcc.TxnResponse, error) {

@@ -25,8 +25,8 @@ type node struct {
 	host *fake.Host
 	skew time.Duration // of its clock; a process that runs does not see it jump
 	link link
-	disk []byte   // the cache file
-	can  []string // how its host carries frames; nil: in all ways
+	disk *watcher.Content // the cache file; nil: there is none
+	can  []string         // how its host carries frames; nil: in all ways
 
 	// Of the agent that runs; nil agent: none does.
 	agent   *watcher.Agent
@@ -35,7 +35,7 @@ type node struct {
 	life    int           // counts agents, so that what was planned for one ends with it
 	store   *store.Store
 	follow  *follower
-	cache   []byte // not saved yet
+	cache   *watcher.Content // not saved yet
 	pending map[string]watcher.Write
 	sending bool
 	lease   mvcc.LeaseID
@@ -49,7 +49,7 @@ type node struct {
 const resync = time.Minute
 
 func (w *World) newNode(name string) *node {
-	n := &node{w: w, name: name, id: "id-" + name, link: link{w: w}, disk: []byte{}, skew: w.upTo(time.Hour)}
+	n := &node{w: w, name: name, id: "id-" + name, link: link{w: w}, skew: w.upTo(time.Hour)}
 	if !w.cfg.Quiet && w.chance(0.25) {
 		n.can = []string{cluster.CanP2P}
 	}
@@ -88,10 +88,17 @@ func (n *node) start() {
 		n.w.fail("open host of %s: %v", n.name, err)
 		return
 	}
+	cached := []byte{}
+	if n.disk != nil {
+		if cached, err = n.disk.Encode(); err != nil {
+			n.w.fail("read cache of %s: %v", n.name, err)
+			return
+		}
+	}
 	n.store = store.New(&n.link, cluster.Identity{Role: cluster.Agent, Name: n.name})
 	n.agent, err = watcher.New(watcher.Config{
 		Node: n.name, NodeID: n.id, Store: n.store, Driver: n.driver, Underlay: []watcher.UnderlaySpec{{Device: "u0"}},
-		Cache: "memory", Cached: n.disk, OS: "sim", Version: "sim", Capabilities: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
+		Cache: "memory", Cached: cached, OS: "sim", Version: "sim", Capabilities: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
 	})
 	if err != nil {
 		n.w.fail("start agent of %s: %v", n.name, err)

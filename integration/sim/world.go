@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,9 +38,17 @@ type World struct {
 	kv   *mvcc.Memory
 	net  *fake.Network
 
+	lists   store.Lists        // of the views
+	seen    int64              // the revision up to which what follows is right
+	answers map[string]answer  // to those who read lists, by prefix
+	touched map[string][]int64 // revisions that changed something, by prefix; of a quiet world
+	claims  claims
+	claimed map[string]string // by key: of claims
+
 	nodes      []*node // in the order of joining, those that left too
 	candidates []*candidate
 	followers  []*follower
+	follows    map[string][]*follow // of followers, by prefix
 	addresses  int
 
 	operator operator
@@ -50,7 +59,6 @@ type World struct {
 	snapshots []*mvcc.State
 
 	problems []string
-	told     int64 // the revision up to which records were traced
 }
 
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -63,7 +71,7 @@ func New(cfg Config) *World {
 	if cfg.Trouble == 0 {
 		cfg.Trouble = time.Minute
 	}
-	w := &World{cfg: cfg, ctx: context.Background(), rand: rand.New(rand.NewPCG(cfg.Seed, 0)), net: fake.NewNetwork()}
+	w := &World{cfg: cfg, ctx: context.Background(), rand: rand.New(rand.NewPCG(cfg.Seed, 0)), net: fake.NewLargeNetwork(), follows: map[string][]*follow{}, touched: map[string][]int64{}}
 	w.kv = mvcc.NewMemory(mvcc.Config{Now: w.time})
 	w.operator = operator{w: w, wishes: map[string]cluster.Record{}, store: store.New(w.kv, cluster.Identity{Role: cluster.Operator})}
 	w.operator.put(cluster.KeyConfig, &cluster.Config{Cluster: "sim", ID: "c1", Era: 1, UnderlayPort: 4789,
@@ -131,23 +139,101 @@ func (w *World) upTo(d time.Duration) time.Duration {
 
 // written is called after every new revision.
 func (w *World) written() {
-	w.traceRecords()
-	w.neverTwice()
-	for _, f := range w.followers {
-		f.written()
+	events := w.news()
+	for _, e := range events {
+		w.trace("  %d %s %s", e.KV.ModRevision, strings.TrimPrefix(e.KV.Key, cluster.Root), cmp.Or(string(e.KV.Value), "deleted"))
+	}
+	w.neverTwice(events)
+	if w.trouble > 0 { // any feed may lose its contact now
+		for _, f := range w.followers {
+			f.written()
+		}
+		return
+	}
+	touched := map[string]bool{}
+	for _, e := range events {
+		for _, prefix := range prefixes(e) {
+			touched[prefix] = true
+		}
+	}
+	for prefix := range ordered(touched) {
+		list := slices.DeleteFunc(w.follows[prefix], func(x *follow) bool { return x.over || x.of.ended })
+		if len(list) > 0 {
+			w.follows[prefix] = list
+		} else {
+			delete(w.follows, prefix)
+		}
+		for _, x := range list {
+			x.of.expect(x)
+		}
 	}
 }
 
-// traceRecords tells what was written.
-func (w *World) traceRecords() {
-	if w.cfg.Trace == nil {
-		return
+// prefixes are those that an event's key is of.
+func prefixes(e mvcc.Event) []string {
+	list := []string{e.KV.Key}
+	for i, c := range e.KV.Key {
+		if c == '/' {
+			list = append(list, e.KV.Key[:i+1])
+		}
 	}
-	resp := w.kv.Poll(mvcc.WatchRequest{Key: "\x00", End: "\x00", From: w.told + 1}, 0)
-	w.told = w.kv.Revision()
+	return list
+}
+
+// news is what happened to the store since it was last called.
+func (w *World) news() []mvcc.Event {
+	resp := w.kv.Poll(mvcc.WatchRequest{Key: "\x00", End: "\x00", From: w.seen + 1}, 0)
+	if w.kv.Revision() < w.seen || resp.Err != nil { // another history, or one that cannot be read
+		w.answers, w.claims = nil, nil
+	}
+	w.seen = w.kv.Revision()
 	for _, e := range resp.Events {
-		w.trace("  %d %s %s", e.KV.ModRevision, strings.TrimPrefix(e.KV.Key, cluster.Root), cmp.Or(string(e.KV.Value), "deleted"))
+		for _, prefix := range prefixes(e) {
+			delete(w.answers, prefix)
+			if w.cfg.Quiet {
+				w.touched[prefix] = append(w.touched[prefix], e.KV.ModRevision)
+			}
+		}
 	}
+	return resp.Events
+}
+
+// answer is one to a reader of a list.
+type answer struct {
+	to   mvcc.RangeRequest
+	resp mvcc.RangeResponse
+}
+
+// list answers a request for the present content of a prefix. What nobody wrote
+// to since it was last asked for is not read again.
+func (w *World) list(r mvcc.RangeRequest) (mvcc.RangeResponse, error) {
+	if a, ok := w.answers[r.Key]; ok && a.to == r && w.kv.Revision() == w.seen {
+		a.resp.Revision = w.seen
+		return a.resp, nil
+	}
+	resp, err := w.kv.Range(w.ctx, r)
+	if err == nil && resp.Revision == w.seen && r.End == mvcc.PrefixEnd(r.Key) {
+		if w.answers == nil {
+			w.answers = map[string]answer{}
+		}
+		w.answers[r.Key] = answer{r, resp}
+	}
+	return resp, err
+}
+
+// poll is what a watch of a feed has to tell. In a quiet world, where nothing is
+// lost or compacted, revisions that are no news for it are passed over.
+func (w *World) poll(f *store.Feed, most int) mvcc.WatchResponse {
+	r := f.Watch()
+	if w.cfg.Quiet {
+		revisions := w.touched[f.Prefix()]
+		if i, _ := slices.BinarySearch(revisions, r.From); i < len(revisions) {
+			r.From = revisions[i]
+		} else {
+			r.From = max(r.From, w.seen+1)
+		}
+	}
+	return w.kv.Poll(r, most)
 }
 
 func (w *World) trace(format string, args ...any) {
