@@ -11,7 +11,7 @@ import "strings"
 // VPCs that it is assigned to, and writes what it reports. One that was removed
 // is left with its own records, to take down what it has and say so; a
 // certificate of another key than the record's opens less. People do what their
-// role is for. Nobody else may do anything, and only servers may look outside of
+// role is for, those of a node while it is not removed. Nobody else may do anything, and only servers may look outside of
 // Root.
 func Allowed(c Caller, in Roster, a Access) error {
 	var v verdict
@@ -134,6 +134,8 @@ func userMay(c Caller, in Roster, a Access) verdict {
 		return notYet("no record says that it is a user")
 	case u.Key != c.Key:
 		return notYet(whyKey)
+	case u.By == nodeSubject(c).String() && !staysIn(in, c.Subject.Name):
+		return notYet("its node was removed")
 	case a.Op == OpConnect, a.Op == OpMembers, a.Op == OpStatus, a.Op == OpRead && a.within(one(healthKey)):
 		return verdict{}
 	case u.Role == UserAdmin:
@@ -154,6 +156,14 @@ func userMay(c Caller, in Roster, a Access) verdict {
 		return verdict{}
 	}
 	return no("that takes an admin")
+}
+
+// nodeSubject is the node of a caller's name: by it are its own people's viewers.
+func nodeSubject(c Caller) Subject { return Subject{SubjectNode, c.Subject.Name} }
+
+func staysIn(in Roster, node string) bool {
+	n, ok := in.Node(node)
+	return ok && n.State != NodeLeft
 }
 
 // operates reports whether a changes one record of those that operators look

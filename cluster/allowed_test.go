@@ -237,3 +237,23 @@ func TestRefusal(t *testing.T) {
 		})
 	}
 }
+
+// hosts is a roster of nodes and the viewer of each.
+type hosts struct{ roster }
+
+func (h hosts) User(name string) (*User, bool) {
+	return &User{Role: UserViewer, Key: name, By: "node:" + name}, true
+}
+
+// TestViewerOfANode: it is let in while its node is, whoever removes that and
+// however.
+func TestViewerOfANode(t *testing.T) {
+	for name, want := range map[string]bool{"n1": true, "n2": true, "n3": false, "n9": false} {
+		c := Caller{Subject{SubjectUser, name}, name}
+		for _, a := range []Access{{Op: OpConnect}, {Op: OpStatus}, {Op: OpRead, Key: KeyConfig}} {
+			if err := Allowed(c, hosts{}, a); (err == nil) != want {
+				t.Errorf("%s: %s: %v, want it allowed: %v", c.Subject, a, err, want)
+			}
+		}
+	}
+}

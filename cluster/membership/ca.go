@@ -196,12 +196,12 @@ func requested(text []byte) (wanted, error) {
 	if err != nil {
 		return wanted{}, fmt.Errorf("read certificate request: %w", err)
 	}
+	k, ok := r.PublicKey.(*ecdsa.PublicKey)
+	if !ok || k.Curve != elliptic.P256() { // before the signature: a large RSA key is a tenth of a second of work
+		return wanted{}, fmt.Errorf("read certificate request: want a key of ECDSA P-256, not %v", r.PublicKeyAlgorithm)
+	}
 	if err := r.CheckSignature(); err != nil {
 		return wanted{}, fmt.Errorf("read certificate request: %w", err)
-	}
-	k, ok := r.PublicKey.(*ecdsa.PublicKey)
-	if !ok || k.Curve != elliptic.P256() {
-		return wanted{}, fmt.Errorf("read certificate request: want a key of ECDSA P-256, not %v", r.PublicKeyAlgorithm)
 	}
 	return wanted{k, hashKey(r.RawSubjectPublicKeyInfo)}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,9 @@ const (
 	maxSources    = 4096
 )
 
-// gate is a listener that closes what comes too often, or is too much.
+// gate is a listener that closes what comes too often, or is too much. When all
+// places are taken, who has most of them loses its oldest to who has fewer, so
+// that no few sources keep the others out by being slow.
 type gate struct {
 	net.Listener
 	now func() time.Time
@@ -28,12 +31,13 @@ type gate struct {
 	mu      sync.Mutex
 	sources map[netip.Prefix]*source
 	open    int
+	entered int // ever
 }
 
 // source is where connections come from.
 type source struct {
 	rate *rate.Limiter
-	open int
+	open []*passed // the oldest first
 }
 
 func newGate(l net.Listener, now func() time.Time) *gate {
@@ -47,45 +51,72 @@ func (g *gate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s := g.enter(sourceOf(c.RemoteAddr())); s != nil {
-			return &passed{Conn: c, leave: sync.OnceFunc(func() { g.leave(s) })}, nil
+		if p := g.enter(sourceOf(c.RemoteAddr()), c); p != nil {
+			return p, nil
 		}
 		_ = c.Close() // it is not ours to care for
 	}
 }
 
-// enter takes a place, nil if there is none for that source.
-func (g *gate) enter(p netip.Prefix) *source {
+// enter gives a connection a place, nil if there is none for that source.
+func (g *gate) enter(from netip.Prefix, c net.Conn) *passed {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := g.sources[p]
+	s := g.sources[from]
 	if s == nil {
 		if len(g.sources) >= maxSources {
 			g.forget()
 		}
 		s = &source{rate: rate.NewLimiter(perSource, burst)}
-		g.sources[p] = s
+		g.sources[from] = s
 	}
-	if !s.rate.AllowN(g.now(), 1) || s.open >= openPerSource || g.open >= maxOpen {
+	if !s.rate.AllowN(g.now(), 1) || len(s.open) >= openPerSource {
 		return nil
 	}
-	s.open++
+	if g.open >= maxOpen {
+		most := g.busiest()
+		if len(most.open) <= len(s.open) {
+			return nil
+		}
+		_ = most.open[0].Conn.Close() // whoever serves it sees that, and closes it, too
+		g.remove(most, most.open[0])
+	}
+	p := &passed{Conn: c, number: g.entered}
+	p.leave = func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.remove(s, p)
+	}
+	s.open = append(s.open, p)
 	g.open++
-	return s
+	g.entered++
+	return p
 }
 
-func (g *gate) leave(s *source) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s.open--
-	g.open--
+// busiest is the source with most connections, of several that with the oldest.
+func (g *gate) busiest() *source {
+	most := &source{}
+	for _, s := range g.sources {
+		if n := len(s.open); n > len(most.open) || n > 0 && n == len(most.open) && s.open[0].number < most.open[0].number {
+			most = s
+		}
+	}
+	return most
+}
+
+// remove gives a place back, once.
+func (g *gate) remove(s *source, p *passed) {
+	if i := slices.Index(s.open, p); i >= 0 {
+		s.open = slices.Delete(s.open, i, i+1)
+		g.open--
+	}
 }
 
 // forget drops the sources without a connection: a flood from as many sources as
 // that is held by maxOpen alone.
 func (g *gate) forget() {
 	for p, s := range g.sources {
-		if s.open == 0 {
+		if len(s.open) == 0 {
 			delete(g.sources, p)
 		}
 	}
@@ -105,10 +136,11 @@ func sourceOf(remote net.Addr) netip.Prefix {
 	return netip.PrefixFrom(addr, bits).Masked()
 }
 
-// passed gives its place back once.
+// passed gives its place back when it is closed.
 type passed struct {
 	net.Conn
-	leave func()
+	number int
+	leave  func()
 }
 
 // Close implements net.Conn.

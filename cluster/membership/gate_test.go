@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -12,23 +13,24 @@ func TestGate(t *testing.T) {
 	now := time.Unix(1800000000, 0)
 	g := newGate(nil, func() time.Time { return now })
 	one := netip.MustParsePrefix("192.0.2.1/32")
-	var open []*source
+	var open []*passed
 	for range 2 * openPerSource {
-		if s := g.enter(one); s != nil {
-			open = append(open, s)
+		if p := g.enter(one, &conn{}); p != nil {
+			open = append(open, p)
 		}
 	}
 	if len(open) != openPerSource {
 		t.Errorf("%d connections of one source are open, want %d", len(open), openPerSource)
 	}
-	for _, s := range open {
-		g.leave(s)
+	for _, p := range open {
+		p.Close()
+		p.Close()
 	}
 	now = now.Add(time.Second)
 	passed := 0
 	for range burst {
-		if s := g.enter(one); s != nil {
-			g.leave(s)
+		if p := g.enter(one, &conn{}); p != nil {
+			p.Close()
 			passed++
 		}
 	}
@@ -36,12 +38,52 @@ func TestGate(t *testing.T) {
 		t.Errorf("%d of one source in a second, want %d", passed, int(perSource))
 	}
 	for i := range 2 * maxSources {
-		g.enter(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32))
+		g.enter(numbered(i), &conn{})
 	}
 	if g.open != maxOpen || len(g.sources) > maxSources+maxOpen {
 		t.Errorf("%d open of %d sources, want %d and about %d", g.open, len(g.sources), maxOpen, maxSources)
 	}
 }
+
+// TestGateIsFair: who takes all places makes room for others, by its oldest
+// connection, and does not get one more by that itself.
+func TestGateIsFair(t *testing.T) {
+	now := time.Unix(1800000000, 0)
+	g := newGate(nil, func() time.Time { return now })
+	var held []*conn
+	for i := range maxOpen {
+		c := &conn{}
+		if g.enter(numbered(i/openPerSource), c) == nil {
+			t.Fatalf("connection %d found no place", i)
+		}
+		held = append(held, c)
+	}
+	good := &conn{}
+	if g.enter(netip.MustParsePrefix("192.0.2.1/32"), good) == nil {
+		t.Error("a newcomer found no place")
+	}
+	if !held[0].closed || g.open != maxOpen {
+		t.Errorf("the oldest was closed: %v; %d are open, want %d", held[0].closed, g.open, maxOpen)
+	}
+	for i := range maxOpen {
+		g.enter(numbered(i/openPerSource), &conn{})
+	}
+	if good.closed {
+		t.Error("the newcomer lost its place to who has more")
+	}
+}
+
+func numbered(i int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32)
+}
+
+// conn knows whether it was closed.
+type conn struct {
+	net.Conn
+	closed bool
+}
+
+func (c *conn) Close() error { c.closed = true; return nil }
 
 func TestSourceOf(t *testing.T) {
 	for in, want := range map[string]string{

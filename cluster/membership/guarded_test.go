@@ -130,6 +130,15 @@ func (g *guarded) known(c membership.Credential) {
 	})
 }
 
+// shutOut waits until the Authorizer knows that the holder has no record any more.
+func (g *guarded) shutOut(cli *clientv3.Client) {
+	g.t.Helper()
+	eventually(g.t, "who has no record is shut out", func() bool {
+		_, err := cli.Get(g.t.Context(), cluster.KeyConfig)
+		return code(err) == codes.PermissionDenied
+	})
+}
+
 func keyOf(t *testing.T, c membership.Credential) string {
 	t.Helper()
 	block, _ := pem.Decode(c.Cert)

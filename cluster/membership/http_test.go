@@ -14,7 +14,7 @@ func TestPlainHTTP(t *testing.T) {
 	g := guard(t, membership.AuthorizerConfig{}).run()
 	vera, revoked := g.user("vera", cluster.UserViewer), g.user("rita", cluster.UserAdmin)
 	g.delete(cluster.KeyUser("rita"))
-	g.refuseAll(g.dial(revoked), map[string]call{"read": get(cluster.KeyConfig)})
+	g.shutOut(g.dial(revoked))
 	node := g.node("n1")
 	for name, tt := range map[string]struct {
 		by      membership.Credential

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/hex"
@@ -145,38 +146,82 @@ func (a *admitter) check(r JoinRequest) (candidate, error) {
 	return c, nil
 }
 
-// admit is one try. A join whose answer was lost comes again with the same key
+// admit is one try. A join whose answer was lost comes again with the same keys
 // and needs no token, which may be used up: what it gets is of use only to who
-// has the key.
+// has the keys. Anybody else is told what there is in the cluster only by a token.
 func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, err error) {
-	prior, err := a.holder(ctx, c)
+	prior, taken, err := a.holder(ctx, c)
 	if err != nil {
 		return "", err
 	}
-	if prior.Value != nil && prior.Value.ID == c.ID {
+	viewer, foreign, err := a.viewer(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	again := prior.Value != nil && prior.Value.ID == c.ID && prior.Value.Key == c.node.hash
+	if again && taken != nil {
+		return "", taken
+	}
+	if again && foreign == nil && viewer.Value != nil && viewer.Value.Key == c.viewer.hash {
 		return prior.Value.Datacenter, nil
 	}
-	var change store.Change
+	change := store.Change{Why: "join of " + c.Name}
 	if err := a.spend(ctx, &change, c); err != nil {
 		return "", err
 	}
-	viewer, err := store.Get[*cluster.User](ctx, a.store, cluster.KeyUser(c.Name))
-	by := cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name}.String()
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		viewer = store.Item[*cluster.User]{Key: cluster.KeyUser(c.Name)}
-	case err != nil:
+	if err := cmp.Or(taken, foreign); err != nil {
 		return "", err
-	case viewer.Value.By != by:
-		return "", refusef(CodeTaken, "there is a user of the name %s: choose another", c.Name)
+	}
+	if err := a.mistakable(ctx, c); err != nil {
+		return "", err
 	}
 	now := cluster.At(a.now())
-	node := &cluster.Node{ID: c.ID, Datacenter: c.Datacenter, State: cluster.NodeActive, Agent: true, Key: c.node.hash, Joined: now}
-	store.Put(&change, prior, node)
-	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: by})
-	change.Why = "join of " + c.Name
+	node := prior.Value
+	if again {
+		change.Require(prior.Key, prior.Mod)
+	} else {
+		node = &cluster.Node{ID: c.ID, Datacenter: c.Datacenter, State: cluster.NodeActive, Agent: true, Key: c.node.hash, Joined: now}
+		store.Put(&change, prior, node)
+	}
+	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: c.by()})
 	_, err = a.store.Commit(ctx, change)
 	return node.Datacenter, err
+}
+
+// mistakable refuses a name whose leases would pass for those of another node:
+// with some minutes of work one can be found for any.
+func (a *admitter) mistakable(ctx context.Context, c candidate) error {
+	nodes, _, err := a.store.Read(ctx, cluster.PrefixNodes)
+	if err != nil {
+		return err
+	}
+	me := leaseOwner(cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name})
+	for _, kv := range nodes {
+		k, err := cluster.ParseKey(kv.Key)
+		if err == nil && k.Node != c.Name && leaseOwner(cluster.Subject{Kind: cluster.SubjectNode, Name: k.Node}) == me {
+			return refusef(CodeTaken, "the leases of node %s would pass for those of node %s: choose another name", c.Name, k.Node)
+		}
+	}
+	return nil
+}
+
+// by is who the node's viewer is a user by.
+func (c candidate) by() string {
+	return cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name}.String()
+}
+
+// viewer returns the record to replace, none or that of the node's viewer, and
+// why it cannot be.
+func (a *admitter) viewer(ctx context.Context, c candidate) (it store.Item[*cluster.User], taken, err error) {
+	key := cluster.KeyUser(c.Name)
+	it, err = store.Get[*cluster.User](ctx, a.store, key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return store.Item[*cluster.User]{Key: key}, nil, nil
+	case err == nil && it.Value.By != c.by():
+		taken = refusef(CodeTaken, "there is a user of the name %s: choose another", c.Name)
+	}
+	return it, taken, err
 }
 
 // spend takes one use of the token. Who does not know the secret is not told
@@ -205,32 +250,32 @@ func (a *admitter) spend(ctx context.Context, change *store.Change, c candidate)
 
 // holder returns the record to replace: none, this node's own, or one of a node
 // that has left for good. Any other means that the name is taken.
-func (a *admitter) holder(ctx context.Context, c candidate) (store.Item[*cluster.Node], error) {
+func (a *admitter) holder(ctx context.Context, c candidate) (it store.Item[*cluster.Node], taken, err error) {
 	key := cluster.KeyNode(c.Name)
-	it, err := store.Get[*cluster.Node](ctx, a.store, key)
+	it, err = store.Get[*cluster.Node](ctx, a.store, key)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.Item[*cluster.Node]{Key: key}, nil
+		return store.Item[*cluster.Node]{Key: key}, nil, nil
 	}
 	if err != nil {
-		return it, err
+		return it, nil, err
 	}
 	n := it.Value
 	switch {
 	case n.State == cluster.NodeLeft && n.ID == c.ID:
-		return it, refusef(CodeRemoved, "this host was removed from the cluster as node %s", c.Name)
+		return it, refusef(CodeRemoved, "this host was removed from the cluster as node %s", c.Name), nil
 	case n.ID == c.ID && n.Key == c.node.hash:
-		return it, nil
+		return it, nil, nil
 	case n.ID == c.ID: // ids are no secret: who has a token may not become another node
-		return it, refusef(CodeTaken, "node %s is in the cluster with another key than this host has", c.Name)
+		return it, refusef(CodeTaken, "node %s is in the cluster with another key than this host has", c.Name), nil
 	case n.State != cluster.NodeLeft:
 		return it, refusef(CodeTaken, "node name %s is taken by a host in datacenter %s (id %s, joined %s)",
-			c.Name, n.Datacenter, n.ID, n.Joined.UTC().Format(time.RFC3339))
+			c.Name, n.Datacenter, n.ID, n.Joined.UTC().Format(time.RFC3339)), nil
 	}
 	left, _, err := a.store.Read(ctx, cluster.PrefixHost(c.Name))
 	if err == nil && len(left) > 0 {
-		err = refusef(CodeLeaving, "the removed node of the name %s is still leaving its VPCs", c.Name)
+		taken = refusef(CodeLeaving, "the removed node of the name %s is still leaving its VPCs", c.Name)
 	}
-	return it, err
+	return it, taken, err
 }
 
 // asRefusal words any error for the other end, which learns nothing of our

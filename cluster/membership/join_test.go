@@ -3,6 +3,14 @@ package membership_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
@@ -224,6 +234,79 @@ func TestJoinRefuses(t *testing.T) {
 	}
 }
 
+// TestJoinTellsStrangersNothing: without a token nobody learns which names,
+// nodes and users there are.
+func TestJoinTellsStrangersNothing(t *testing.T) {
+	h := newHouse(t)
+	var c store.Change
+	store.Create(&c, cluster.KeyNode("here"), &cluster.Node{ID: "id-here", Datacenter: "dc1", State: cluster.NodeActive})
+	store.Create(&c, cluster.KeyNode("gone"), &cluster.Node{ID: "id-gone", Datacenter: "dc1", State: cluster.NodeLeft})
+	h.commit(c)
+	m := newMachine(t)
+	unknown := membership.NewToken(cluster.TokenNode, h.ca.Pin())
+	_, _, want := membership.Join(t.Context(), h.address, unknown, m.request(t, "free", "id-1"))
+	for _, r := range []membership.JoinRequest{
+		m.request(t, "here", "id-1"), m.request(t, "here", "id-here"), m.request(t, "gone", "id-1"), m.request(t, "gone", "id-gone"), m.request(t, "admin", "id-1"),
+	} {
+		if _, _, err := membership.Join(t.Context(), h.address, unknown, r); err == nil || err.Error() != want.Error() {
+			t.Errorf("%s with %s: %v, want %v", r.Name, r.ID, err, want)
+		}
+	}
+}
+
+// TestJoinAgainIsNoWayIn: a node's record alone, which operators may write, lets
+// nobody in without a token; with one the record stays as it is.
+func TestJoinAgainIsNoWayIn(t *testing.T) {
+	h := newHouse(t)
+	m := newMachine(t)
+	own := credential(t, h.ca, "node:n1")
+	var err error
+	if m.node, err = membership.ReadKey(own.Key); err != nil {
+		t.Fatal(err)
+	}
+	var c store.Change
+	written := &cluster.Node{ID: "id-1", Datacenter: "dc1", State: cluster.NodeDraining, Labels: map[string]string{"rack": "a1"}, Key: keyOf(t, own)}
+	store.Create(&c, cluster.KeyNode("n1"), written)
+	h.commit(c)
+	r := m.request(t, "n1", "id-1")
+	_, _, err = membership.Join(t.Context(), h.address, membership.NewToken(cluster.TokenNode, h.ca.Pin()), r)
+	if refusal, refused := errors.AsType[*membership.Refusal](err); !refused || refusal.Code != membership.CodeToken {
+		t.Errorf("without a token: %v, want a refusal", err)
+	}
+	tok := h.token(1, soon())
+	if _, _, err := membership.Join(t.Context(), h.address, tok, r); err != nil {
+		t.Errorf("with a token: %v", err)
+	}
+	if it, err := store.Get[*cluster.Node](t.Context(), h.records, cluster.KeyNode("n1")); err != nil || !cmp.Equal(it.Value, written) {
+		t.Errorf("the record is %+v, %v", it.Value, err)
+	}
+	if _, _, err := membership.Join(t.Context(), h.address, tok, r); err != nil {
+		t.Errorf("again, with the used token: %v", err)
+	}
+}
+
+// TestMistakableName: the number that a lease's ID begins with is of a node's name,
+// and no joiner chooses one that has another node's.
+func TestMistakableName(t *testing.T) {
+	names := map[uint32]string{}
+	name, twin := "", ""
+	for i := 0; twin == ""; i++ {
+		name = fmt.Sprint("n", i)
+		sum := sha256.Sum256([]byte("node:" + name))
+		number := binary.BigEndian.Uint32(sum[:]) >> 1
+		twin, names[number] = names[number], name
+	}
+	h := newHouse(t)
+	tok := h.token(2, soon())
+	if _, _, err := membership.Join(t.Context(), h.address, tok, newMachine(t).request(t, twin, "id-1")); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := membership.Join(t.Context(), h.address, tok, newMachine(t).request(t, name, "id-2"))
+	if r, refused := errors.AsType[*membership.Refusal](err); !refused || r.Code != membership.CodeTaken {
+		t.Errorf("%s beside %s: %v, want it refused", name, twin, err)
+	}
+}
+
 // TestManyJoinWithOneToken: 20 hosts, 20 uses, and one host too many.
 func TestManyJoinWithOneToken(t *testing.T) {
 	h := newHouse(t)
@@ -307,6 +390,30 @@ func TestIssue(t *testing.T) {
 	}
 }
 
+// TestNoSecretInRecords: who reads all of the store cannot join, nor be anybody.
+func TestNoSecretInRecords(t *testing.T) {
+	h := newHouse(t)
+	tok := h.token(2, soon())
+	if _, _, err := membership.Join(t.Context(), h.address, tok, newMachine(t).request(t, "n1", "id-1")); err != nil {
+		t.Fatal(err)
+	}
+	alice, err := membership.NewUser(t.Context(), h.address, h.admin, "alice", cluster.UserViewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, _, err := h.records.Read(t.Context(), cluster.Root)
+	if err != nil || len(records) < 6 {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
+	for _, r := range records {
+		for what, secret := range map[string]string{"the token": tok.String(), "its secret": hex.EncodeToString(tok.Secret[:]), "a key": "PRIVATE KEY", "alice's key": string(alice.Key)} {
+			if strings.Contains(string(r.Value), secret) {
+				t.Errorf("%s has %s", r.Key, what)
+			}
+		}
+	}
+}
+
 // TestGarbage: what is no request costs little, and the service goes on.
 func TestGarbage(t *testing.T) {
 	h := newHouse(t)
@@ -334,5 +441,45 @@ func TestGarbage(t *testing.T) {
 	}
 	if _, _, err := membership.Join(t.Context(), h.address, h.token(1, soon()), newMachine(t).request(t, "n1", "id-1")); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestOneRequestAConnection: what a source may ask is counted in connections, so
+// that one is for one request.
+func TestOneRequestAConnection(t *testing.T) {
+	h := newHouse(t)
+	c, err := tls.Dial("tcp", h.address, membership.PinnedDialer(h.ca.Pin()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const request = "POST /v1/join HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+	if _, err := io.WriteString(c, request+request+request); err != nil {
+		t.Fatal(err)
+	}
+	answers, err := io.ReadAll(c)
+	if n := bytes.Count(answers, []byte("HTTP/1.1 ")); n != 1 {
+		t.Errorf("%d answers, %v; want 1", n, err)
+	}
+}
+
+// TestCostlyRequest: a key of another kind is refused before its signature is
+// looked at, which for a large one would be work.
+func TestCostlyRequest(t *testing.T) {
+	h := newHouse(t)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der[len(der)-1]++ // in the signature
+	r := newMachine(t).request(t, "n1", "id-1")
+	r.Request = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	_, _, err = membership.Join(t.Context(), h.address, h.token(1, soon()), r)
+	if err == nil || !strings.Contains(err.Error(), "ECDSA") {
+		t.Errorf("%v, want that the kind of key is wrong", err)
 	}
 }

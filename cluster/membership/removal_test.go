@@ -178,6 +178,7 @@ func TestRenewalsEnd(t *testing.T) {
 		t.Fatalf("renewal = %v", r)
 	}
 	g.delete(cluster.KeyNode("n1"))
+	g.shutOut(n1)
 	g.refuseAll(n1, map[string]call{"renew": leasesOf(lease.ID)["renew it"], "put on it": leasesOf(lease.ID)["put on it"]})
 	eventually(t, "the lease ends, though it was to be renewed for ever", func() bool {
 		r, err := g.server.TimeToLive(t.Context(), lease.ID)

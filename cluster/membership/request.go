@@ -34,11 +34,11 @@ func demandOf(s cluster.Subject, method string, request any) demand {
 		d.does(cluster.OpGrant)
 		d.lease(s, r.ID)
 	case *pb.LeaseRevokeRequest:
-		d.lease(s, r.ID)
+		d.does(leaseOp(s, r.ID))
 	case *pb.LeaseKeepAliveRequest:
-		d.lease(s, r.ID)
+		d.does(leaseOp(s, r.ID))
 	case *pb.LeaseTimeToLiveRequest:
-		d.lease(s, r.ID)
+		d.does(leaseOp(s, r.ID))
 	case *pb.LeaseLeasesRequest:
 		d.does(cluster.OpLeases)
 	case *pb.MemberListRequest:
@@ -70,15 +70,19 @@ func (d *demand) keys(op cluster.Operation, key, end []byte) {
 	d.accesses = append(d.accesses, cluster.Access{Op: op, Key: string(key), End: string(end)})
 }
 
-// lease is about a lease, 0 for none.
+// lease is about a lease that goes with something else, 0 for none.
 func (d *demand) lease(s cluster.Subject, id int64) {
-	switch {
-	case id == 0:
-	case ownsLease(s, id):
-		d.does(cluster.OpLease)
-	default:
-		d.does(cluster.OpForeign)
+	if id != 0 {
+		d.does(leaseOp(s, id))
 	}
+}
+
+// leaseOp is what to do something with a lease is.
+func leaseOp(s cluster.Subject, id int64) cluster.Operation {
+	if ownsLease(s, id) {
+		return cluster.OpLease
+	}
+	return cluster.OpForeign
 }
 
 func (d *demand) put(s cluster.Subject, r *pb.PutRequest) {

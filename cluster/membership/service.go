@@ -75,9 +75,10 @@ func (s *Service) Run(ctx context.Context) error {
 	mux.HandleFunc("POST "+pathIssue, answering(s, s.issue))
 	quiet := zap.NewStdLog(s.cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))) // what strangers do wrong is no news
 	server := &http.Server{Handler: mux, ErrorLog: quiet, ReadHeaderTimeout: readWithin, ReadTimeout: 2 * readWithin,
-		WriteTimeout: 2*readWithin + callWithin, IdleTimeout: readWithin, MaxHeaderBytes: 4 << 10,
+		WriteTimeout: 2*readWithin + callWithin, MaxHeaderBytes: 4 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
-	var connections sync.WaitGroup // net/http waits for none of its own
+	server.SetKeepAlivesEnabled(false) // what a source may ask, the gate counts in connections
+	var connections sync.WaitGroup     // net/http waits for none of its own
 	server.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:

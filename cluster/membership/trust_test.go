@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -195,49 +194,5 @@ func TestStoreOverTLS(t *testing.T) {
 	}
 	if err := read(&node, 10*time.Second); err != nil {
 		t.Errorf("after the certificate was replaced: %v", err)
-	}
-}
-
-// TestPeerPort: a node's certificate does not open it.
-func TestPeerPort(t *testing.T) {
-	ca := newCA(t)
-	files := saved(t, credential(t, ca, "server:s1"))
-	ports := enginetest.FreePorts(t, 2)
-	engine, err := etcd.New(etcd.Config{Name: "s1", DataDir: filepath.Join(t.TempDir(), "store"), NoSync: true,
-		ListenClient: ports[:1], ListenPeer: ports[1:], TLS: &etcd.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key, Peer: "server:s1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- engine.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
-	<-engine.Ready()
-	ask := func(c membership.Credential) error {
-		conn, err := (&tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: membership.Dialer(c.Load)}).
-			DialContext(t.Context(), "tcp", ports[1].String())
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			return err
-		}
-		if _, err := conn.Write([]byte("GET /version HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
-			return err
-		}
-		_, err = conn.Read(make([]byte, 1))
-		return err
-	}
-	if err := ask(credential(t, ca, "server:s1")); err != nil {
-		t.Errorf("a server: %v", err)
-	}
-	if err := ask(credential(t, ca, "node:n1")); err == nil {
-		t.Error("a node was answered")
 	}
 }

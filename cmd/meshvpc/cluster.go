@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -186,7 +187,7 @@ func (p *program) clusterEnv(_ context.Context, c *cli.Context) error {
 	defer s.cli.Close()
 	env := map[string]string{"ETCDCTL_ENDPOINTS": strings.Join(s.cli.Endpoints(), ",")}
 	if s.client.CA != "" {
-		dir := path + ".pem"
+		dir := pemOf(path)
 		for name, text := range map[string]string{"ETCDCTL_CACERT": s.client.CA, "ETCDCTL_CERT": s.client.Cert, "ETCDCTL_KEY": s.client.Key} {
 			env[name] = filepath.Join(dir, strings.ToLower(strings.TrimPrefix(name, "ETCDCTL_")))
 			if err := writeFile(env[name], []byte(text)); err != nil {
@@ -196,9 +197,23 @@ func (p *program) clusterEnv(_ context.Context, c *cli.Context) error {
 	}
 	return p.print(c, env, func(w io.Writer) {
 		for _, name := range slices.Sorted(maps.Keys(env)) {
-			fmt.Fprintf(w, "export %s=%s\n", name, env[name])
+			fmt.Fprintf(w, "export %s=%s\n", name, shellWord(env[name]))
 		}
 	})
+}
+
+// pemOf is the directory of a client file's texts.
+func pemOf(client string) string { return client + ".pem" }
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:,@%+=-]+$`)
+
+// shellWord writes s so that a shell takes it as it is: endpoints come from
+// servers, and what is printed is evaluated.
+func shellWord(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func yesNo(b bool) string {

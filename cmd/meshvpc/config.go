@@ -160,6 +160,19 @@ func writeFile(path string, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("write config: %w", errors.Join(err, os.Remove(f.Name())))
 	}
+	return syncDir(dir)
+}
+
+// syncDir has what was renamed into a directory outlive a power failure: a join
+// that the store knows of, and its host no more, would leave the name taken.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("write config: %w", err)
+	}
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
@@ -260,9 +261,11 @@ func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) er
 	return p.printNodeRemoved(c, name, false)
 }
 
-// shutOut says the word that a node has left, and takes away the credential of
-// its people, in one transaction.
+// shutOut says the word that a node has left, and takes away the record of its
+// viewer in the same transaction. That is an admin's to do; without it the viewer
+// is shut out as well, and is listed still.
 func (s *session) shutOut(ctx context.Context, name string) error {
+	asAdmin := true
 	for range 8 {
 		node, err := store.Get[*cluster.Node](ctx, s.store, cluster.KeyNode(name))
 		if err != nil {
@@ -273,12 +276,16 @@ func (s *session) shutOut(ctx context.Context, name string) error {
 		store.Put(&c, node, node.Value)
 		viewer, err := store.Get[*cluster.User](ctx, s.store, cluster.KeyUser(name))
 		switch {
-		case err == nil && viewer.Value.By == (cluster.Subject{Kind: cluster.SubjectNode, Name: name}).String():
+		case err == nil && asAdmin && viewer.Value.By == (cluster.Subject{Kind: cluster.SubjectNode, Name: name}).String():
 			c.Remove(viewer.Key, viewer.Mod)
 		case err != nil && !errors.Is(err, store.ErrNotFound):
 			return err
 		}
-		if err = s.commit(ctx, c); !errors.Is(err, store.ErrConflict) {
+		err = s.commit(ctx, c)
+		switch {
+		case errors.Is(err, mvcc.ErrDenied) && asAdmin:
+			asAdmin = false
+		case !errors.Is(err, store.ErrConflict):
 			return err
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
 	"github.com/urfave/cli/v2"
@@ -38,11 +37,8 @@ func (p *program) nodePurge(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("purge node: %w", err)
 	}
-	node, user := d.pem(cluster.SubjectNode), d.pem(cluster.SubjectUser)
-	for _, path := range []string{d.cache(), d.agent(), d.client(), node.CA, node.Cert, node.Key, user.Key} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("purge node: %w", err)
-		}
+	if err := forget(d); err != nil {
+		return fmt.Errorf("purge node: %w", err)
 	}
 	v := struct {
 		Node       string   `json:"node"`
@@ -54,6 +50,17 @@ func (p *program) nodePurge(ctx context.Context, c *cli.Context) error {
 		}
 		fmt.Fprintf(w, "nothing of meshvpc's is left on this host\n")
 	})
+}
+
+// forget removes the node's files, with those that "cluster env" has made of its
+// client file.
+func forget(d dirs) error {
+	node, user := d.pem(cluster.SubjectNode), d.pem(cluster.SubjectUser)
+	var errs []error
+	for _, path := range []string{d.cache(), d.agent(), d.client(), pemOf(d.client()), node.CA, node.Cert, node.Key, user.Key} {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
 }
 
 // takeDown makes the host equal to nothing, and lists what it did. Two rounds
