@@ -8,7 +8,9 @@ import (
 )
 
 // ownTunnels remembers which links hosts report that have a tunnel of their own:
-// few or none of the many in a status, which changes seldom.
+// few or none of the many in a status, which changes seldom. A status is known by
+// the record itself, not by its revision: a store that went back in time gives
+// revisions out again.
 type ownTunnels struct {
 	reports map[string]*ownReport // by key of the status
 	pass    uint64
@@ -16,7 +18,7 @@ type ownTunnels struct {
 }
 
 type ownReport struct {
-	mod   int64
+	of    *cluster.VPCStatus
 	pass  uint64
 	links []cluster.Link // sorted by peer
 }
@@ -28,14 +30,14 @@ func (o *ownTunnels) of(it statusItem) []cluster.Link {
 	}
 	r := o.reports[it.Key]
 	if r == nil {
-		r = &ownReport{mod: -1, pass: o.pass - 1}
+		r = &ownReport{pass: o.pass - 1}
 		if o.reports == nil {
 			o.reports = map[string]*ownReport{}
 		}
 		o.reports[it.Key] = r
 	}
-	if r.mod != it.Mod {
-		r.mod, r.links = it.Mod, nil
+	if r.of != it.Value {
+		r.of, r.links = it.Value, nil
 		for _, l := range it.Value.Links {
 			if l.VNI != 0 {
 				r.links = append(r.links, l)
