@@ -63,11 +63,7 @@ func (w *World) fault() {
 	case 9:
 		if len(w.snapshots) > 0 && w.chance(0.5) && !w.down {
 			w.trace("the store goes back in time")
-			w.kv.Restore(pick(w, w.snapshots))
-			for _, f := range w.followers { // its processes start anew
-				f.disconnect()
-			}
-			w.written()
+			w.restore(pick(w, w.snapshots))
 		}
 	case 10:
 		w.trace("%s gets another address", n.name)
@@ -88,6 +84,17 @@ func (w *World) fault() {
 	default:
 		w.mistake()
 	}
+}
+
+// restore lets another history begin: its revision may be any, also the one that
+// the store has now.
+func (w *World) restore(s *mvcc.State) {
+	w.kv.Restore(s)
+	w.seen, w.answers, w.claims = w.kv.Revision(), nil, nil
+	for _, f := range w.followers { // the store's processes start anew
+		f.disconnect()
+	}
+	w.written()
 }
 
 func (w *World) setDown(down bool) {

@@ -183,7 +183,7 @@ func prefixes(e mvcc.Event) []string {
 // news is what happened to the store since it was last called.
 func (w *World) news() []mvcc.Event {
 	resp := w.kv.Poll(mvcc.WatchRequest{Key: "\x00", End: "\x00", From: w.seen + 1}, 0)
-	if w.kv.Revision() < w.seen || resp.Err != nil { // another history, or one that cannot be read
+	if resp.Err != nil {
 		w.answers, w.claims = nil, nil
 	}
 	w.seen = w.kv.Revision()
