@@ -154,6 +154,9 @@ func found(d dirs, server serverConfig, agent agentConfig, now time.Time) (membe
 	if err != nil {
 		return membership.Token{}, err
 	}
+	if err := os.Remove(markFounded(server)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return membership.Token{}, fmt.Errorf("initialise cluster: %w", err)
+	}
 	token := membership.NewToken(cluster.TokenNode, ca.Pin())
 	at := cluster.At(now)
 	b.Admin = &cluster.User{Role: cluster.UserAdmin, Key: admin, Created: at, By: "cluster init"}
@@ -166,7 +169,7 @@ func found(d dirs, server serverConfig, agent agentConfig, now time.Time) (membe
 
 // refuseInitialised refuses a host that is a node already.
 func refuseInitialised(d dirs) error {
-	for _, path := range []string{d.server(), d.agent()} {
+	for _, path := range []string{d.server(), d.agent(), d.pem(cluster.SubjectServer).CAKey} {
 		_, err := os.Stat(path)
 		if err == nil {
 			return failed("to begin anew, take this node out of its cluster (meshvpc node remove, meshvpc node purge) and remove that file",

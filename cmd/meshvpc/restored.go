@@ -109,15 +109,29 @@ func restoredServer(ctx context.Context, s *store.Store, cfg serverConfig, now t
 	return ownServer(ctx, s, cfg, "the server that was restored", now, log)
 }
 
-// checkRestored refuses to start an empty store in the place of one that was
-// restored.
-func checkRestored(cfg serverConfig) error {
-	if cfg.Restored == nil {
-		return nil
-	}
+// markFounded is a file that says that this server has had a store.
+func markFounded(cfg serverConfig) string {
+	return filepath.Join(filepath.Dir(cfg.TLS.Cert), "founded")
+}
+
+// checkStore refuses to start an empty store in the place of one that was there:
+// hosts would take it for the one that they know, and who was shut out would not
+// be.
+func checkStore(cfg serverConfig) error {
 	_, err := os.Stat(filepath.Join(dataDir(cfg), "member"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if cfg.Restored != nil {
 		return failed("restore it again: meshvpc cluster restore FILE", "start server: the restored store is not in %s", dataDir(cfg))
 	}
-	return err
+	_, err = os.Stat(markFounded(cfg))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is the first start
+	}
+	if err != nil {
+		return err
+	}
+	return failed(fmt.Sprintf("restore a backup: meshvpc cluster restore FILE (this server's own were in %s); to begin with nothing, and lose all VPCs and nodes, remove %s",
+		hostDirs().snapshots(), markFounded(cfg)), "start server: its store is gone from %s", dataDir(cfg))
 }

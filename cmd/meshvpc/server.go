@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -61,7 +63,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	if cfg.TLS.CAKey == "" {
 		return failed("make the cluster anew by \"meshvpc cluster init\", which writes that section and its files", "read config %s: the section tls, with ca, cert, key and ca_key, is missing", path)
 	}
-	if err := checkRestored(cfg); err != nil {
+	if err := checkStore(cfg); err != nil {
 		return err
 	}
 	if err := renewServer(cfg, time.Now(), log); err != nil {
@@ -219,7 +221,13 @@ func startRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 	if err := applyRestored(ctx, kv, cfg, now, log); err != nil {
 		return err
 	}
-	return firstRecords(ctx, kv, cfg, now, log)
+	if err := firstRecords(ctx, kv, cfg, now, log); err != nil {
+		return err
+	}
+	if _, err := os.Stat(markFounded(cfg)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return writeFile(markFounded(cfg), []byte(cfg.Name+"\n"))
 }
 
 // firstRecords writes what `cluster init` decided, each record only if it is
