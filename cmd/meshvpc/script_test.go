@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			for name, dir := range map[string]string{"MESHVPC_CONFIG_DIR": "etc", "MESHVPC_STATE_DIR": "var", "MESHVPC_RUN_DIR": "run"} {
 				env.Setenv(name, filepath.Join(env.WorkDir, dir))
 			}
+			env.Setenv("GORACE", "atexit_sleep_ms=10") // else each command waits a second, with -race
 			env.Setenv("ENDPOINT", s.endpoint)
 			env.Setenv("JOIN", mustJoinService(t, s.endpoint))
 			env.Setenv("NOBODY", freeAddress(t))
