@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -57,14 +58,19 @@ func NamespaceOf(vpc string) string { return "vpc-" + vpc }
 func PortOf(v cluster.VNI) string { return fmt.Sprintf("mn-%d", v) }
 
 // PairTunnelOf is the tunnel of a pair with this VNI.
-func PairTunnelOf(v cluster.VNI) string { return fmt.Sprintf("mp-%d", v) }
+func PairTunnelOf(v cluster.VNI) string { return numbered("mp-", v) }
 
 // TunnelOf is the shared tunnel of a VPC for the family of local.
 func TunnelOf(v cluster.VNI, local netip.Addr) string {
 	if local.Is4() {
-		return fmt.Sprintf("mv4-%d", v)
+		return numbered("mv4-", v)
 	}
-	return fmt.Sprintf("mv6-%d", v)
+	return numbered("mv6-", v)
+}
+
+// numbered is made for each tunnel and operation of a plan: fmt takes too long.
+func numbered(prefix string, v cluster.VNI) string {
+	return prefix + strconv.FormatUint(uint64(v), 10)
 }
 
 // OwnDevice reports whether a device with this name, kind and group carries
