@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -334,12 +335,24 @@ func (v VPC) tells(name string, is func(Peer) bool) bool {
 func (v VPC) concerned(op Op) []Tunnel {
 	var ts []Tunnel
 	guard, _ := op.(Guard)
+	object := op.On().Object
+	pair, isPair := pairOf(object) // names are many to make, and numbers are not
 	for _, t := range v.Tunnels {
-		if v.nameOf(t) == op.On().Object || guard.VNI == v.vniOf(t) {
+		if isPair && t.Pair == pair || !isPair && t.Pair == 0 && v.nameOf(t) == object || guard.VNI != 0 && guard.VNI == v.vniOf(t) {
 			ts = append(ts, t)
 		}
 	}
 	return ts
+}
+
+// pairOf is the VNI of the pair whose tunnel has a name.
+func pairOf(name string) (cluster.VNI, bool) {
+	digits, ok := strings.CutPrefix(name, pairPrefix)
+	if !ok {
+		return 0, false
+	}
+	v, err := cluster.ParseVNI(digits)
+	return v, err == nil
 }
 
 func equalBasics(a, b VPC) bool {

@@ -57,8 +57,10 @@ func NamespaceOf(vpc string) string { return "vpc-" + vpc }
 // PortOf is the host's end of the namespace's port.
 func PortOf(v cluster.VNI) string { return fmt.Sprintf("mn-%d", v) }
 
+const pairPrefix = "mp-"
+
 // PairTunnelOf is the tunnel of a pair with this VNI.
-func PairTunnelOf(v cluster.VNI) string { return numbered("mp-", v) }
+func PairTunnelOf(v cluster.VNI) string { return numbered(pairPrefix, v) }
 
 // TunnelOf is the shared tunnel of a VPC for the family of local.
 func TunnelOf(v cluster.VNI, local netip.Addr) string {
