@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		WorkdirRoot:   t.TempDir(), // else one is left behind each time
 		Setup: func(env *testscript.Env) error {
 			if _, err := kv.Txn(env.T().(inTurn).Context(), mvcc.TxnRequest{Then: []mvcc.Op{{Kind: mvcc.OpDelete, Key: cluster.Root, End: mvcc.PrefixEnd(cluster.Root)}}}); err != nil {
 				return err
