@@ -55,7 +55,7 @@ const (
 func NamespaceOf(vpc string) string { return "vpc-" + vpc }
 
 // PortOf is the host's end of the namespace's port.
-func PortOf(v cluster.VNI) string { return fmt.Sprintf("mn-%d", v) }
+func PortOf(v cluster.VNI) string { return numbered("mn-", v) }
 
 const pairPrefix = "mp-"
 

@@ -95,7 +95,7 @@ func (h *house) token(uses int, expires time.Time) membership.Token {
 	h.t.Helper()
 	tok := membership.NewToken(cluster.TokenNode, h.ca.Pin())
 	var c store.Change
-	store.Create(&c, cluster.KeyToken(tok.RecordID()), &cluster.Token{Role: tok.Role, Hash: tok.Hash(), Uses: uses, Created: cluster.At(expires.Add(-time.Hour)), Expires: cluster.At(expires)})
+	store.Create(&c, cluster.KeyToken(tok.RecordID()), tok.Record(uses, expires.Add(-time.Hour), time.Hour, ""))
 	h.commit(c)
 	return tok
 }

@@ -99,25 +99,23 @@ func (u *used) answered(q Quota, cost float64) {
 
 // openStream takes a stream; the caller closes it by open--.
 func (u *used) openStream(q Quota, now time.Time) error {
-	if q.Streamed > 0 && u.open >= q.Streamed {
-		return overQuota(fmt.Sprintf("more than %d streams", q.Streamed))
-	}
-	if !u.streams.take(q.Streams, 1, now) {
-		return overQuota("too many new streams")
-	}
-	u.open++
-	return nil
+	return u.one(&u.open, "streams", q, now)
 }
 
 // watch takes a watch; the caller closes it by watches--.
 func (u *used) watch(q Quota, now time.Time) error {
-	if q.Streamed > 0 && u.watches >= q.Streamed {
-		return overQuota(fmt.Sprintf("more than %d watches", q.Streamed))
+	return u.one(&u.watches, "watches", q, now)
+}
+
+// one takes one more of what are counted apart, and are new at one rate.
+func (u *used) one(count *int, what string, q Quota, now time.Time) error {
+	if q.Streamed > 0 && *count >= q.Streamed {
+		return overQuota(fmt.Sprintf("more than %d %s", q.Streamed, what))
 	}
 	if !u.streams.take(q.Streams, 1, now) {
-		return overQuota("too many new watches")
+		return overQuota("too many new " + what)
 	}
-	u.watches++
+	*count++
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strings"
+	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
@@ -96,6 +97,11 @@ func (t Token) RecordID() string { return hex.EncodeToString(t.ID[:]) }
 
 // Hash is what the record keeps of the secret.
 func (t Token) Hash() string { return hashSecret(t.Secret[:]) }
+
+// Record is the record of the token when it is given out.
+func (t Token) Record(uses int, now time.Time, life time.Duration, by string) *cluster.Token {
+	return &cluster.Token{Role: t.Role, Hash: t.Hash(), Uses: uses, Created: cluster.At(now), Expires: cluster.At(now.Add(life)), By: by}
+}
 
 func hashSecret(secret []byte) string {
 	sum := sha256.Sum256(append([]byte("meshvpc token "), secret...))

@@ -158,10 +158,9 @@ func found(d dirs, server serverConfig, agent agentConfig, now time.Time) (membe
 		return membership.Token{}, fmt.Errorf("initialise cluster: %w", err)
 	}
 	token := membership.NewToken(cluster.TokenNode, ca.Pin())
-	at := cluster.At(now)
-	b.Admin = &cluster.User{Role: cluster.UserAdmin, Key: admin, Created: at, By: "cluster init"}
+	b.Admin = &cluster.User{Role: cluster.UserAdmin, Key: admin, Created: cluster.At(now), By: "cluster init"}
 	b.TokenID = token.RecordID()
-	b.Token = &cluster.Token{Role: token.Role, Hash: token.Hash(), Uses: 1, Created: at, Expires: cluster.At(now.Add(tokenLife)), By: "cluster init"}
+	b.Token = token.Record(1, now, tokenLife, "cluster init")
 	return token, writeConfigs(append(files, file{server.TLS.CAKey, key},
 		file{d.client(), newClientConfig(agent.Endpoints, credentials[cluster.SubjectUser])},
 		file{d.agent(), agent}, file{d.server(), server})...)

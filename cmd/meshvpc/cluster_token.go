@@ -62,8 +62,7 @@ func (p *program) tokenCreate(ctx context.Context, c *cli.Context, s *session) e
 		return err
 	}
 	t := membership.NewToken(cluster.TokenNode, pin)
-	now := p.now()
-	record := &cluster.Token{Role: t.Role, Hash: t.Hash(), Uses: uses, Created: cluster.At(now), Expires: cluster.At(now.Add(ttl)), By: by.String()}
+	record := t.Record(uses, p.now(), ttl, by.String())
 	var change store.Change
 	store.Create(&change, cluster.KeyToken(t.RecordID()), record)
 	if err := s.commit(ctx, change); err != nil {

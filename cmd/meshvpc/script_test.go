@@ -323,8 +323,7 @@ func cmdToken(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	tok := membership.NewToken(cluster.TokenNode, w.ca.Pin())
 	var c store.Change
-	store.Create(&c, cluster.KeyToken(tok.RecordID()), &cluster.Token{Role: tok.Role, Hash: tok.Hash(), Uses: uses,
-		Created: cluster.At(time.Now()), Expires: cluster.At(time.Now().Add(time.Hour))})
+	store.Create(&c, cluster.KeyToken(tok.RecordID()), tok.Record(uses, time.Now(), time.Hour, ""))
 	_, err := w.operator.Commit(w.ctx, c)
 	ts.Check(err)
 	ts.Setenv("TOKEN", tok.String())

@@ -53,19 +53,11 @@ func (p *program) withStore(do func(ctx context.Context, c *cli.Context, s *sess
 
 // renewClient puts a younger certificate into a client file when it is time.
 func (s *session) renewClient(ctx context.Context, path string, now time.Time) error {
-	c := s.client.credential()
 	if s.client.CA == "" {
 		return nil
 	}
-	if old, err := c.Old(nil, now); err != nil || !old {
-		return err
-	}
-	fresh, err := askServers(s.endpoints, func(address string) (membership.Credential, error) {
-		ctx, cancel := context.WithTimeout(ctx, s.call)
-		defer cancel()
-		return membership.Renew(ctx, address, c)
-	})
-	if err != nil {
+	fresh, due, err := renewDue(ctx, s.endpoints, s.client.credential(), now, s.call)
+	if err != nil || !due {
 		return err
 	}
 	return writeConfig(path, newClientConfig(s.client.Endpoints, fresh))

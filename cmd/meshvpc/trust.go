@@ -124,20 +124,26 @@ func renewAgent(ctx context.Context, cfg agentConfig, log *zap.Logger) error {
 	if err != nil {
 		return err
 	}
-	old, err := c.Old(nil, time.Now())
-	if err != nil || !old {
-		return err
-	}
-	fresh, err := askServers(cfg.Endpoints, func(address string) (membership.Credential, error) {
-		ctx, cancel := context.WithTimeout(ctx, defaultCall)
-		defer cancel()
-		return membership.Renew(ctx, address, c)
-	})
-	if err != nil {
+	fresh, due, err := renewDue(ctx, cfg.Endpoints, c, time.Now(), defaultCall)
+	if err != nil || !due {
 		return err
 	}
 	log.Info("renewed the node's certificate")
 	return writeFile(cfg.TLS.Cert, fresh.Cert)
+}
+
+// renewDue asks the servers for a younger certificate if it is time for one. Call
+// bounds each try.
+func renewDue(ctx context.Context, endpoints []string, c membership.Credential, now time.Time, call time.Duration) (fresh membership.Credential, due bool, err error) {
+	if due, err = c.Old(nil, now); err != nil || !due {
+		return fresh, due, err
+	}
+	fresh, err = askServers(endpoints, func(address string) (membership.Credential, error) {
+		ctx, cancel := context.WithTimeout(ctx, call)
+		defer cancel()
+		return membership.Renew(ctx, address, c)
+	})
+	return fresh, true, err
 }
 
 // askServers asks the join services of the servers with these store addresses,

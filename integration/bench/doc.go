@@ -11,8 +11,10 @@
 // # The two sides
 //
 // Both run on the hosts of one lab (N members and one more, the store's host),
-// over IPv4, against two servers of the same program: what `meshvpc server`
-// embeds serves the ideal agent too. They take turns in rounds, and the side
+// over IPv4 and mTLS, against two servers of the same program: what `meshvpc
+// server` embeds serves the ideal agent too, which shows that server's own
+// certificate: its records are none of ours, and none but a server may have such;
+// so it is not asked what it may do, as ours is. They take turns in rounds, and the side
 // that has no turn has no agent running.
 //
 //   - ideal is this test's binary, run again (ideal_test.go): dial; grant a
