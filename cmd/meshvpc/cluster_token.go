@@ -52,20 +52,8 @@ func (p *program) tokenCreate(ctx context.Context, c *cli.Context, s *session) e
 	if uses < 1 || uses > cluster.MaxTokenUses {
 		return usage(fmt.Sprintf("want 1 to %d", cluster.MaxTokenUses), "invalid --uses %d", uses)
 	}
-	me := s.client.credential()
-	pin, err := me.CAPin()
+	t, record, err := s.makeToken(ctx, uses, ttl, p.now())
 	if err != nil {
-		return failed("use the client file of a cluster that has a CA", "create token: %w", err)
-	}
-	by, err := me.Subject()
-	if err != nil {
-		return err
-	}
-	t := membership.NewToken(cluster.TokenNode, pin)
-	record := t.Record(uses, p.now(), ttl, by.String())
-	var change store.Change
-	store.Create(&change, cluster.KeyToken(t.RecordID()), record)
-	if err := s.commit(ctx, change); err != nil {
 		return err
 	}
 	r := tokenReport{ID: t.RecordID(), Token: t.String(), Role: string(t.Role), Uses: uses, Expires: record.Expires, By: record.By,
@@ -95,17 +83,41 @@ func (p *program) tokenList(ctx context.Context, c *cli.Context, s *session) err
 
 func (p *program) tokenRevoke(ctx context.Context, c *cli.Context, s *session) error {
 	id := c.Args().First()
-	it, err := store.Get[*cluster.Token](ctx, s.store, cluster.KeyToken(id))
+	err := s.revokeToken(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return failed("see \"meshvpc cluster token list\"; one that is used up is gone by itself", "revoke token: there is no token %q", clean(id))
 	}
+	if err != nil {
+		return err
+	}
+	return p.print(c, map[string]string{"id": id, "state": "revoked"}, func(w io.Writer) { fmt.Fprintf(w, "token %s opens nothing now\n", id) })
+}
+
+// makeToken makes a token for nodes, and its record.
+func (s *session) makeToken(ctx context.Context, uses int, life time.Duration, now time.Time) (membership.Token, *cluster.Token, error) {
+	me := s.client.credential()
+	pin, err := me.CAPin()
+	if err != nil {
+		return membership.Token{}, nil, failed("use the client file of a cluster that has a CA", "create token: %w", err)
+	}
+	by, err := me.Subject()
+	if err != nil {
+		return membership.Token{}, nil, err
+	}
+	t := membership.NewToken(cluster.TokenNode, pin)
+	record := t.Record(uses, now, life, by.String())
+	var change store.Change
+	store.Create(&change, cluster.KeyToken(t.RecordID()), record)
+	return t, record, s.commit(ctx, change)
+}
+
+// revokeToken is store.ErrNotFound if there is no such token.
+func (s *session) revokeToken(ctx context.Context, id string) error {
+	it, err := store.Get[*cluster.Token](ctx, s.store, cluster.KeyToken(id))
 	if err != nil && !errors.Is(err, cluster.ErrInvalid) && !errors.Is(err, cluster.ErrNewer) {
 		return err
 	}
 	var change store.Change
 	change.Remove(cluster.KeyToken(id), it.Mod)
-	if err := s.commit(ctx, change); err != nil {
-		return err
-	}
-	return p.print(c, map[string]string{"id": id, "state": "revoked"}, func(w io.Writer) { fmt.Fprintf(w, "token %s opens nothing now\n", id) })
+	return s.commit(ctx, change)
 }

@@ -26,6 +26,8 @@ func (p *program) nodeCommand() *cli.Command {
 			"meshvpc node show gold-hoster-01 -o yaml",
 			"meshvpc node set gold-hoster-01 --label rack=a1 --label disk=",
 			"meshvpc node remove gold-hoster-02",
+			"meshvpc node add root@gold-hoster-03 --datacenter hetzner",
+			"meshvpc node add admin@192.0.2.7:2222 --datacenter home --identity ~/.ssh/id_ed25519 --dry-run",
 			"meshvpc node purge --yes",
 		},
 		p.verb("list", "", "list the nodes", storeFlags(), p.withStore(p.nodeList)),
@@ -34,6 +36,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "label", Usage: "`KEY=VALUE` to set, KEY= to remove; may be repeated"}), p.withStore(p.nodeSet)),
 		p.verb("remove", "N", "take a node out of the cluster for good", waitFlags(time.Minute, yesFlag(),
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until its tunnels are gone"}), p.withStore(p.nodeRemove)),
+		p.nodeAddCommand(),
 		p.verb("purge", "", "remove from this host all that is meshvpc's, without the store", []cli.Flag{yesFlag(), outputFlag()}, p.nodePurge),
 	)
 }

@@ -2,13 +2,11 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 )
 
 // minPassphrase is how long a passphrase has to be, in bytes.
@@ -24,14 +22,13 @@ func (p *program) passphrase(c *cli.Context, isNew bool) ([]byte, error) {
 	const hint = "type it on a terminal, or give it by --passphrase-file FILE, - for standard input"
 	var text []byte
 	var err error
-	in, terminal := p.in.(*os.File)
 	switch file := c.String("passphrase-file"); {
 	case file == "-":
 		text, err = io.ReadAll(io.LimitReader(p.in, 1<<16))
 	case file != "":
 		text, err = os.ReadFile(file)
-	case terminal && term.IsTerminal(int(in.Fd())):
-		return p.askPassphrase(int(in.Fd()), isNew)
+	case p.asks != nil:
+		return askPassphrase(p.asks, isNew)
 	default:
 		return nil, usage(hint, "the passphrase of the CA's key is missing")
 	}
@@ -42,22 +39,13 @@ func (p *program) passphrase(c *cli.Context, isNew bool) ([]byte, error) {
 	return checkPassphrase(bytes.TrimSuffix(text, []byte("\r")), isNew)
 }
 
-func (p *program) askPassphrase(terminal int, isNew bool) ([]byte, error) {
-	ask := func(what string) ([]byte, error) {
-		fmt.Fprint(p.err, what)
-		text, err := term.ReadPassword(terminal)
-		fmt.Fprintln(p.err)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("read passphrase: %w", err)
-		}
-		return text, nil
-	}
-	text, err := ask("passphrase of the CA's key: ")
+func askPassphrase(terminal asker, isNew bool) ([]byte, error) {
+	text, err := terminal.secret("passphrase of the CA's key: ")
 	if err != nil {
 		return nil, err
 	}
 	if isNew {
-		again, err := ask("the same again: ")
+		again, err := terminal.secret("the same again: ")
 		if err != nil {
 			return nil, err
 		}

@@ -17,13 +17,14 @@ import (
 type program struct {
 	in       io.Reader
 	out, err io.Writer
-	outTerm  bool // out is a terminal
-	errTerm  bool // err is a terminal
+	outTerm  bool  // out is a terminal
+	errTerm  bool  // err is a terminal
+	asks     asker // nil: nobody to ask
 	now      func() time.Time
 }
 
 func newProgram(in io.Reader, out, err io.Writer) *program {
-	return &program{in: in, out: out, err: err, outTerm: isTerminal(out), errTerm: isTerminal(err), now: time.Now}
+	return &program{in: in, out: out, err: err, outTerm: isTerminal(out), errTerm: isTerminal(err), asks: terminalOf(in, err), now: time.Now}
 }
 
 func isTerminal(w io.Writer) bool {
