@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, listening())
 		os.Exit(1)
 	}
+	if dir := os.Getenv(sshdWord); dir != "" {
+		fmt.Fprintln(os.Stderr, sshd(dir))
+		os.Exit(1)
+	}
 	os.Exit(run(m))
 }
 

@@ -15,6 +15,8 @@
 //	session.go   the connection to the store, bounded in time
 //	mesh.go      whether a VPC is as asked, a pure function of its records
 //	service.go   systemd and rc.d: what is found, planned (pure), and done
+//	node_add.go  a host added over SSH: what it says, planned (pure), and done
+//	ssh.go       the conversation with a host: its key, the login, commands
 //	notify.go    what the two services tell a service manager
 //	apply.go     a file of documents (package document): plan, confirm, write, wait
 //
