@@ -26,6 +26,7 @@ var imports = map[string][]string{
 	"cluster/engine/client":     {"cluster/mvcc"},
 	"cluster/engine/enginetest": {"cluster/mvcc", "cluster/engine/etcd", "cluster/engine/client"},
 	"cluster/membership":        {"cluster", "cluster/mvcc", "cluster/store"},
+	"cluster/membership/voters": {},
 	"allocator":                 {"cluster", "cluster/mvcc", "cluster/store"},
 	"controller":                {"cluster", "cluster/store", "allocator"},
 	"hostops":                   {"cluster"},
