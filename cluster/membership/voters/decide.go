@@ -1,9 +1,6 @@
 package voters
 
-import (
-	"cmp"
-	"fmt"
-)
+import "fmt"
 
 // Kind is what a Step does.
 type Kind string
@@ -141,29 +138,20 @@ func (d *deliberation) blocked(i int) string {
 // promotion is the learner to promote first, -1 if none: that whose datacenter
 // has least votes.
 func (d *deliberation) promotion() int {
-	return d.least(ready, func(i, j int) int {
-		a, b := d.servers[i], d.servers[j]
-		return cmp.Or(cmp.Compare(d.share[a.Datacenter], d.share[b.Datacenter]), order(a.Witness, b.Witness))
-	}, d.want.has)
-}
-
-// drop is the voter that answers and gives its vote up first, -1 if none: one
-// that no learner on its way lets stay, of the datacenter that has most votes.
-func (d *deliberation) drop() int {
-	return d.least(sound, func(i, j int) int {
-		return cmp.Or(order(d.hope.has(i), d.hope.has(j)), cmp.Compare(d.share[d.servers[j].Datacenter], d.share[d.servers[i].Datacenter]),
-			cmp.Compare(j, i))
-	}, func(i int) bool { return !d.want.has(i) })
-}
-
-// least is the server of that standing, of which test holds, that comes before
-// the others, then by name; -1 if there is none.
-func (c *council) least(of standing, before func(i, j int) int, test func(i int) bool) int {
 	pick := -1
-	for i := range c.servers {
-		if c.stands[i] == of && test(i) && (pick < 0 || before(i, pick) < 0) {
+	for i, s := range d.servers {
+		if d.stands[i] == ready && d.want.has(i) && (pick < 0 || d.share[s.Datacenter] < d.share[d.servers[pick].Datacenter]) {
 			pick = i
 		}
 	}
 	return pick
+}
+
+// drop is the voter that answers and gives its vote up first, -1 if none. That a
+// learner on its way would let it stay is for the caller to judge.
+func (d *deliberation) drop() int {
+	if i := d.last(sound, func(i int) bool { return !d.want.has(i) && !d.hope.has(i) }); i >= 0 {
+		return i
+	}
+	return d.last(sound, func(i int) bool { return !d.want.has(i) })
 }

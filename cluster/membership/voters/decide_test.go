@@ -142,6 +142,8 @@ func TestDecide(t *testing.T) {
 		"and the dead one that stays stays":       {servers: "a1 V removed; b1 V; c1 V; d1 V down 6m; e1 V down 6m", want: "remove e1"},
 		"not while another's fate is open":        {servers: "a1 V removed; b1 V; c1 V; d1 V; e1 V down 1m", want: "none"},
 		"nothing at all when quorum is lost":      {servers: "a1 V; b1 V down removed; c1 V down removed", want: "none", why: "nothing is changed"},
+		"who is silent first, again":              {servers: "a1 V removed; b1 V; c1 V; d1 V; e1 V removed down 1s", want: "remove e1"},
+		"nobody but removed ones: the dead first": {servers: "a1 V removed; b1 V removed; c1 V down 6m", want: "remove c1"},
 		"all removed: one stays":                  {servers: "a1 V removed; b1 V removed; c1 V removed", want: "remove a1"},
 		"and a server that joins is no candidate": {servers: "a1 V; b1 V; c1 L removed", want: "remove c1"},
 	} {
@@ -221,6 +223,49 @@ func TestWhy(t *testing.T) {
 			}
 			if diff := cmp.Diff(why, Decide(View{Servers: list}).Why); diff != "" {
 				t.Errorf("a second later (-first +second):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestWhyStandby: what the policy allows is an odd number.
+func TestWhyStandby(t *testing.T) {
+	v := View{Servers: parse(t, "a1 V; b1 V; c1 V; d1 L; e1 L"), Policy: Policy{MaxVoters: 4}}
+	if got, want := Decide(v).Why["e1"], "stands by: 3 voters are the most"; got != want {
+		t.Errorf("Why = %q; want %q", got, want)
+	}
+}
+
+// TestUnsafe: what is asked of every step, though none that breaks it is wanted.
+func TestUnsafe(t *testing.T) {
+	for name, tt := range map[string]struct {
+		servers string
+		kind    Kind
+		of      int // the server's place by name
+		safe    bool
+	}{
+		"the second voter":              {"a1 V; b1 L", Promote, 1, true},
+		"the third":                     {"a1 V; b1 V; c1 L", Promote, 2, true},
+		"the fourth":                    {"a1 V; b1 V; c1 V; d1 L", Promote, 3, true},
+		"the fourth with a silent one":  {"a1 V; b1 V; c1 V down; d1 L", Promote, 3, false},
+		"the fifth with a silent one":   {"a1 V; b1 V; c1 V; d1 V down; e1 L", Promote, 4, true},
+		"the sixth with two":            {"a1 V; b1 V; c1 V; d1 V down; e1 V down; f1 L", Promote, 5, false},
+		"a learner goes":                {"a1 V; b1 V down; c1 L", Remove, 2, true},
+		"one of two goes":               {"a1 V; b1 V", Remove, 1, true},
+		"one of three goes":             {"a1 V; b1 V; c1 V", Remove, 2, true},
+		"with a silent one it may not":  {"a1 V; b1 V; c1 V down", Remove, 0, false},
+		"but that one may":              {"a1 V; b1 V; c1 V down", Remove, 2, true},
+		"one of five with a silent one": {"a1 V; b1 V; c1 V; d1 V; e1 V down", Remove, 0, true},
+		"one of five with two":          {"a1 V; b1 V; c1 V; d1 V down; e1 V down", Remove, 0, false},
+		"the last":                      {"a1 V; b1 L", Remove, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := deliberation{council: newCouncil(View{Servers: parse(t, tt.servers)})}
+			if got := d.unsafe(tt.kind, tt.of); (got == "") != tt.safe {
+				t.Errorf("unsafe = %q", got)
+			}
+			if s := d.do(tt.kind, tt.of, "because"); (s.Kind == tt.kind) != tt.safe {
+				t.Errorf("do = %v", s)
 			}
 		})
 	}

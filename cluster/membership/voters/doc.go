@@ -8,14 +8,13 @@
 // answer; the others stand by as learners and take over. Two servers are one
 // voter and one that stands by, until a third comes: with two voters none may
 // fail, so that the second would only add what can fail. Of all sets that could
-// vote, the best one is that
+// vote, the best is that
 //
-//   - which any one server may leave,
-//   - then, which any one datacenter may leave: three voters in three
-//     datacenters are better than five of which three share one,
+//   - of which any one datacenter may be lost, thus any one server: three voters
+//     in three datacenters are better than five of which three share one,
 //   - then, which takes the vote from fewest that answer,
-//   - then, which most servers may leave, which has fewest dead, which is spread
-//     most evenly, and which is smallest.
+//   - then, of which most servers may be lost,
+//   - then the smallest, spread most evenly, servers before witnesses.
 //
 // So a voter that answers loses its vote when an operator removes it, when the
 // number is even, or when that makes the loss of any one datacenter survivable;
@@ -26,9 +25,9 @@
 // steps each time, thus has no more than those in any Grace.
 //
 // A voter silent for Grace is dead. It is removed if another is ready to take its
-// place, or if an odd number of the rest is as good; three voters are never
-// made fewer because of the dead: of three, the dead third stays, and may come
-// back.
+// place, or if the rest, an odd number, is as good without it: of five with two
+// dead, three are left. Of three, a dead one stays, and may come back; so does one
+// of five, unless three of the others would survive the loss of any datacenter.
 //
 // # What a step never does
 //

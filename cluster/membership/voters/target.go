@@ -10,22 +10,13 @@ type target struct {
 	spread  bool // whichever datacenter is lost, enough members are left
 	dropped int  // voters that answer, or did a moment ago, and are no members
 	dead    int  // members that are dead
-	largest int  // members of the datacenter that has most
 }
 
-// better reports whether t is worth more than u. That one server may fail comes
-// first, then that any one datacenter may; for nothing less does a voter that
-// answers lose its vote.
+// better reports whether t is worth more than u. First comes that any one
+// datacenter may be lost, and thus any one server: for nothing less does a voter
+// that answers lose its vote.
 func (t *target) better(u *target) bool {
-	return cmp.Or(
-		cmp.Compare(min(t.spare, 1), min(u.spare, 1)),
-		order(t.spread, u.spread),
-		-cmp.Compare(t.dropped, u.dropped),
-		cmp.Compare(t.spare, u.spare),
-		-cmp.Compare(t.dead, u.dead),
-		-cmp.Compare(t.largest, u.largest),
-		-cmp.Compare(t.size, u.size),
-	) > 0
+	return cmp.Or(order(t.spread, u.spread), cmp.Compare(u.dropped, t.dropped), cmp.Compare(t.spare, u.spare)) > 0
 }
 
 // order is like cmp.Compare: true is more.
@@ -39,23 +30,12 @@ func order(a, b bool) int {
 	return -1
 }
 
-// best is who should vote at rest: an odd number, the best by target.better, nil
-// if none would be a quorum. With coming, learners that may soon be ready count as
-// ready. Three voters and more never become fewer than three, but for an
-// operator: who is silent may come back, and with two of them left the vote of
-// a single one is no gain.
+// best is who should vote at rest: an odd number, the best by target.better and
+// the fewest of these, nil if none would be a quorum. With coming, learners that
+// may soon be ready count as ready.
 func (c *council) best(with standing) *target {
-	least, remain := 1, 0
-	for _, s := range c.stands {
-		if s == sound || s == lost || s == dead {
-			remain++
-		}
-	}
-	if remain >= 3 {
-		least = min(3, c.MaxVoters)
-	}
 	var best *target
-	for size := least; size <= c.MaxVoters; size += 2 {
+	for size := 1; size <= c.MaxVoters; size += 2 {
 		for _, most := range []int{size - quorum(size), size} {
 			if t := c.fill(size, most, with); t != nil && t.spare >= 0 && (best == nil || t.better(best)) {
 				best = t
@@ -97,7 +77,7 @@ func (c *council) fill(size, most int, with standing) *target {
 // only counts as one that answers.
 func (c *council) weigh(in []bool) *target {
 	t := &target{in: in, spread: true}
-	share, alive := map[string]int{}, map[string]int{}
+	alive := map[string]int{}
 	for i, s := range c.servers {
 		switch {
 		case !in[i] && c.stands[i] <= lost:
@@ -109,8 +89,6 @@ func (c *council) weigh(in []bool) *target {
 		}
 		if in[i] {
 			t.size++
-			share[s.Datacenter]++
-			t.largest = max(t.largest, share[s.Datacenter])
 		}
 	}
 	t.spare = t.size - t.dead - quorum(t.size)

@@ -129,3 +129,13 @@ func (c *council) first(of standing, test func(i int) bool) int {
 	}
 	return -1
 }
+
+// last is like first, from the other end.
+func (c *council) last(of standing, test func(i int) bool) int {
+	for i := len(c.servers) - 1; i >= 0; i-- {
+		if c.stands[i] == of && test(i) {
+			return i
+		}
+	}
+	return -1
+}
