@@ -1,7 +1,6 @@
 package voters
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -9,10 +8,10 @@ import (
 )
 
 const (
-	third    = "; two datacenters never survive the loss of either: add a server or a witness in a third datacenter: meshvpc cluster token create --role witness"
+	third    = "; two datacenters never survive the loss of either, add a server or a witness in a third: meshvpc cluster token create --role witness"
 	others   = "; add servers or witnesses in two other datacenters: meshvpc cluster token create --role server"
 	its      = ": its loss stops changes until it is back (traffic goes on)"
-	byItself = "; servers in three datacenters are there, why others do not vote yet: meshvpc cluster members"
+	byItself = "; there are servers in three datacenters, why others do not vote yet: meshvpc cluster members"
 )
 
 func TestWarnings(t *testing.T) {
@@ -29,7 +28,7 @@ func TestWarnings(t *testing.T) {
 		"a second stands by": {"a1 V; b1 L", []string{
 			"1 voter: its loss stops changes until it is back (traffic goes on); add a server, best in a third datacenter: meshvpc cluster token create --role server"}},
 		"three, about to vote": {"a1 V; b1 L; c1 L", []string{
-			"1 voter: its loss stops changes until it is back (traffic goes on); enough servers are there for three to vote, why they do not yet: meshvpc cluster members"}},
+			"1 voter: its loss stops changes until it is back (traffic goes on); there are servers enough for three to vote, why they do not yet: meshvpc cluster members"}},
 		"two voters": {"a1 V; b1 V", []string{
 			"2 voters: the loss of either stops changes until it is back (traffic goes on); add a server, best in a third datacenter: meshvpc cluster token create --role server"}},
 		"two of three in one":               {"hetzner1 V; hetzner2 V; skynet1 V", []string{"datacenter hetzner holds 2 of 3 voters" + its + third}},
@@ -40,20 +39,24 @@ func TestWarnings(t *testing.T) {
 		"or removed":                        {"a1 V; a2 V; b1 V; c1 L removed; d1 N", []string{"datacenter a holds 2 of 3 voters" + its + third}},
 		"unknown datacenter":                {"1 V; 2 V; a1 V", []string{"2 of 3 voters are in an unknown datacenter" + its + third}},
 		"four": {"a1 V; b1 V; c1 V; d1 V", []string{
-			"4 voters: no more may fail than of 3; one is added or removed by itself, why it waits: meshvpc cluster members"}},
+			"4 voters: no more may fail than of 3; one comes or goes by itself, why it waits: meshvpc cluster members"}},
 		"four, two and two": {"a1 V; a2 V; b1 V; b2 V", []string{
-			"4 voters: no more may fail than of 3; one is added or removed by itself, why it waits: meshvpc cluster members",
+			"4 voters: no more may fail than of 3; one comes or goes by itself, why it waits: meshvpc cluster members",
 			"a and b hold half of 4 voters each: the loss of either stops changes until it is back (traffic goes on)" + third}},
-		"one of three silent":    {"a1 V; b1 V; c1 V down", []string{"1 of 3 voters does not answer (c1): if one more fails, changes stop until one is back (traffic goes on)"}},
-		"one of five silent":     {"a1 V; b1 V; c1 V; d1 V; e1 V down", []string{"1 of 5 voters does not answer (e1): 1 more may fail"}},
-		"two of five silent":     {"a1 V; b1 V; c1 V; d1 V down; e1 V down", []string{"2 of 5 voters do not answer (d1, e1): if one more fails, changes stop until one is back (traffic goes on)"}},
-		"quorum lost":            {"a1 V; b1 V down; c1 V down", []string{"2 of 3 voters do not answer (b1, c1): changes wait until 1 more answers (traffic goes on)"}},
-		"far from a quorum":      {"a1 V down; b1 V down; c1 V down", []string{"3 of 3 voters do not answer (a1, b1, c1): changes wait until 2 more answer (traffic goes on)"}},
+		"one of three silent":    {"a1 V; b1 V; c1 V down", []string{"1 of 3 voters does not answer: the loss of one more stops changes until it is back (traffic goes on); start \"meshvpc server\" on c1"}},
+		"one of five silent":     {"a1 V; b1 V; c1 V; d1 V; e1 V down", []string{"1 of 5 voters does not answer: 1 more may fail; start \"meshvpc server\" on e1"}},
+		"two of five silent":     {"a1 V; b1 V; c1 V; d1 V down; e1 V down", []string{"2 of 5 voters do not answer: the loss of one more stops changes until it is back (traffic goes on); start \"meshvpc server\" on d1, e1"}},
+		"quorum lost":            {"a1 V; b1 V down; c1 V down", []string{"2 of 3 voters do not answer: changes wait until 1 more answers (traffic goes on); start \"meshvpc server\" on b1, c1"}},
+		"far from a quorum":      {"a1 V down; b1 V down; c1 V down", []string{"3 of 3 voters do not answer: changes wait until 2 more answer (traffic goes on); start \"meshvpc server\" on a1, b1, c1"}},
 		"a silent learner":       {"a1 V; b1 V; c1 V; d1 L down", nil},
 		"an absent, removed one": {"a1 V; b1 V; c1 V; d1 N; e1 N removed", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, Warnings(View{Servers: parse(t, tt.servers)})); diff != "" {
+			var got []string
+			for _, w := range Warnings(View{Servers: parse(t, tt.servers)}) {
+				got = append(got, w.String())
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -80,7 +83,7 @@ func TestWarningsAreTrue(t *testing.T) {
 			good = good && 2*(votes-n) > votes
 		}
 		if list := Warnings(v); good != (len(list) == 0) {
-			t.Errorf("Warnings(%+v) = %s", v, strings.Join(list, "\n"))
+			t.Errorf("Warnings(%+v) = %q", v, list)
 		}
 	})
 }
