@@ -150,8 +150,5 @@ func (d *deliberation) promotion() int {
 // drop is the voter that answers and gives its vote up first, -1 if none. That a
 // learner on its way would let it stay is for the caller to judge.
 func (d *deliberation) drop() int {
-	if i := d.last(sound, func(i int) bool { return !d.want.has(i) && !d.hope.has(i) }); i >= 0 {
-		return i
-	}
 	return d.last(sound, func(i int) bool { return !d.want.has(i) })
 }
