@@ -39,7 +39,7 @@ var imports = map[string][]string{
 	"integration/demo":          {"integration/lab"},
 	"integration/bench":         {},
 	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
-		"cluster/membership", "allocator", "controller", "hostops", "hostops/linux", "watcher", "deployments", "integration/lab", "integration/demo"},
+		"cluster/membership", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "deployments", "integration/lab", "integration/demo"},
 }
 
 // TestImportsPointOneWay holds the table of CONTRIBUTING.md true, for the code
