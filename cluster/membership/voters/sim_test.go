@@ -54,6 +54,9 @@ func (w *model) judge(d Decision) {
 	if d.Step.Kind == None {
 		return
 	}
+	if votes, _ := w.count(); w.visible() < quorum(votes) {
+		w.fail("%v with %d of %d voters in sight", d.Step, w.visible(), votes)
+	}
 	patience := simGrace - int(maxGap/time.Second)*w.jumps
 	if d.Step.Kind == Remove && m.removed && (m.role == Learner || !m.seen()) {
 		return
