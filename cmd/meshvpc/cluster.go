@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/membership/voters"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
@@ -139,11 +140,13 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 	for i, m := range r.Members {
 		if m.Healthy {
 			r.Members[i].Lag = newest - applied[i]
-		} else {
+		} else if !m.Voter { // voterWarnings has the others
 			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: start \"meshvpc server\" on it", m.Name))
 		}
 	}
-	r.Warnings = append(r.Warnings, voterWarnings(r.Members)...)
+	for _, warning := range voterWarnings(r.Members) {
+		r.Warnings = append(r.Warnings, warning.String())
+	}
 	return r, nil
 }
 
@@ -159,18 +162,19 @@ func serverStatus(ctx context.Context, s *session, urls []string) *clientv3.Stat
 	return nil
 }
 
-// voterWarnings says what the loss of one server would mean.
-func voterWarnings(members []serverReport) []string {
-	voters := 0
+// voterWarnings says what the voters cannot survive.
+func voterWarnings(members []serverReport) []voters.Warning {
+	var view voters.View
 	for _, m := range members {
+		role := voters.Learner
 		if m.Voter {
-			voters++
+			role = voters.Voter
 		}
+		view.Servers = append(view.Servers, voters.Server{
+			Name: cmp.Or(m.Name, "a member that has not started yet"), Datacenter: m.Datacenter, Role: role, Healthy: m.Healthy,
+		})
 	}
-	if voters < 3 {
-		return []string{fmt.Sprintf("%d voter: its loss stops changes until it is back; traffic goes on", voters)}
-	}
-	return nil
+	return voters.Warnings(view)
 }
 
 // clusterEnv prints what etcdctl needs to speak to the store. It wants the three

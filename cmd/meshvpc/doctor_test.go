@@ -50,6 +50,14 @@ func said(s seen) []string {
 	return list
 }
 
+// serversIn are servers that vote and answer, one in each datacenter named.
+func serversIn(datacenters ...string) (list []serverReport) {
+	for i, dc := range datacenters {
+		list = append(list, serverReport{Name: string(rune('a' + i)), Datacenter: dc, Voter: true, Healthy: true})
+	}
+	return list
+}
+
 func TestDoctorJudges(t *testing.T) {
 	noon := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	year := membership.Period{From: noon.AddDate(0, 0, -1), Until: noon.AddDate(0, 0, 364)}
@@ -109,9 +117,11 @@ func TestDoctorJudges(t *testing.T) {
 			[]string{"problem: 10.0.0.1:2379: certificate is not trusted: not at this time: it holds"}},
 		"a strange word": {judgeReach("10.0.0.1:2379", "agent.yaml", errors.New("EOF")), []string{"problem: 10.0.0.1:2379: EOF"}},
 
-		"a quorum": {got: judgeQuorum(clusterReport{Members: []serverReport{{Name: "a", Voter: true, Healthy: true}, {Name: "b", Voter: true, Healthy: true}, {Name: "c", Voter: true, Healthy: true}}}, nil)},
-		"one of two is gone": {judgeQuorum(clusterReport{Members: []serverReport{{Name: "a", Voter: true, Healthy: true}, {Name: "b", Voter: true}}}, nil),
-			[]string{"problem: server b does not answer", "note: 2 voter: its loss stops changes until it is back; traffic goes on"}},
+		"a quorum":            {got: judgeQuorum(clusterReport{Members: serversIn("x", "y", "z")}, nil)},
+		"a node may not look": {got: judgeQuorum(clusterReport{Quorum: true}, nil)},
+		"one datacenter":      {judgeQuorum(clusterReport{Members: serversIn("x", "x", "y")}, nil), []string{"note: datacenter x holds 2 of 3 voters: its loss stops changes until it is back (traffic goes on)"}},
+		"one of three is gone": {judgeQuorum(clusterReport{Members: append(serversIn("x", "y"), serverReport{Name: "c", Datacenter: "z", Voter: true})}, nil),
+			[]string{"problem: server c does not answer", "note: 1 of 3 voters does not answer: the loss of one more stops changes until it is back (traffic goes on)"}},
 		"no quorum": {judgeQuorum(clusterReport{}, mvcc.ErrUnavailable), []string{"problem: the store does not answer: changes wait, traffic goes on: " + mvcc.ErrUnavailable.Error()}},
 		"no rights": {judgeQuorum(clusterReport{}, mvcc.ErrDenied), []string{"problem: the store lets this host read nothing: not allowed"}},
 
