@@ -61,6 +61,8 @@ type serverReport struct {
 	Voter      bool     `json:"voter"`
 	Healthy    bool     `json:"healthy"`
 	Lag        uint64   `json:"lag"` // log entries behind the leader
+	Witness    bool     `json:"witness"`
+	Why        string   `json:"why"` // why it votes, or does not
 	Endpoints  []string `json:"endpoints"`
 }
 
@@ -110,9 +112,9 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		return r, err
 	}
 	r.Quorum = true
-	datacenter := map[string]string{}
+	known := map[string]*cluster.Server{}
 	for _, it := range records {
-		datacenter[last(it.Key)] = clean(it.Value.Datacenter)
+		known[last(it.Key)] = it.Value
 	}
 	callCtx, cancel := context.WithTimeout(ctx, s.call)
 	defer cancel()
@@ -125,7 +127,11 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 	for _, m := range members.Members {
 		name := clean(m.Name)
 		status := serverStatus(ctx, s, m.ClientURLs)
-		report := serverReport{Name: name, Datacenter: datacenter[name], Voter: !m.IsLearner, Healthy: status != nil, Endpoints: m.ClientURLs}
+		report := serverReport{Name: name, Voter: !m.IsLearner, Healthy: status != nil, Endpoints: m.ClientURLs}
+		if record := known[name]; record != nil {
+			report.Datacenter, report.Witness, report.Why = clean(record.Datacenter), record.Witness, clean(record.Why)
+			delete(known, name)
+		}
 		if status != nil && status.Leader == m.ID {
 			r.Leader = name
 		}

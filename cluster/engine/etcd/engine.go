@@ -11,9 +11,14 @@ import (
 	"go.uber.org/zap"
 )
 
-// ErrStopped is returned when etcd ended without being told to, for instance
-// because this member was removed from its cluster.
-var ErrStopped = errors.New("etcd stopped by itself")
+// Errors compared by errors.Is.
+var (
+	// ErrStopped is returned when etcd ended without being told to.
+	ErrStopped = errors.New("etcd stopped by itself")
+	// ErrRemoved is returned, with ErrStopped, when that was because this member
+	// was taken out of its cluster.
+	ErrRemoved = errors.New("this member was removed from the cluster")
+)
 
 // Engine is one etcd member.
 type Engine struct {
@@ -80,6 +85,9 @@ func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) 
 		case err := <-member.Err():
 			return fmt.Errorf("serve etcd: %w", err)
 		case <-member.Server.StopNotify():
+			if member.Server.IsIDRemoved(uint64(member.Server.MemberID())) {
+				return fmt.Errorf("%w: %w", ErrStopped, ErrRemoved)
+			}
 			return ErrStopped
 		}
 	}
