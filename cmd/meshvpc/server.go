@@ -96,7 +96,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 			return nil
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, engine.Endpoints(), path, guard, tell, log)
+		return control(ctx, cfg, engine, path, guard, tell, log)
 	})
 	g.Go(func() error {
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
@@ -173,8 +173,9 @@ func parseListen(path, field string, values []string) (parsed []netip.AddrPort, 
 
 // control writes the first records if the store is new, then runs the
 // controller, the join service and the guard's look at the records.
-func control(ctx context.Context, cfg serverConfig, endpoints []string, path string, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
-	cli, err := dialVoters(cfg, endpoints, log)
+func control(ctx context.Context, cfg serverConfig, engine storeEngine, path string, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
+	endpoints := engine.Endpoints()
+	cli, err := dialVoters(cfg, engine, log)
 	if err != nil {
 		return err
 	}

@@ -133,17 +133,15 @@ func explainEnd(cfg serverConfig, err error) error {
 // serve reads and writes.
 const votersEvery = 10 * time.Second
 
-// dialVoters is a client of all servers that this one knows, first of all
-// itself: if it has no vote yet, the others answer.
-func dialVoters(cfg serverConfig, own []string, log *zap.Logger) (*clientv3.Client, error) {
+// dialVoters is a client of all servers that this one knows, itself among them,
+// unless its store has just begun: then it has no vote yet.
+func dialVoters(cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv3.Client, error) {
 	urls, err := storeURLs(otherEndpoints(cfg), true)
 	if err != nil {
 		return nil, err
 	}
-	for _, u := range own {
-		if !slices.Contains(urls, u) {
-			urls = append(urls, u)
-		}
+	if _, begins := engine.(*joining); !begins || len(urls) == 0 {
+		urls = append(urls, engine.Endpoints()...)
 	}
 	return client.Dial(client.Config{Endpoints: urls, SyncInterval: votersEvery, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
 }
