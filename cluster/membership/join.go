@@ -178,7 +178,7 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 	if again && taken != nil {
 		return "", taken
 	}
-	server, err := a.serverBefore(ctx, c)
+	server, busy, err := a.serverBefore(ctx, c)
 	if err != nil {
 		return "", err
 	}
@@ -189,7 +189,7 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 	if err := a.spend(ctx, &change, c); err != nil {
 		return "", err
 	}
-	if err := cmp.Or(taken, foreign); err != nil {
+	if err := cmp.Or(taken, foreign, busy); err != nil {
 		return "", err
 	}
 	if err := a.mistakable(ctx, c); err != nil {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -57,41 +60,38 @@ func (c candidate) isServer(s *cluster.Server) bool {
 	return c.Server == nil || s != nil && s.Key == c.server.hash && s.Witness == (c.role() == cluster.TokenWitness)
 }
 
-// serverBefore returns the record to replace: none, or this server's own of
-// another time. Nobody else's has its name, since no other node has.
-func (a *admitter) serverBefore(ctx context.Context, c candidate) (store.Item[*cluster.Server], error) {
+// serverBefore returns the record to replace, none or this server's own, and why
+// it cannot be.
+func (a *admitter) serverBefore(ctx context.Context, c candidate) (it store.Item[*cluster.Server], taken, err error) {
 	key := cluster.KeyServer(c.Name)
 	if c.Server == nil {
-		return store.Item[*cluster.Server]{Key: key}, nil
+		return store.Item[*cluster.Server]{Key: key}, nil, nil
 	}
-	it, err := store.Get[*cluster.Server](ctx, a.store, key)
+	it, err = store.Get[*cluster.Server](ctx, a.store, key)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return store.Item[*cluster.Server]{Key: key}, a.noMember(ctx, c.Name)
-	case err != nil:
-		return it, err
-	case !c.isServer(it.Value):
-		return it, refusef(CodeTaken, "node %s is a server already, with another key than this host has", c.Name)
+		taken, err = a.stillMember(ctx, c.Name)
+		return store.Item[*cluster.Server]{Key: key}, taken, err
+	case err == nil && !c.isServer(it.Value):
+		taken = refusef(CodeTaken, "node %s is a server already, with another key than this host has", c.Name)
 	}
-	return it, nil
+	return it, taken, err
 }
 
-// noMember refuses a name that a server had which is not out of the store yet: the
-// members there have names, and no keys.
-func (a *admitter) noMember(ctx context.Context, name string) error {
+// stillMember refuses a name that a server had which is not out of the store yet:
+// the members there have names, and no keys.
+func (a *admitter) stillMember(ctx context.Context, name string) (taken, err error) {
 	if a.members == nil {
-		return nil
+		return nil, nil
 	}
 	list, err := a.members.MemberList(ctx)
 	if err != nil {
-		return fmt.Errorf("list members: %w", err)
+		return nil, fmt.Errorf("list members: %w", err)
 	}
-	for _, m := range list.Members {
-		if m.Name == name {
-			return refusef(CodeLeaving, "the server of the name %s that was taken out is still a member of the store", name)
-		}
+	if slices.ContainsFunc(list.Members, func(m *pb.Member) bool { return m.Name == name }) {
+		taken = refusef(CodeLeaving, "the server of the name %s that was taken out is still a member of the store", name)
 	}
-	return nil
+	return taken, nil
 }
 
 func (c candidate) serverRecord(datacenter string, now cluster.Time) *cluster.Server {

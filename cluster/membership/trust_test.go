@@ -126,6 +126,9 @@ func secure(t *testing.T, files membership.Files, a *membership.Authorizer) *etc
 	cfg := etcd.Config{Name: "s1", DataDir: filepath.Join(t.TempDir(), "store"), NoSync: true,
 		Timings:      etcd.Timings{Tick: 10 * time.Millisecond, Election: 100 * time.Millisecond}, // or it waits up to 1 s
 		ListenClient: ports[:1], ListenPeer: ports[1:], TLS: &etcd.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key, Peer: membership.PeerName}}
+	if _, err := os.Stat(files.Cert + ".crl"); err == nil {
+		cfg.TLS.Revoked = files.Cert + ".crl"
+	}
 	if a != nil {
 		cfg.Unary, cfg.Stream, cfg.MayObserve = a.Unary, a.Stream, a.MayObserve
 	}

@@ -48,16 +48,21 @@ func isOurs(ca string) bool {
 }
 
 // keepEndpoints has the client know which servers have a vote, and keeps the file
-// current, until ctx ends.
-func keepEndpoints(ctx context.Context, cli *clientv3.Client, log *zap.Logger) {
-	kept := knownEndpoints()
+// current, until ctx ends: it asks when the servers' records change, and from time
+// to time. When none answers, the client tries all that it has known.
+func keepEndpoints(ctx context.Context, cli *clientv3.Client, log *zap.Logger, own ...string) {
+	kept, all := knownEndpoints(), slices.Concat(cli.Endpoints(), own)
+	open := func() clientv3.WatchChan { return cli.Watch(ctx, cluster.PrefixSrvs, clientv3.WithPrefix()) }
+	changes := open()
 	wait := time.Second
 	for {
 		if err := syncEndpoints(ctx, cli); err != nil {
 			wait = min(2*wait, endpointsEvery)
+			tryAll(cli, all)
 		} else {
 			wait = endpointsEvery
-			if now := addressesOf(cli.Endpoints()); len(now) > 0 && !slices.Equal(now, kept) {
+			now := addressesOf(cli.Endpoints())
+			if len(now) > 0 && !slices.Equal(now, kept) {
 				if err := writeFile(hostDirs().endpointsFile(), []byte(strings.Join(now, "\n")+"\n")); err != nil {
 					log.Warn("cannot remember which servers there are, will retry", zap.Error(err))
 				} else {
@@ -70,8 +75,24 @@ func keepEndpoints(ctx context.Context, cli *clientv3.Client, log *zap.Logger) {
 		case <-ctx.Done():
 			t.Stop()
 			return
+		case r, ok := <-changes:
+			if t.Stop(); !ok || r.Err() != nil {
+				changes = nil // until the next time: it may not be allowed
+			}
 		case <-t.C:
+			if changes == nil {
+				changes = open()
+			}
 		}
+	}
+}
+
+// tryAll adds addresses to those that a client tries.
+func tryAll(cli *clientv3.Client, all []string) {
+	list := slices.Concat(cli.Endpoints(), all)
+	slices.Sort(list)
+	if list = slices.Compact(list); len(list) > len(cli.Endpoints()) {
+		cli.SetEndpoints(list...)
 	}
 }
 

@@ -214,7 +214,7 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
 	g.Go(func() error { return members.Run(ctx) })
-	g.Go(func() error { keepEndpoints(ctx, cli, log); return nil })
+	g.Go(func() error { keepEndpoints(ctx, cli, log, endpoints...); return nil })
 	if !cfg.Witness {
 		g.Go(func() error { return ctl.Run(ctx) })
 	}
