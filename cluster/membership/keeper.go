@@ -13,6 +13,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -20,9 +22,9 @@ import (
 
 // KeeperConfig configures a Keeper. All but Log is required.
 type KeeperConfig struct {
-	Client *clientv3.Client // of the voters
-	Own    string           // URL of this server's own endpoint
-	Store  *store.Store     // writes as an operator
+	Client *clientv3.Client // of this server alone: it may be the one that goes
+	Own    string           // URL of its endpoint
+	Store  *store.Store     // by way of this server; writes as an operator
 	Log    *zap.Logger      // nil: none
 }
 
@@ -148,9 +150,12 @@ func (k *Keeper) seats(ctx context.Context, members []*pb.Member, servers []stor
 		}
 		asking.Go(func() {
 			st, err := k.status(ctx, m.ClientURLs)
-			if err == nil {
+			switch {
+			case err == nil:
 				s.Healthy = true
 				s.Lag = own.RaftIndex - min(own.RaftIndex, st.RaftAppliedIndex)
+			case status.Code(err) == codes.PermissionDenied: // it answers; this server was taken out
+				s.Healthy = true
 			}
 		})
 	}

@@ -31,8 +31,19 @@ type ServeAnswer struct {
 // Serve asks as c, a server that has joined and whose store is empty, to become a
 // member of the store. It may be asked again, whatever happened in between.
 func Serve(ctx context.Context, address string, c Credential) (answer ServeAnswer, err error) {
-	err = ask(ctx, address, pathServe, Dialer(c.Load), struct{}{}, &answer, nil)
+	err = ask(ctx, address, pathServe, Dialer(c.Load), serveRequest{}, &answer, nil)
 	return answer, err
+}
+
+// StillServes asks as c, a server, whether it is one still: if not, the error is a
+// *Refusal with CodeRemoved.
+func StillServes(ctx context.Context, address string, c Credential) error {
+	var answer ServeAnswer
+	return ask(ctx, address, pathServe, Dialer(c.Load), serveRequest{Look: true}, &answer, nil)
+}
+
+type serveRequest struct {
+	Look bool `json:"look,omitempty"` // change nothing
 }
 
 // AuthorityAnswer is the key of the CA.
@@ -73,13 +84,13 @@ func (s *Service) authority(ctx context.Context, conn *tls.ConnectionState, _ st
 }
 
 // serve makes a learner of a server, and tells it who the members are.
-func (s *Service) serve(ctx context.Context, conn *tls.ConnectionState, _ struct{}) (ServeAnswer, error) {
+func (s *Service) serve(ctx context.Context, conn *tls.ConnectionState, r serveRequest) (ServeAnswer, error) {
 	by, err := s.subject(conn)
 	if err != nil {
 		return ServeAnswer{}, err
 	}
 	record, err := s.admitter.server(ctx, by)
-	if err != nil {
+	if err != nil || r.Look {
 		return ServeAnswer{}, err
 	}
 	if s.cfg.Members == nil {

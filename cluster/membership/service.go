@@ -24,11 +24,10 @@ import (
 // The paths of the join service. Each takes a POST of JSON, and answers JSON: an
 // answer, or with another status than 200 a Refusal.
 const (
-	pathJoin  = "/v1/join"  // JoinRequest to JoinAnswer
-	pathIssue = "/v1/issue" // IssueRequest to IssueAnswer, for who has a certificate
-	// For servers, with an empty request.
-	pathServe     = "/v1/serve"     // to ServeAnswer
-	pathAuthority = "/v1/authority" // to AuthorityAnswer
+	pathJoin      = "/v1/join"      // JoinRequest to JoinAnswer
+	pathIssue     = "/v1/issue"     // IssueRequest to IssueAnswer, for who has a certificate
+	pathServe     = "/v1/serve"     // serveRequest to ServeAnswer, for servers
+	pathAuthority = "/v1/authority" // {} to AuthorityAnswer, for servers
 )
 
 // How long strangers may take, and how much they may send.

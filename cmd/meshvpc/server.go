@@ -94,6 +94,10 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-time.After(removedEvery):
+			if err := awaitReady(ctx, cfg, engine); err != nil {
+				return err
+			}
 		case <-engine.Ready():
 		}
 		return control(ctx, cfg, engine, path, guard, tell, log)
@@ -198,7 +202,13 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 	if err != nil {
 		return err
 	}
-	members := membership.NewKeeper(membership.KeeperConfig{Client: cli, Own: endpoints[0], Store: store.New(kv, cluster.Identity{Role: cluster.Operator}), Log: log})
+	own, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	members := membership.NewKeeper(membership.KeeperConfig{Client: own, Own: endpoints[0],
+		Store: store.New(client.New(own), cluster.Identity{Role: cluster.Operator}), Log: log})
 	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: endpoints[0], cli: cli,
 		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
 	g, ctx := errgroup.WithContext(ctx)
@@ -214,6 +224,7 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
 	g.Go(func() error { return members.Run(ctx) })
+	g.Go(func() error { return watchRemoved(ctx, cfg, own) })
 	g.Go(func() error { keepEndpoints(ctx, cli, log, endpoints...); return nil })
 	if !cfg.Witness {
 		g.Go(func() error { return ctl.Run(ctx) })

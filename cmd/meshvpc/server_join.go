@@ -148,10 +148,10 @@ func dialVoters(cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv
 
 // otherEndpoints are the store addresses of the servers that a server knows of.
 func otherEndpoints(cfg serverConfig) []string {
-	if cfg.Joined == nil {
-		return nil
+	list := knownEndpoints()
+	if cfg.Joined != nil {
+		list = append(list, cfg.Joined.Others...)
 	}
-	list := slices.Concat(knownEndpoints(), cfg.Joined.Others)
 	slices.Sort(list)
 	return slices.DeleteFunc(slices.Compact(list), func(e string) bool { return slices.Contains(cfg.Advertise, e) })
 }
