@@ -95,9 +95,13 @@ func (p *program) clusterMembers(ctx context.Context, c *cli.Context, s *session
 func serverTable(w io.Writer, members []serverReport) {
 	var rows [][]string
 	for _, m := range members {
-		rows = append(rows, []string{m.Name, m.Datacenter, yesNo(m.Voter), yesNo(m.Healthy), fmt.Sprint(m.Lag), strings.Join(m.Endpoints, " ")})
+		kind := "server"
+		if m.Witness {
+			kind = "witness"
+		}
+		rows = append(rows, []string{cmp.Or(m.Name, "-"), kind, m.Datacenter, yesNo(m.Voter), yesNo(m.Healthy), fmt.Sprint(m.Lag), m.Why, strings.Join(m.Endpoints, " ")})
 	}
-	columns(w, []string{"server", "datacenter", "voter", "healthy", "lag", "endpoints"}, rows)
+	columns(w, []string{"server", "kind", "datacenter", "voter", "healthy", "lag", "why", "endpoints"}, rows)
 }
 
 // clusterHealth asks every server for its state. A linearizable read proves
@@ -122,10 +126,15 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 	if err != nil {
 		return r, fmt.Errorf("list servers: %w", err)
 	}
-	var applied []uint64
+	applied := map[string]uint64{}
 	var newest uint64
 	for _, m := range members.Members {
 		name := clean(m.Name)
+		for n, s := range known {
+			if name == "" && slices.Contains(m.PeerURLs, "https://"+s.Peer) { // it has not started yet
+				name = n
+			}
+		}
 		status := serverStatus(ctx, s, m.ClientURLs)
 		report := serverReport{Name: name, Voter: !m.IsLearner, Healthy: status != nil, Endpoints: m.ClientURLs}
 		if record := known[name]; record != nil {
@@ -139,17 +148,24 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		if status != nil {
 			index = status.RaftAppliedIndex
 		}
-		applied, newest = append(applied, index), max(newest, index)
+		applied[name], newest = index, max(newest, index)
 		r.Members = append(r.Members, report)
 	}
+	for _, name := range slices.Sorted(maps.Keys(known)) { // not in the store yet
+		s := known[name]
+		r.Members = append(r.Members, serverReport{Name: name, Datacenter: clean(s.Datacenter), Witness: s.Witness, Why: clean(s.Why), Endpoints: []string{}})
+	}
+	slices.SortFunc(r.Members, func(a, b serverReport) int { return cmp.Compare(a.Name, b.Name) })
 	for i, m := range r.Members {
 		if m.Healthy {
-			r.Members[i].Lag = newest - applied[i]
+			r.Members[i].Lag = newest - applied[m.Name]
 		} else {
-			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: start \"meshvpc server\" on it", m.Name))
+			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: start \"meshvpc server\" on it", cmp.Or(m.Name, "without a name, which has not started yet,")))
 		}
 	}
-	r.Warnings = append(r.Warnings, voterWarnings(r.Members)...)
+	for _, warning := range voterWarnings(r.Members) {
+		r.Warnings = append(r.Warnings, warning+"; "+addServers)
+	}
 	return r, nil
 }
 
@@ -165,6 +181,9 @@ func serverStatus(ctx context.Context, s *session, urls []string) *clientv3.Stat
 	return nil
 }
 
+// addServers is what to do about too few voters.
+const addServers = "for three, join servers: meshvpc cluster token create --role server (or witness)"
+
 // voterWarnings says what the loss of one server would mean.
 func voterWarnings(members []serverReport) []string {
 	voters := 0
@@ -173,8 +192,14 @@ func voterWarnings(members []serverReport) []string {
 			voters++
 		}
 	}
-	if voters < 3 {
-		return []string{fmt.Sprintf("%d voter: its loss stops changes until it is back; traffic goes on", voters)}
+	const more = "stops changes until it is back; traffic goes on"
+	switch voters {
+	case 0:
+		return nil // nothing is known
+	case 1:
+		return []string{"1 voter: its loss " + more}
+	case 2:
+		return []string{"2 voters: the loss of either " + more}
 	}
 	return nil
 }

@@ -147,7 +147,7 @@ func judgeQuorum(r clusterReport, err error) (s seen) {
 	}
 	for _, warning := range voterWarnings(r.Members) {
 		if len(r.Members) > 0 {
-			s.add(gradeNote, "add servers until three or five vote, in several datacenters; who does: meshvpc cluster members", "%s", warning)
+			s.add(gradeNote, addServers+", in several datacenters; who votes: meshvpc cluster members", "%s", warning)
 		}
 	}
 	s.good = "a linearizable read was answered"

@@ -111,7 +111,7 @@ func TestDoctorJudges(t *testing.T) {
 
 		"a quorum": {got: judgeQuorum(clusterReport{Members: []serverReport{{Name: "a", Voter: true, Healthy: true}, {Name: "b", Voter: true, Healthy: true}, {Name: "c", Voter: true, Healthy: true}}}, nil)},
 		"one of two is gone": {judgeQuorum(clusterReport{Members: []serverReport{{Name: "a", Voter: true, Healthy: true}, {Name: "b", Voter: true}}}, nil),
-			[]string{"problem: server b does not answer", "note: 2 voter: its loss stops changes until it is back; traffic goes on"}},
+			[]string{"problem: server b does not answer", "note: 2 voters: the loss of either stops changes until it is back; traffic goes on"}},
 		"no quorum": {judgeQuorum(clusterReport{}, mvcc.ErrUnavailable), []string{"problem: the store does not answer: changes wait, traffic goes on: " + mvcc.ErrUnavailable.Error()}},
 		"no rights": {judgeQuorum(clusterReport{}, mvcc.ErrDenied), []string{"problem: the store lets this host read nothing: not allowed"}},
 
