@@ -145,6 +145,8 @@ func TestServerGoesForGood(t *testing.T) {
 	if !strings.Contains(string(log), "was removed from the cluster") {
 		t.Errorf("the removed server does not say so:\n%s", log)
 	}
+	_, err = c.Meshvpc(ctx, c.Server, "node", "purge", "--yes")
+	c.must(err)
 	c.must(c.Lab.PowerOff(ctx, c.Server))
 	c.must(c.Lab.Kill(ctx, c.plain, "agent"))
 	c.must(c.Lab.StartServices(ctx, c.plain, "agent"))

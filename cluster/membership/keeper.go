@@ -26,6 +26,10 @@ type KeeperConfig struct {
 	Own    string           // URL of its endpoint
 	Store  *store.Store     // by way of this server; writes as an operator
 	Log    *zap.Logger      // nil: none
+	// Alive is called before each wait, and at least every AliveEvery; nil: nobody is
+	// told.
+	Alive      func()
+	AliveEvery time.Duration
 }
 
 // Keeper keeps the members of the store as the records of servers and nodes say,
@@ -59,6 +63,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 		again, err := k.pass(ctx)
 		if err != nil && ctx.Err() == nil {
 			k.log.Warn("cannot keep the store's members, will retry", zap.Error(err))
+		}
+		if k.cfg.Alive != nil {
+			k.cfg.Alive()
+			if k.cfg.AliveEvery > 0 {
+				again = min(again, k.cfg.AliveEvery)
+			}
 		}
 		t := time.NewTimer(again)
 		select {

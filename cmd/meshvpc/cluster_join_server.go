@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -38,6 +39,11 @@ func joiningServer(d dirs, role cluster.TokenRole, name, dc string, bind, advert
 	}
 	cfg := newServerConfig(d, name, dc, bind, advertise)
 	cfg.Joined = &joinedServer{NodeID: randomID()}
+	for _, old := range []string{markRemoved(cfg), markFounded(cfg), revokedFile(cfg)} { // of another time
+		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("join cluster: %w", err)
+		}
+	}
 	if role == cluster.TokenWitness {
 		if _, err := os.Stat(d.agent()); err == nil {
 			return nil, failed("make a server of it, by a token of the role server", "join cluster: this host is a node, and a witness has no agent: %s exists", d.agent())

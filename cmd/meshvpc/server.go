@@ -207,8 +207,12 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 		return err
 	}
 	defer own.Close()
-	members := membership.NewKeeper(membership.KeeperConfig{Client: own, Own: endpoints[0],
-		Store: store.New(client.New(own), cluster.Identity{Role: cluster.Operator}), Log: log})
+	keeping := membership.KeeperConfig{Client: own, Own: endpoints[0],
+		Store: store.New(client.New(own), cluster.Identity{Role: cluster.Operator}), Log: log}
+	if cfg.Witness { // it has no controller, which says that of other servers
+		keeping.Alive, keeping.AliveEvery = tell.alive, tell.every()
+	}
+	members := membership.NewKeeper(keeping)
 	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: endpoints[0], cli: cli,
 		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
 	g, ctx := errgroup.WithContext(ctx)

@@ -116,8 +116,17 @@ func explainServe(cfg serverConfig, r *membership.Refusal) error {
 	return failed("take it out where an admin is (meshvpc node remove "+cfg.Name+"), and on this host: meshvpc node purge; then join again", "start server: %w", r)
 }
 
-// removedServer is what a server says that was taken out of its cluster.
+// markRemoved is a file that says that this server was taken out of its cluster.
+func markRemoved(cfg serverConfig) string {
+	return filepath.Join(filepath.Dir(cfg.TLS.Cert), "removed")
+}
+
+// removedServer is what a server says that was taken out of its cluster. Node purge
+// takes its word.
 func removedServer(cfg serverConfig) error {
+	if err := writeFile(markRemoved(cfg), []byte(cfg.Name+"\n")); err != nil {
+		return fmt.Errorf("server %s was removed from the cluster: %w", cfg.Name, err)
+	}
 	return failed("run \"meshvpc node purge\" on this host; it may join again after that", "server %s was removed from the cluster", cfg.Name)
 }
 
@@ -133,10 +142,16 @@ func explainEnd(cfg serverConfig, err error) error {
 // serve reads and writes.
 const votersEvery = 10 * time.Second
 
-// dialVoters is a client of all servers that this one knows, itself among them,
-// unless its store has just begun: then it has no vote yet.
+// dialVoters is a client of the servers that have a vote, as soon as it has asked
+// which do. At first it is one of this server; of one that has joined, and may
+// have no vote yet, also of the others that it knows, and of them alone while its
+// store has just begun. A restored store must not be taken for the one before.
 func dialVoters(cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv3.Client, error) {
-	urls, err := storeURLs(otherEndpoints(cfg), true)
+	var others []string
+	if cfg.Joined != nil {
+		others = otherEndpoints(cfg)
+	}
+	urls, err := storeURLs(others, true)
 	if err != nil {
 		return nil, err
 	}
