@@ -145,6 +145,7 @@ func TestServerGoesForGood(t *testing.T) {
 	if !strings.Contains(string(log), "was removed from the cluster") {
 		t.Errorf("the removed server does not say so:\n%s", log)
 	}
+	c.must(c.Lab.Kill(ctx, c.Server, "agent"))
 	_, err = c.Meshvpc(ctx, c.Server, "node", "purge", "--yes")
 	c.must(err)
 	c.must(c.Lab.PowerOff(ctx, c.Server))

@@ -53,6 +53,7 @@ const (
 	CodeLeaving     Code = "leaving"     // a removed node of the name still leaves its VPCs
 	CodeForbidden   Code = "forbidden"   // the subject may not ask that
 	CodeNoCluster   Code = "no cluster"  // the store is empty, yet
+	CodeWitness     Code = "witness"     // another server can do that
 	CodeUnavailable Code = "unavailable" // the store does not answer; it may have been done
 )
 
@@ -88,6 +89,10 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 	if err != nil {
 		return JoinAnswer{}, err
 	}
+	ca, err := a.ca() // before anything is changed: a witness has none
+	if err != nil {
+		return JoinAnswer{}, err
+	}
 	config, err := store.Get[*cluster.Config](ctx, a.store, cluster.KeyConfig)
 	if errors.Is(err, store.ErrNotFound) {
 		return JoinAnswer{}, refusef(CodeNoCluster, "the store holds no cluster yet")
@@ -110,10 +115,6 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 		return JoinAnswer{}, err
 	}
 	answer.Endpoints = voterAddresses(servers)
-	ca, err := a.ca()
-	if err != nil {
-		return JoinAnswer{}, err
-	}
 	if answer.Server, err = c.serverCertificate(ca, a.now()); err != nil {
 		return JoinAnswer{}, err
 	}

@@ -325,6 +325,7 @@ func explainJoin(err error, address, name string, timeout time.Duration) error {
 		membership.CodeRemoved:     "run \"meshvpc node purge\" on this host, then join again",
 		membership.CodeLeaving:     "try again when it is gone from \"meshvpc node show " + name + "\", or choose another --name",
 		membership.CodeNoCluster:   "start \"meshvpc server\" there, on the host where \"meshvpc cluster init\" ran",
+		membership.CodeWitness:     "give the address of another server: see \"meshvpc cluster members\"",
 		membership.CodeUnavailable: "look at the log of \"meshvpc server\" there",
 	}
 	return failed(hints[r.Code], "join cluster: %w", err)

@@ -198,7 +198,12 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 		return err
 	}
 	joins, err := membership.NewService(membership.ServiceConfig{Listen: listen, Store: store.New(kv, cluster.Identity{Role: cluster.Operator}),
-		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, Members: cli, Log: log})
+		CA: func() (*membership.CA, error) {
+			if cfg.Witness {
+				return nil, &membership.Refusal{Code: membership.CodeWitness, Reason: "server " + cfg.Name + " is a witness, which has no CA key and certifies nobody"}
+			}
+			return cfg.TLS.loadCA()
+		}, Credential: cfg.TLS.load, Members: cli, Log: log})
 	if err != nil {
 		return err
 	}

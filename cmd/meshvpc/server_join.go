@@ -59,7 +59,7 @@ func (j *joining) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if r, refused := errors.AsType[*membership.Refusal](err); refused && r.Code != membership.CodeUnavailable {
+		if r, refused := errors.AsType[*membership.Refusal](err); refused && r.Code != membership.CodeUnavailable && r.Code != membership.CodeWitness {
 			return explainServe(j.server, r)
 		}
 		if err == nil || !etcd.IsNew(j.cfg.DataDir) {

@@ -164,10 +164,10 @@ func askServers[T any](endpoints []string, ask func(address string) (T, error)) 
 		if answer, err = ask(address); err == nil {
 			return answer, nil
 		}
-		errs = append(errs, err)
-		if _, refused := errors.AsType[*membership.Refusal](err); refused {
-			break
+		if r, refused := errors.AsType[*membership.Refusal](err); refused && r.Code != membership.CodeWitness && r.Code != membership.CodeUnavailable {
+			return answer, err // so would all others
 		}
+		errs = append(errs, err)
 	}
 	return answer, errors.Join(errs...)
 }
