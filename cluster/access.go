@@ -94,6 +94,7 @@ type Caller struct {
 type Roster interface {
 	Node(name string) (*Node, bool)
 	User(name string) (*User, bool)
+	Server(name string) (*Server, bool)
 	// Assigned reports whether the node has a record of its part in the VPC.
 	Assigned(node, vpc string) bool
 }

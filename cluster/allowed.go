@@ -7,7 +7,7 @@ import "strings"
 // everything that is done there, and again about what goes on when the roster
 // has changed.
 //
-// A server may do everything. A node reads what is everybody's, its own, and the
+// A server may do everything while its record names its key. A node reads what is everybody's, its own, and the
 // VPCs that it is assigned to, and writes what it reports. One that was removed
 // is left with its own records, to take down what it has and say so; a
 // certificate of another key than the record's opens less. People do what their
@@ -19,6 +19,7 @@ func Allowed(c Caller, in Roster, a Access) error {
 	case !knownOperation(a.Op):
 		v = no("nobody may")
 	case c.Subject.Kind == SubjectServer:
+		v = serverMay(c, in)
 	case c.Subject.Kind == SubjectNode:
 		v = nodeMay(c, in, a)
 	case c.Subject.Kind == SubjectUser:
@@ -55,6 +56,17 @@ func notYet(why string) verdict { return verdict{why, true} }
 // whyKey is said of a certificate that was replaced, or whose name another
 // machine or person has got.
 const whyKey = "the certificate is not of the key in its record"
+
+func serverMay(c Caller, in Roster) verdict {
+	s, ok := in.Server(c.Subject.Name)
+	switch {
+	case !ok:
+		return notYet("no record says that it is a server")
+	case s.Key != c.Key:
+		return notYet(whyKey)
+	}
+	return verdict{}
+}
 
 func nodeMay(c Caller, in Roster, a Access) verdict {
 	me := c.Subject.Name

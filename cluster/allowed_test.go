@@ -25,6 +25,10 @@ func (roster) User(name string) (*User, bool) {
 	return &User{Role: r, Key: name}, ok
 }
 
+func (roster) Server(name string) (*Server, bool) {
+	return &Server{Key: "any"}, name == "s1"
+}
+
 func (roster) Assigned(node, vpc string) bool {
 	return vpc == "blue" && (node == "n1" || node == "n3") || vpc == "red" && node == "n2"
 }
@@ -233,6 +237,29 @@ func TestRefusal(t *testing.T) {
 			r, ok := errors.AsType[*Refusal](err)
 			if !ok || err.Error() != tt.want || r.Unknown != tt.unknown {
 				t.Errorf("%v (%+v); want %q", err, r, tt.want)
+			}
+		})
+	}
+}
+
+// TestServers: a server's certificate opens what its record says it is the key to.
+func TestServers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		c    Caller
+		want string
+	}{
+		"a server":        {Caller{Subject{SubjectServer, "s1"}, "any"}, ""},
+		"taken out":       {Caller{Subject{SubjectServer, "s2"}, "any"}, "server:s2 may not list servers: no record says that it is a server"},
+		"of an older key": {Caller{Subject{SubjectServer, "s1"}, "old"}, "server:s1 may not list servers: " + whyKey},
+		"a node's key":    {Caller{Subject{SubjectNode, "s1"}, "any"}, "node:s1 may not list servers: no record says that it is a node"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			if err := Allowed(tt.c, roster{}, Access{Op: OpMembers}); err != nil {
+				got = err.Error()
+			}
+			if got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
 	}

@@ -52,24 +52,46 @@ func (c *Config) Unconfirmed() bool { return c.Era > 1 && c.ConfirmedEra < c.Era
 type Server struct {
 	Needs      int    `json:"needs,omitempty"`
 	Datacenter string `json:"datacenter"`
-	Address    string `json:"address"` // host:port of its client endpoint
-	Voter      bool   `json:"voter"`
-	Why        string `json:"why,omitempty"`
-	Joined     Time   `json:"joined"`
+	Address    string `json:"address"`        // host:port of its client endpoint
+	Peer       string `json:"peer,omitempty"` // host:port that other servers dial
+	// Key is the SHA-256 of the public key (SubjectPublicKeyInfo) that the server's
+	// certificate is of, 64 hexadecimal digits.
+	Key     string `json:"key,omitempty"`
+	Witness bool   `json:"witness,omitempty"` // it votes, and has neither agent nor CA key
+	Voter   bool   `json:"voter"`
+	Why     string `json:"why,omitempty"` // why it votes, or does not
+	Joined  Time   `json:"joined"`
 }
 
 // Validate checks that the server can be reached.
 func (s *Server) Validate() error {
-	host, port, err := net.SplitHostPort(s.Address)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" || n == 0 {
-		return fmt.Errorf("%w server address %q: want host:port", ErrInvalid, CleanText(s.Address))
+	if err := checkHostPort("server address", s.Address); err != nil {
+		return err
+	}
+	if s.Peer != "" {
+		if err := checkHostPort("server peer address", s.Peer); err != nil {
+			return err
+		}
+	}
+	if s.Key != "" {
+		if err := checkHash("key", s.Key); err != nil {
+			return err
+		}
 	}
 	if s.Datacenter != "" {
 		if err := checkDatacenter(s.Datacenter); err != nil {
 			return err
 		}
 	}
-	return checkText("server", s.Address, s.Why)
+	return checkText("server", s.Address, s.Peer, s.Why)
+}
+
+func checkHostPort(what, s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" || n == 0 {
+		return fmt.Errorf("%w %s %q: want host:port", ErrInvalid, what, CleanText(s))
+	}
+	return nil
 }
 
 // Leader is the elected controller, at KeyLeader, on its lease. The key's

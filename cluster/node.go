@@ -30,8 +30,11 @@ type Node struct {
 	// Key is the SHA-256 of the public key (SubjectPublicKeyInfo) that the node's
 	// certificate is of, 64 hexadecimal digits: a certificate of another key is no
 	// longer this node's.
-	Key    string `json:"key,omitempty"`
-	Joined Time   `json:"joined"`
+	Key string `json:"key,omitempty"`
+	// Revoked are the keys of the servers that ran here and were taken out, as
+	// Server.Key has them: their certificates open nothing any more.
+	Revoked []string `json:"revoked,omitempty"`
+	Joined  Time     `json:"joined"`
 }
 
 // Validate checks id, datacenter, state and labels.
@@ -47,6 +50,11 @@ func (n *Node) Validate() error {
 	}
 	if n.Key != "" {
 		if err := checkHash("key", n.Key); err != nil {
+			return err
+		}
+	}
+	for _, key := range n.Revoked {
+		if err := checkHash("revoked key", key); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, sshd(dir))
 		os.Exit(1)
 	}
+	if os.Getenv(trafficWord) != "" {
+		if err := runTraffic(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(run(m))
 }
 

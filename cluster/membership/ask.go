@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
@@ -39,6 +40,15 @@ func Renew(ctx context.Context, address string, c Credential) (Credential, error
 		return Credential{}, err
 	}
 	return issued(ctx, address, c, key, IssueRequest{})
+}
+
+// RenewServer is Renew of a server without a CA key, a witness.
+func RenewServer(ctx context.Context, address string, c Credential, addresses []netip.Addr) (Credential, error) {
+	key, err := ReadKey(c.Key)
+	if err != nil {
+		return Credential{}, err
+	}
+	return issued(ctx, address, c, key, IssueRequest{Addresses: addresses})
 }
 
 // NewUser asks as c, an admin, for a credential of a new user.

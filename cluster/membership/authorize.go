@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,17 +20,23 @@ import (
 
 // AuthorizerConfig configures an Authorizer. All has defaults.
 type AuthorizerConfig struct {
-	Node   *Quota           // of a node; nil: NodeQuota
-	Viewer *Quota           // of a user that is neither admin nor operator; nil: ViewerQuota
-	Now    func() time.Time // nil: time.Now
-	Log    *zap.Logger      // nil: none
+	Node   *Quota // of a node; nil: NodeQuota
+	Viewer *Quota // of a user that is neither admin nor operator; nil: ViewerQuota
+	// Self is the server that it is on, which needs no record to be let in.
+	Self cluster.Caller
+	// Revoked is told of all keys of servers that were taken out, as Node.Revoked
+	// has them, when the records have been read and whenever there are others. nil:
+	// nobody is told.
+	Revoked func(keys []string)
+	Now     func() time.Time // nil: time.Now
+	Log     *zap.Logger      // nil: none
 }
 
 // Authorizer stands before an etcd server of ours: its Unary and Stream are the
 // server's interceptors, and ask cluster.Allowed about all that is called. It
 // needs the cluster's records for that, which Run reads from that very server,
-// or another; before they have been read, only servers pass, and all others are
-// told to try again.
+// or another; before they have been read, only that server passes, and all others
+// are told to try again.
 //
 // What goes on, watches and the renewal of leases, is judged again whenever the
 // records change, and ended. A refusal that a record on its way could turn into
@@ -40,6 +47,8 @@ type AuthorizerConfig struct {
 // with each refusal, so that it costs the server less to refuse than to serve.
 type Authorizer struct {
 	node, viewer Quota
+	self         cluster.Caller
+	revoked      func([]string)
 	now          func() time.Time
 	log          *zap.Logger
 	roster       *roster
@@ -62,7 +71,8 @@ type account struct {
 
 // NewAuthorizer starts nothing.
 func NewAuthorizer(cfg AuthorizerConfig) *Authorizer {
-	a := &Authorizer{node: NodeQuota(), viewer: ViewerQuota(), now: cfg.Now, log: cfg.Log, roster: newRoster(), accounts: map[cluster.Caller]*account{}}
+	a := &Authorizer{node: NodeQuota(), viewer: ViewerQuota(), self: cfg.Self, revoked: cfg.Revoked,
+		now: cfg.Now, log: cfg.Log, roster: newRoster(cfg.Self), accounts: map[cluster.Caller]*account{}}
 	if cfg.Node != nil {
 		a.node = *cfg.Node
 	}
@@ -85,7 +95,15 @@ func (a *Authorizer) Ready() <-chan struct{} { return a.roster.ready }
 // Run follows the records that s reads until ctx ends, then returns nil; s is a
 // server's. It is called once.
 func (a *Authorizer) Run(ctx context.Context, s *store.Store) error {
-	return a.roster.follow(ctx, s, a.log, a.judgeAgain)
+	var told []string
+	first := true
+	return a.roster.follow(ctx, s, a.log, func() {
+		if keys := a.roster.Revoked(); a.revoked != nil && a.roster.isReady() && (first || !slices.Equal(keys, told)) {
+			first, told = false, keys
+			a.revoked(keys)
+		}
+		a.judgeAgain()
+	})
 }
 
 // Unary is for etcd.Config.Unary.
@@ -95,7 +113,7 @@ func (a *Authorizer) Unary(ctx context.Context, request any, info *grpc.UnarySer
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	d := demandOf(c.Subject, info.FullMethod, request)
-	if c.Subject.Kind == cluster.SubjectServer {
+	if c == a.self {
 		if err := a.permit(c, d); err != nil {
 			return nil, refuse(err)
 		}
@@ -205,8 +223,11 @@ func (a *Authorizer) account(c cluster.Caller) (*account, error) {
 
 // quota is what a caller may use; the zero Quota bounds nothing.
 func (a *Authorizer) quota(c cluster.Caller) Quota {
-	if c.Subject.Kind == cluster.SubjectNode {
+	switch c.Subject.Kind {
+	case cluster.SubjectNode:
 		return a.node
+	case cluster.SubjectServer:
+		return Quota{}
 	}
 	if u, ok := a.roster.User(c.Subject.Name); ok && u.Key == c.Key && (u.Role == cluster.UserAdmin || u.Role == cluster.UserOperator) {
 		return Quota{}

@@ -93,7 +93,7 @@ func (ca *CA) Pin() Pin { return pinOf(ca.cert) }
 
 // Issue certifies that the holder of a key is s. Only a server's certificate
 // serves; addresses are where, for clients that look at them, as etcdctl does.
-func (ca *CA) Issue(key crypto.PublicKey, s cluster.Subject, addresses []netip.Addr, now time.Time) ([]byte, error) {
+func (ca *CA) Issue(key crypto.PublicKey, s cluster.Subject, addresses []netip.Addr, now time.Time) (text []byte, err error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: s.String()},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(lifeOfLeaf), BasicConstraintsValid: true,
@@ -102,7 +102,10 @@ func (ca *CA) Issue(key crypto.PublicKey, s cluster.Subject, addresses []netip.A
 	}
 	if s.Kind == cluster.SubjectServer {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-		template.DNSNames = []string{s.Name, "localhost"}
+		if template.SerialNumber, err = serialOfKey(key); err != nil {
+			return nil, fmt.Errorf("issue certificate of %s: %w", s, err)
+		}
+		template.DNSNames = []string{s.Name, "localhost", PeerName}
 		for _, a := range addresses {
 			template.IPAddresses = append(template.IPAddresses, net.IP(a.Unmap().WithZone("").AsSlice()))
 		}
@@ -204,6 +207,31 @@ func requested(text []byte) (wanted, error) {
 		return wanted{}, fmt.Errorf("read certificate request: %w", err)
 	}
 	return wanted{k, hashKey(r.RawSubjectPublicKeyInfo)}, nil
+}
+
+// PeerName is a host name in the certificates of servers, and in no other: by it
+// they know each other where only host names can be asked for. No node has it,
+// since it has a dot.
+const PeerName = "server.meshvpc"
+
+// serialOfKey is the serial number of all certificates of a server's key, so that
+// a revocation list names them all by what the records say.
+func serialOfKey(key crypto.PublicKey) (*big.Int, error) {
+	info, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return serialOfHash(hashKey(info))
+}
+
+func serialOfHash(hash string) (*big.Int, error) {
+	b, err := hex.DecodeString(hash)
+	if err != nil || len(b) != sha256.Size {
+		return nil, fmt.Errorf("%q is no hash of a key", cluster.CleanText(hash))
+	}
+	b = b[:16]
+	b[0] &= 0x7f // RFC 5280 §4.1.2.2: positive
+	return new(big.Int).SetBytes(b), nil
 }
 
 // hashKey is how records name a public key: the SHA-256 of its

@@ -24,7 +24,21 @@
 // needs no roles in the store: a node's rights follow from the records about it,
 // so that a node is let in, put into a VPC or removed by the transaction that
 // says so, and what it has open ends when that is heard. A server's certificate
-// opens everything, whatever the records say.
+// opens everything while the server's record names its key.
+//
+// # Servers
+//
+// A token of the role server or witness makes a server: the join writes its record
+// and certifies its key; the CA's key it gets by Authority, when it shows that
+// certificate, and a witness never. When it starts and its store is empty, it has
+// itself made a learner of the store (Serve), as often as it takes, and begins with
+// what the others have. The Keeper beside the store's leader gives it a vote when
+// it has caught up and the number of voters becomes odd by that (NextStep), and
+// takes out of the store whose node was removed, never below a majority that
+// answers. On the port where servers speak among themselves there is nobody to ask
+// what may be done: it opens to certificates with PeerName, which only servers
+// have, and not to those in the RevocationList, which follows from Node.Revoked. A
+// connection that is open there when its server is removed lasts until it breaks.
 //
 // Certificates are read from their files for each connection, so that new ones
 // serve without a restart.

@@ -32,9 +32,11 @@ type guarded struct {
 // guard starts one whose Authorizer reads no records yet.
 func guard(t *testing.T, cfg membership.AuthorizerConfig) *guarded {
 	t.Helper()
-	g := &guarded{t: t, ca: newCA(t), auth: membership.NewAuthorizer(cfg)}
+	g := &guarded{t: t, ca: newCA(t)}
 	server := credential(t, g.ca, "server:s1")
-	g.engine = secure(t, saved(t, server), "server:s1", g.auth)
+	cfg.Self = cluster.Caller{Subject: cluster.Subject{Kind: cluster.SubjectServer, Name: "s1"}, Key: keyOf(t, server)}
+	g.auth = membership.NewAuthorizer(cfg)
+	g.engine = secure(t, saved(t, server), g.auth)
 	g.server = g.dial(server)
 	return g
 }

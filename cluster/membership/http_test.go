@@ -16,11 +16,14 @@ func TestPlainHTTP(t *testing.T) {
 	g.delete(cluster.KeyUser("rita"))
 	g.shutOut(g.dial(revoked))
 	node := g.node("n1")
+	server := credential(t, g.ca, "server:s2")
+	g.put(cluster.KeyServer("s2"), &cluster.Server{Address: "192.0.2.2:2379", Key: keyOf(t, server)})
+	g.known(server)
 	for name, tt := range map[string]struct {
 		by      membership.Credential
 		metrics int
 	}{
-		"a server": {credential(t, g.ca, "server:s2"), http.StatusOK}, "a viewer": {vera, http.StatusOK},
+		"a server": {server, http.StatusOK}, "a viewer": {vera, http.StatusOK},
 		"a node": {node, http.StatusForbidden}, "who was revoked": {revoked, http.StatusForbidden},
 	} {
 		transport := &http.Transport{TLSClientConfig: membership.Dialer(tt.by.Load)}

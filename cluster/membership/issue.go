@@ -15,6 +15,11 @@ func (a *admitter) issue(ctx context.Context, by holderOf, r IssueRequest) ([]by
 	if err != nil {
 		return nil, refusef(CodeInvalid, "%v", err)
 	}
+	if by.Kind != cluster.SubjectServer {
+		r.Addresses = nil
+	} else if len(r.Addresses) > maxAddresses || r.User != "" {
+		return nil, refusef(CodeInvalid, "this is no request of a server")
+	}
 	subject := by.Subject
 	if r.User == "" {
 		err = a.mayRenew(ctx, by, w)
@@ -28,7 +33,7 @@ func (a *admitter) issue(ctx context.Context, by holderOf, r IssueRequest) ([]by
 	if err != nil {
 		return nil, err
 	}
-	return ca.Issue(w.key, subject, nil, a.now())
+	return ca.Issue(w.key, subject, r.Addresses, a.now())
 }
 
 var errNotYours = refusef(CodeForbidden, "the certificate is no longer one of this cluster's nodes or users")
@@ -54,8 +59,12 @@ func (a *admitter) mayRenew(ctx context.Context, by holderOf, w wanted) error {
 		if err == nil {
 			key = it.Value.Key
 		}
-	default:
-		return refusef(CodeForbidden, "a %s does not ask for certificates here", by.Kind)
+	case cluster.SubjectServer:
+		it, err := a.server(ctx, by)
+		if err != nil {
+			return err
+		}
+		key = it.Key
 	}
 	if key != by.hash {
 		return errNotYours

@@ -24,6 +24,9 @@ type JoinRequest struct {
 	Request    string `json:"request"` // for the node's certificate, PEM
 	// Viewer asks for a certificate that reads, for the people of that host.
 	Viewer string `json:"viewer_request"`
+	// Server is set by who has a server's or a witness's token. A witness asks for
+	// no node's certificate.
+	Server *ServerRequest `json:"server,omitempty"`
 }
 
 // JoinAnswer is what it gets. The CA's certificate is not in it: the joiner has
@@ -34,6 +37,7 @@ type JoinAnswer struct {
 	Endpoints   []string `json:"endpoints"`  // of the store, host:port
 	Certificate string   `json:"certificate"`
 	Viewer      string   `json:"viewer_certificate"`
+	Server      string   `json:"server_certificate,omitempty"`
 }
 
 // Code says why a request was refused, to programs.
@@ -49,6 +53,7 @@ const (
 	CodeLeaving     Code = "leaving"     // a removed node of the name still leaves its VPCs
 	CodeForbidden   Code = "forbidden"   // the subject may not ask that
 	CodeNoCluster   Code = "no cluster"  // the store is empty, yet
+	CodeWitness     Code = "witness"     // another server can do that
 	CodeUnavailable Code = "unavailable" // the store does not answer; it may have been done
 )
 
@@ -69,6 +74,8 @@ type admitter struct {
 	store *store.Store // as an operator
 	ca    func() (*CA, error)
 	now   func() time.Time
+
+	members Members // of the store, nil if there are none of ours
 }
 
 // tries is how often a transaction is tried that others were faster than: as
@@ -79,6 +86,10 @@ const tries = 100
 // writes the node's record and that of its viewer.
 func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) {
 	c, err := a.check(r)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	ca, err := a.ca() // before anything is changed: a witness has none
 	if err != nil {
 		return JoinAnswer{}, err
 	}
@@ -103,16 +114,15 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 	if err != nil && len(servers) == 0 {
 		return JoinAnswer{}, err
 	}
-	for _, it := range servers {
-		answer.Endpoints = append(answer.Endpoints, it.Value.Address)
-	}
-	ca, err := a.ca()
-	if err != nil {
+	answer.Endpoints = voterAddresses(servers)
+	if answer.Server, err = c.serverCertificate(ca, a.now()); err != nil {
 		return JoinAnswer{}, err
 	}
-	node, err := ca.Issue(c.node.key, cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name}, nil, a.now())
-	if err != nil {
-		return JoinAnswer{}, err
+	var node []byte
+	if c.node.key != nil {
+		if node, err = ca.Issue(c.node.key, cluster.Subject{Kind: cluster.SubjectNode, Name: c.Name}, nil, a.now()); err != nil {
+			return JoinAnswer{}, err
+		}
 	}
 	viewer, err := ca.Issue(c.viewer.key, cluster.Subject{Kind: cluster.SubjectUser, Name: c.Name}, nil, a.now())
 	answer.Certificate, answer.Viewer = string(node), string(viewer)
@@ -123,7 +133,8 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 type candidate struct {
 	JoinRequest
 	hash         string // of the token's secret
-	node, viewer wanted
+	node, viewer wanted // a witness has no key of a node
+	server       wanted // of who will be a server
 }
 
 func (a *admitter) check(r JoinRequest) (candidate, error) {
@@ -137,8 +148,14 @@ func (a *admitter) check(r JoinRequest) (candidate, error) {
 	if err := n.Validate(); err != nil {
 		return c, refusef(CodeInvalid, "%v", err)
 	}
-	if c.node, err = requested([]byte(r.Request)); err == nil {
+	if c.role() != cluster.TokenWitness {
+		c.node, err = requested([]byte(r.Request))
+	}
+	if err == nil {
 		c.viewer, err = requested([]byte(r.Viewer))
+	}
+	if err == nil && r.Server != nil {
+		c.server, err = r.Server.check()
 	}
 	if err != nil {
 		return c, refusef(CodeInvalid, "%v", err)
@@ -162,14 +179,18 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 	if again && taken != nil {
 		return "", taken
 	}
-	if again && foreign == nil && viewer.Value != nil && viewer.Value.Key == c.viewer.hash {
+	server, busy, err := a.serverBefore(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if again && foreign == nil && viewer.Value != nil && viewer.Value.Key == c.viewer.hash && c.isServer(server.Value) {
 		return prior.Value.Datacenter, nil
 	}
 	change := store.Change{Why: "join of " + c.Name}
 	if err := a.spend(ctx, &change, c); err != nil {
 		return "", err
 	}
-	if err := cmp.Or(taken, foreign); err != nil {
+	if err := cmp.Or(taken, foreign, busy); err != nil {
 		return "", err
 	}
 	if err := a.mistakable(ctx, c); err != nil {
@@ -180,8 +201,14 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 	if again {
 		change.Require(prior.Key, prior.Mod)
 	} else {
-		node = &cluster.Node{ID: c.ID, Datacenter: c.Datacenter, State: cluster.NodeActive, Agent: true, Key: c.node.hash, Joined: now}
+		node = &cluster.Node{ID: c.ID, Datacenter: c.Datacenter, State: cluster.NodeActive, Agent: c.role() != cluster.TokenWitness, Key: c.node.hash, Joined: now}
+		if prior.Value != nil {
+			node.Revoked = prior.Value.Revoked
+		}
 		store.Put(&change, prior, node)
+	}
+	if c.Server != nil {
+		store.Put(&change, server, c.serverRecord(node.Datacenter, now))
 	}
 	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: c.by()})
 	_, err = a.store.Commit(ctx, change)
@@ -237,8 +264,8 @@ func (a *admitter) spend(ctx context.Context, change *store.Change, c candidate)
 		return refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
 	case !a.now().Before(t.Value.Expires.Time):
 		return refusef(CodeToken, "the token has expired at %s", t.Value.Expires.UTC().Format(time.RFC3339))
-	case t.Value.Role != cluster.TokenNode:
-		return refusef(CodeRole, "the token is for a %s", t.Value.Role)
+	case t.Value.Role != c.role():
+		return refusef(CodeRole, "the token is for a %s, not for a %s", t.Value.Role, c.role())
 	}
 	if t.Value.Uses--; t.Value.Uses == 0 {
 		change.Remove(t.Key, t.Mod)

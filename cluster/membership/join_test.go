@@ -37,11 +37,12 @@ type house struct {
 	records *store.Store
 	address string
 	admin   membership.Credential
+	members members
 }
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{t: t, ca: newCA(t), records: store.New(mvcc.NewMemory(mvcc.Config{}), cluster.Identity{Role: cluster.Operator})}
+	h := &house{t: t, members: members{{Name: "s1", ID: 1, PeerURLs: []string{"https://192.0.2.1:2380"}}}, ca: newCA(t), records: store.New(mvcc.NewMemory(mvcc.Config{}), cluster.Identity{Role: cluster.Operator})}
 	h.admin = credential(t, h.ca, "user:admin")
 	key, err := h.admin.KeyHash()
 	if err != nil {
@@ -54,7 +55,7 @@ func newHouse(t *testing.T) *house {
 	h.commit(c)
 	server := credential(t, h.ca, "server:s1")
 	port := enginetest.FreePorts(t, 1)
-	s, err := membership.NewService(membership.ServiceConfig{Listen: port, Store: h.records, Credential: server.Load,
+	s, err := membership.NewService(membership.ServiceConfig{Listen: port, Store: h.records, Credential: server.Load, Members: &h.members,
 		CA: func() (*membership.CA, error) { return h.ca, nil }})
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +94,12 @@ func (h *house) commit(c store.Change) {
 
 func (h *house) token(uses int, expires time.Time) membership.Token {
 	h.t.Helper()
-	tok := membership.NewToken(cluster.TokenNode, h.ca.Pin())
+	return h.tokenOf(cluster.TokenNode, uses, expires)
+}
+
+func (h *house) tokenOf(role cluster.TokenRole, uses int, expires time.Time) membership.Token {
+	h.t.Helper()
+	tok := membership.NewToken(role, h.ca.Pin())
 	var c store.Change
 	store.Create(&c, cluster.KeyToken(tok.RecordID()), tok.Record(uses, expires.Add(-time.Hour), time.Hour, ""))
 	h.commit(c)

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,15 +15,16 @@ import (
 
 // roster is the records that Allowed asks for, kept current by a mirror.
 type roster struct {
-	ready chan struct{} // closed once all of it has been read
+	self  cluster.Caller // the server that it is on
+	ready chan struct{}  // closed once all of it has been read
 
 	mu    sync.RWMutex
 	view  *store.View   // changes under mu only
 	moved chan struct{} // closed, and another made, whenever the view has changed
 }
 
-func newRoster() *roster {
-	return &roster{ready: make(chan struct{}), view: store.NewView(), moved: make(chan struct{})}
+func newRoster(self cluster.Caller) *roster {
+	return &roster{self: self, ready: make(chan struct{}), view: store.NewView(), moved: make(chan struct{})}
 }
 
 // Node implements cluster.Roster.
@@ -39,6 +41,30 @@ func (r *roster) User(name string) (*cluster.User, bool) {
 	defer r.mu.RUnlock()
 	it, ok := store.At[*cluster.User](r.view, cluster.KeyUser(name))
 	return it.Value, ok
+}
+
+// Server implements cluster.Roster. Of itself a server needs no record: it writes
+// the first one, and whoever runs it has its store.
+func (r *roster) Server(name string) (*cluster.Server, bool) {
+	if name == r.self.Subject.Name && r.self.Subject.Kind == cluster.SubjectServer {
+		return &cluster.Server{Key: r.self.Key}, true
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	it, ok := store.At[*cluster.Server](r.view, cluster.KeyServer(name))
+	return it.Value, ok
+}
+
+// Revoked lists the keys of servers that were taken out, sorted.
+func (r *roster) Revoked() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var keys []string
+	for it := range store.Below[*cluster.Node](r.view, cluster.PrefixNodes) {
+		keys = append(keys, it.Value.Revoked...)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // Assigned implements cluster.Roster.
@@ -69,7 +95,7 @@ func (r *roster) pull(m *store.Mirror) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.view = m.Pull()
-	if !r.isReady() && r.view.Synced(cluster.PrefixNodes) && r.view.Synced(cluster.PrefixUsers) && r.view.Synced(cluster.PrefixHosts) {
+	if !r.isReady() && r.view.Synced(cluster.PrefixNodes) && r.view.Synced(cluster.PrefixUsers) && r.view.Synced(cluster.PrefixHosts) && r.view.Synced(cluster.PrefixSrvs) {
 		close(r.ready)
 	}
 	close(r.moved)
@@ -83,7 +109,7 @@ const longestPause = 300 * time.Millisecond
 // change; for many at once, which take long, less often.
 func (r *roster) follow(ctx context.Context, s *store.Store, log *zap.Logger, changed func()) error {
 	m := store.NewMirror(store.MirrorConfig{Store: s, Log: log.Named("mirror")})
-	m.Follow(cluster.PrefixNodes, cluster.PrefixUsers, cluster.PrefixHosts)
+	m.Follow(cluster.PrefixNodes, cluster.PrefixUsers, cluster.PrefixHosts, cluster.PrefixSrvs)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.Run(ctx) })
 	g.Go(func() error {

@@ -24,8 +24,10 @@ import (
 // The paths of the join service. Each takes a POST of JSON, and answers JSON: an
 // answer, or with another status than 200 a Refusal.
 const (
-	pathJoin  = "/v1/join"  // JoinRequest to JoinAnswer
-	pathIssue = "/v1/issue" // IssueRequest to IssueAnswer, for who has a certificate
+	pathJoin      = "/v1/join"      // JoinRequest to JoinAnswer
+	pathIssue     = "/v1/issue"     // IssueRequest to IssueAnswer, for who has a certificate
+	pathServe     = "/v1/serve"     // serveRequest to ServeAnswer, for servers
+	pathAuthority = "/v1/authority" // {} to AuthorityAnswer, for servers
 )
 
 // How long strangers may take, and how much they may send.
@@ -41,6 +43,7 @@ type ServiceConfig struct {
 	Store      *store.Store               // required: writes as an operator
 	CA         func() (*CA, error)        // required: reads the CA, for each request
 	Credential func() (Credential, error) // required: the server's own, for each connection
+	Members    Members                    // of the store; nil: no server can become one
 	Log        *zap.Logger                // nil: none
 	Now        func() time.Time           // default time.Now
 }
@@ -63,7 +66,7 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg, admitter{cfg.Store, cfg.CA, cfg.Now}}, nil
+	return &Service{cfg, admitter{cfg.Store, cfg.CA, cfg.Now, cfg.Members}}, nil
 }
 
 // Run serves until ctx ends, and returns when all that it started has ended.
@@ -73,6 +76,8 @@ func (s *Service) Run(ctx context.Context) error {
 		return s.join(ctx, r)
 	}))
 	mux.HandleFunc("POST "+pathIssue, answering(s, s.issue))
+	mux.HandleFunc("POST "+pathServe, answering(s, s.serve))
+	mux.HandleFunc("POST "+pathAuthority, answering(s, s.authority))
 	quiet := zap.NewStdLog(s.cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))) // what strangers do wrong is no news
 	server := &http.Server{Handler: mux, ErrorLog: quiet, ReadHeaderTimeout: readWithin, ReadTimeout: 2 * readWithin,
 		WriteTimeout: 2*readWithin + callWithin, MaxHeaderBytes: 4 << 10,
@@ -156,6 +161,8 @@ type IssueRequest struct {
 	Request string           `json:"request"` // PEM
 	User    string           `json:"user,omitempty"`
 	Role    cluster.UserRole `json:"role,omitempty"`
+	// Addresses are what the certificate of a server shall name.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
 }
 
 // IssueAnswer is a certificate.

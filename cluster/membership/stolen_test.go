@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/membership"
 )
 
@@ -86,11 +88,30 @@ func TestWhoSigns(t *testing.T) {
 }
 
 // TestWhoIsAPeer: the port on which servers speak among themselves, where there is
-// nobody to ask what may be done, opens to its own server alone.
+// nobody to ask what may be done, opens to servers that were not taken out.
 func TestWhoIsAPeer(t *testing.T) {
-	g := guard(t, membership.AuthorizerConfig{})
-	ca := g.ca
-	members, err := g.server.MemberList(t.Context())
+	ca := newCA(t)
+	removed := credential(t, ca, "server:s3")
+	renewed := removed
+	var err error
+	if renewed.Cert, err = ca.Reissue(removed, loopback, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	list, err := membership.RevocationList([]string{strings.Repeat("ab", 32), keyOf(t, removed)}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := saved(t, credential(t, ca, "server:s1"))
+	if err := os.WriteFile(files.Cert+".crl", list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	admin := credential(t, ca, "server:s1")
+	cli, err := client.Dial(client.Config{Endpoints: secure(t, files, nil).Endpoints(), TLS: membership.Dialer(admin.Load)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cli.Close()
+	members, err := cli.MemberList(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +123,8 @@ func TestWhoIsAPeer(t *testing.T) {
 		by   membership.Credential
 		open bool
 	}{
-		"itself": {credential(t, ca, "server:s1"), true}, "a node": {node, false}, "an admin": {credential(t, ca, "user:admin"), false}, "another server": {credential(t, ca, "server:s2"), false},
+		"itself": {credential(t, ca, "server:s1"), true}, "a node": {node, false}, "an admin": {credential(t, ca, "user:admin"), false}, "another server": {credential(t, ca, "server:s2"), true},
+		"one that was taken out": {removed, false}, "the same, renewed": {renewed, false},
 		"another cluster's": {nobody, false}, "one that a node made": {signedBy(t, node), false},
 	} {
 		t.Run(name, func(t *testing.T) {

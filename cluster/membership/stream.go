@@ -22,7 +22,7 @@ func (a *Authorizer) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServ
 	if !knownStream(info.FullMethod) {
 		return refuse(&cluster.Refusal{Caller: c.Subject, Access: demandOf(c.Subject, info.FullMethod, nil).accesses[0], Why: "nobody may"})
 	}
-	if c.Subject.Kind == cluster.SubjectServer {
+	if c == a.self {
 		return handler(srv, ss)
 	}
 	acc, err := a.account(c)
@@ -51,7 +51,7 @@ func knownStream(method string) bool {
 	return false
 }
 
-// stream is a stream of a node or a user. It ends when the caller may not have
+// stream is a stream of anybody but this server. It ends when the caller may not have
 // any part of it any more, and tells nothing after that.
 type stream struct {
 	grpc.ServerStream

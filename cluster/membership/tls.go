@@ -54,11 +54,14 @@ func (c Credential) CAPin() (Pin, error) {
 }
 
 // Old reports whether the certificate is to be renewed: a third of its time is
-// left, or it does not name all of addresses.
+// left, or it does not name all of addresses, or lacks what a server's has.
 func (c Credential) Old(addresses []netip.Addr, now time.Time) (bool, error) {
 	cert, err := parseCert(c.Cert)
 	if err != nil {
 		return false, fmt.Errorf("read certificate: %w", err)
+	}
+	if s, err := cluster.ParseSubject(cert.Subject.CommonName); err == nil && s.Kind == cluster.SubjectServer && cert.VerifyHostname(PeerName) != nil {
+		return true, nil
 	}
 	named := map[netip.Addr]bool{}
 	for _, ip := range cert.IPAddresses {

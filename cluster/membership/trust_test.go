@@ -120,12 +120,15 @@ func TestWhoServes(t *testing.T) {
 
 // secure runs an embedded etcd that shows what is in files, and that a may
 // stand before.
-func secure(t *testing.T, files membership.Files, peer string, a *membership.Authorizer) *etcd.Engine {
+func secure(t *testing.T, files membership.Files, a *membership.Authorizer) *etcd.Engine {
 	t.Helper()
 	ports := enginetest.FreePorts(t, 2)
 	cfg := etcd.Config{Name: "s1", DataDir: filepath.Join(t.TempDir(), "store"), NoSync: true,
 		Timings:      etcd.Timings{Tick: 10 * time.Millisecond, Election: 100 * time.Millisecond}, // or it waits up to 1 s
-		ListenClient: ports[:1], ListenPeer: ports[1:], TLS: &etcd.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key, Peer: peer}}
+		ListenClient: ports[:1], ListenPeer: ports[1:], TLS: &etcd.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key, Peer: membership.PeerName}}
+	if _, err := os.Stat(files.Cert + ".crl"); err == nil {
+		cfg.TLS.Revoked = files.Cert + ".crl"
+	}
 	if a != nil {
 		cfg.Unary, cfg.Stream, cfg.MayObserve = a.Unary, a.Stream, a.MayObserve
 	}
@@ -171,7 +174,7 @@ func TestStoreOverTLS(t *testing.T) {
 	ours, theirs := newCA(t), newCA(t)
 	server := credential(t, ours, "server:s1")
 	files := saved(t, server)
-	engine := secure(t, files, "server:s1", nil)
+	engine := secure(t, files, nil)
 	read := func(c *membership.Credential, timeout time.Duration) error {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()

@@ -94,12 +94,13 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		}
 		underlay = append(underlay, spec)
 	}
+	cfg.Endpoints = withKnown(cfg.Endpoints)
 	urls, err := storeURLs(cfg.Endpoints, cfg.TLS != nil)
 	if err != nil {
 		return err
 	}
 	var connections client.Connections
-	dial := client.Config{Endpoints: urls, SyncInterval: endpointsEvery, Dialer: connections.Dial, Logger: log}
+	dial := client.Config{Endpoints: urls, Dialer: connections.Dial, Logger: log}
 	if cfg.TLS != nil {
 		dial.TLS = membership.Dialer(cfg.TLS.load)
 	}
@@ -139,6 +140,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		})
 	}
 	g.Go(func() error { return agent.Run(ctx) })
+	g.Go(func() error { keepEndpoints(ctx, cli, log); return nil })
 	g.Go(func() error { tell.stopping(ctx); return nil })
 	return g.Wait()
 }

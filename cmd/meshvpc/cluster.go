@@ -62,6 +62,8 @@ type serverReport struct {
 	Voter      bool     `json:"voter"`
 	Healthy    bool     `json:"healthy"`
 	Lag        uint64   `json:"lag"` // log entries behind the leader
+	Witness    bool     `json:"witness"`
+	Why        string   `json:"why"` // why it votes, or does not
 	Endpoints  []string `json:"endpoints"`
 }
 
@@ -94,9 +96,13 @@ func (p *program) clusterMembers(ctx context.Context, c *cli.Context, s *session
 func serverTable(w io.Writer, members []serverReport) {
 	var rows [][]string
 	for _, m := range members {
-		rows = append(rows, []string{m.Name, m.Datacenter, yesNo(m.Voter), yesNo(m.Healthy), fmt.Sprint(m.Lag), strings.Join(m.Endpoints, " ")})
+		kind := "server"
+		if m.Witness {
+			kind = "witness"
+		}
+		rows = append(rows, []string{cmp.Or(m.Name, "-"), kind, m.Datacenter, yesNo(m.Voter), yesNo(m.Healthy), fmt.Sprint(m.Lag), m.Why, strings.Join(m.Endpoints, " ")})
 	}
-	columns(w, []string{"server", "datacenter", "voter", "healthy", "lag", "endpoints"}, rows)
+	columns(w, []string{"server", "kind", "datacenter", "voter", "healthy", "lag", "why", "endpoints"}, rows)
 }
 
 // clusterHealth asks every server for its state. A linearizable read proves
@@ -111,9 +117,9 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		return r, err
 	}
 	r.Quorum = true
-	datacenter := map[string]string{}
+	known := map[string]*cluster.Server{}
 	for _, it := range records {
-		datacenter[last(it.Key)] = clean(it.Value.Datacenter)
+		known[last(it.Key)] = it.Value
 	}
 	callCtx, cancel := context.WithTimeout(ctx, s.call)
 	defer cancel()
@@ -121,12 +127,21 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 	if err != nil {
 		return r, fmt.Errorf("list servers: %w", err)
 	}
-	var applied []uint64
+	applied := map[string]uint64{}
 	var newest uint64
 	for _, m := range members.Members {
 		name := clean(m.Name)
+		for n, s := range known {
+			if name == "" && slices.Contains(m.PeerURLs, "https://"+s.Peer) { // it has not started yet
+				name = n
+			}
+		}
 		status := serverStatus(ctx, s, m.ClientURLs)
-		report := serverReport{Name: name, Datacenter: datacenter[name], Voter: !m.IsLearner, Healthy: status != nil, Endpoints: m.ClientURLs}
+		report := serverReport{Name: name, Voter: !m.IsLearner, Healthy: status != nil, Endpoints: m.ClientURLs}
+		if record := known[name]; record != nil {
+			report.Datacenter, report.Witness, report.Why = clean(record.Datacenter), record.Witness, clean(record.Why)
+			delete(known, name)
+		}
 		if status != nil && status.Leader == m.ID {
 			r.Leader = name
 		}
@@ -134,14 +149,19 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		if status != nil {
 			index = status.RaftAppliedIndex
 		}
-		applied, newest = append(applied, index), max(newest, index)
+		applied[name], newest = index, max(newest, index)
 		r.Members = append(r.Members, report)
 	}
+	for _, name := range slices.Sorted(maps.Keys(known)) { // not in the store yet
+		s := known[name]
+		r.Members = append(r.Members, serverReport{Name: name, Datacenter: clean(s.Datacenter), Witness: s.Witness, Why: clean(s.Why), Endpoints: []string{}})
+	}
+	slices.SortFunc(r.Members, func(a, b serverReport) int { return cmp.Compare(a.Name, b.Name) })
 	for i, m := range r.Members {
 		if m.Healthy {
-			r.Members[i].Lag = newest - applied[i]
+			r.Members[i].Lag = newest - applied[m.Name]
 		} else if !m.Voter { // voterWarnings has the others
-			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: start \"meshvpc server\" on it", m.Name))
+			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: start \"meshvpc server\" on it", cmp.Or(m.Name, "without a name, which has not started yet,")))
 		}
 	}
 	for _, warning := range voterWarnings(r.Members) {
@@ -167,8 +187,11 @@ func voterWarnings(members []serverReport) []voters.Warning {
 	var view voters.View
 	for _, m := range members {
 		role := voters.Learner
-		if m.Voter {
+		switch {
+		case m.Voter:
 			role = voters.Voter
+		case len(m.Endpoints) == 0:
+			role = voters.Absent
 		}
 		view.Servers = append(view.Servers, voters.Server{
 			Name: cmp.Or(m.Name, "a member that has not started yet"), Datacenter: m.Datacenter, Role: role, Healthy: m.Healthy,

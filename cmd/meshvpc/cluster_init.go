@@ -106,7 +106,7 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 func newServerConfig(d dirs, name, dc string, bind, advertise netip.Addr) serverConfig {
 	return serverConfig{Name: name, Datacenter: dc, Engine: "etcd", DataDir: d.store(),
 		Listen: []string{joinHost(bind, clientPort)}, Advertise: []string{joinHost(advertise, clientPort)}, ListenPeers: []string{joinHost(bind, peerPort)},
-		ListenJoin: []string{joinHost(bind, joinPort)}, TLS: d.pem(cluster.SubjectServer)}
+		ListenJoin: []string{joinHost(bind, joinPort)}, AdvertisePeers: []string{joinHost(advertise, peerPort)}, TLS: d.pem(cluster.SubjectServer)}
 }
 
 // firstAdmin is the user whose credential `cluster init` makes.

@@ -27,6 +27,8 @@ func (p *program) clusterJoinCommand() *cli.Command {
 		&cli.StringFlag{Name: "datacenter", Usage: "`NAME` of the datacenter that this host is in (required)"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of this node (default: the host's name)"},
 		underlayFlag(),
+		&cli.BoolFlag{Name: "server", Usage: "become a server, too; the token, which decides, has to be a server's"},
+		&cli.BoolFlag{Name: "witness", Usage: "become a witness: a server that votes, without an agent and a part in any VPC; the token has to be a witness's"},
 		timeoutFlag(defaultJoin, "how long the server may take to answer"),
 		outputFlag(),
 	}, p.clusterJoin)
@@ -40,6 +42,7 @@ const defaultJoin = 10 * time.Second
 type joinReport struct {
 	Cluster    string   `json:"cluster"`
 	Node       string   `json:"node"`
+	Role       string   `json:"role"`
 	Datacenter string   `json:"datacenter"`
 	Endpoints  []string `json:"endpoints"`
 }
@@ -73,9 +76,6 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 		return failed("take that node out first: meshvpc node remove "+had.Node+", then meshvpc node purge on this host",
 			"join cluster as %s: this host is node %s already (%s)", name, had.Node, d.agent())
 	}
-	if _, err := os.Stat(d.server()); err == nil {
-		return failed("it is a node already: start \"meshvpc server\" and \"meshvpc agent\"", "join cluster: this host is a server: %s exists", d.server())
-	}
 	token, err := p.joinToken(c)
 	if err != nil {
 		return err
@@ -84,7 +84,12 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := checkUnderlay(c.StringSlice("underlay"), have); err != nil {
+	bind, advertise, err := checkUnderlay(c.StringSlice("underlay"), have)
+	if err != nil {
+		return err
+	}
+	server, err := joiningServer(d, token.Role, name, dc, bind, advertise)
+	if err != nil {
 		return err
 	}
 	endpoint, err := storeOf(address)
@@ -96,14 +101,17 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 	if rejoin && !c.IsSet("underlay") {
 		agent.Underlay = had.Underlay
 	}
+	if server != nil && server.Witness {
+		agent.ID, agent.TLS = server.Joined.NodeID, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
 	defer cancel()
-	r, err := joinAs(ctx, d, address, token, agent, dc)
+	r, err := joinAs(ctx, d, address, token, agent, server, dc)
 	if err != nil {
 		return explainJoin(err, address, name, c.Duration("timeout"))
 	}
 	return p.print(c, r, func(w io.Writer) {
-		fmt.Fprintf(w, "node %s in datacenter %s is in cluster %s\nstart with:   meshvpc service install   (or, by hand: meshvpc agent)\n", r.Node, r.Datacenter, r.Cluster)
+		fmt.Fprintf(w, "%s %s in datacenter %s is in cluster %s\nstart with:   meshvpc service install   (or, by hand: %s)\n", r.Role, r.Node, r.Datacenter, r.Cluster, byHand(token.Role))
 	})
 }
 
@@ -137,8 +145,10 @@ func (p *program) joinToken(c *cli.Context) (membership.Token, error) {
 	if err != nil {
 		return t, &refusal{exitUsage, err, hint}
 	}
-	if t.Role != cluster.TokenNode {
-		return t, usage("use a token of the role node", "the token is for a %s", t.Role)
+	for flag, role := range map[string]cluster.TokenRole{"server": cluster.TokenServer, "witness": cluster.TokenWitness} {
+		if c.Bool(flag) && t.Role != role {
+			return t, usage(fmt.Sprintf("get one by \"meshvpc cluster token create --role %s\"", role), "the token is for a %s", t.Role)
+		}
 	}
 	return t, nil
 }
@@ -178,13 +188,12 @@ func joinedAs(d dirs) (agentConfig, bool, error) {
 
 // joinAs joins. What it has written it takes away again if it is certain that
 // nothing has happened on the server.
-func joinAs(ctx context.Context, d dirs, address string, t membership.Token, agent agentConfig, dc string) (r joinReport, err error) {
-	var made []string
-	node, fresh, err := newKeyFile(agent.TLS.Key)
-	if fresh {
-		made = append(made, agent.TLS.Key)
-	}
-	var asked bool
+func joinAs(ctx context.Context, d dirs, address string, t membership.Token, agent agentConfig, server *serverConfig, dc string) (r joinReport, err error) {
+	var (
+		made  []string
+		asked bool
+		q     = membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: dc}
+	)
 	defer func() {
 		if err != nil && !asked {
 			for _, path := range made {
@@ -192,51 +201,82 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 			}
 		}
 	}()
+	// keyed makes a key, or takes the one that is there, and asks for a certificate.
+	keyed := func(path string, request *string) (membership.Key, error) {
+		key, fresh, err := newKeyFile(path)
+		if fresh {
+			made = append(made, path)
+		}
+		if err != nil {
+			return key, err
+		}
+		b, err := key.Request()
+		*request = string(b)
+		return key, err
+	}
+	viewer, err := keyed(d.pem(cluster.SubjectUser).Key, &q.Viewer)
 	if err != nil {
 		return r, err
 	}
-	viewerKey := d.pem(cluster.SubjectUser).Key
-	viewer, fresh, err := newKeyFile(viewerKey)
-	if fresh {
-		made = append(made, viewerKey)
-	}
-	if err != nil {
-		return r, err
-	}
-	if _, err := os.Stat(d.agent()); errors.Is(err, fs.ErrNotExist) {
-		made = append(made, d.agent())
-		if err := writeConfig(d.agent(), agent); err != nil {
+	before := map[string]any{} // files that say who this host is, before a server knows
+	if agent.TLS != nil {
+		if _, err = keyed(agent.TLS.Key, &q.Request); err != nil {
 			return r, err
 		}
+		before[d.agent()] = agent
 	}
-	q := membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: dc}
-	for _, x := range []struct {
-		key  membership.Key
-		text *string
-	}{{node, &q.Request}, {viewer, &q.Viewer}} {
-		b, err := x.key.Request()
+	var serverKey membership.Key
+	if server != nil {
+		if q.Server, err = serverRequest(*server); err != nil {
+			return r, err
+		}
+		if serverKey, err = keyed(server.TLS.Key, &q.Server.Request); err != nil {
+			return r, err
+		}
+		before[d.server()] = server
+	}
+	for path, content := range before {
+		if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			made = append(made, path)
+			err = writeConfig(path, content)
+		}
 		if err != nil {
 			return r, err
 		}
-		*x.text = string(b)
 	}
-	answer, ca, asked, err := askToJoin(ctx, address, t, q)
+	var (
+		answer membership.JoinAnswer
+		ca     []byte
+	)
+	answer, ca, asked, err = askToJoin(ctx, address, t, q)
 	if err != nil {
 		return r, err
 	}
+	asked = true
 	for _, e := range answer.Endpoints {
 		if !slices.Contains(agent.Endpoints, e) {
 			agent.Endpoints = append(agent.Endpoints, e)
 		}
 	}
 	reader := membership.Credential{CA: ca, Cert: []byte(answer.Viewer), Key: viewer.PEM}
-	for _, f := range []file{{agent.TLS.CA, ca}, {agent.TLS.Cert, []byte(answer.Certificate)},
-		{d.client(), newClientConfig(agent.Endpoints, reader)}, {d.agent(), agent}} {
+	files := []file{{d.client(), newClientConfig(agent.Endpoints, reader)}}
+	if agent.TLS != nil {
+		files = append(files, file{agent.TLS.CA, ca}, file{agent.TLS.Cert, []byte(answer.Certificate)}, file{d.agent(), agent})
+	}
+	if server != nil {
+		own := membership.Credential{CA: ca, Cert: []byte(answer.Server), Key: serverKey.PEM}
+		more, err := serverFiles(ctx, d, address, *server, own, agent.Endpoints)
+		if err != nil {
+			return r, err
+		}
+		files = append(files, more...)
+	}
+	for _, f := range files {
 		if err := f.write(); err != nil {
 			return r, err
 		}
 	}
-	return joinReport{Cluster: clean(answer.Cluster), Node: agent.Node, Datacenter: clean(answer.Datacenter), Endpoints: agent.Endpoints}, nil
+	return joinReport{Cluster: clean(answer.Cluster), Node: agent.Node, Role: string(t.Role), Datacenter: clean(answer.Datacenter), Endpoints: agent.Endpoints}, nil
 }
 
 // askToJoin asks until there is an answer or ctx ends. asked: the host may have
@@ -285,6 +325,7 @@ func explainJoin(err error, address, name string, timeout time.Duration) error {
 		membership.CodeRemoved:     "run \"meshvpc node purge\" on this host, then join again",
 		membership.CodeLeaving:     "try again when it is gone from \"meshvpc node show " + name + "\", or choose another --name",
 		membership.CodeNoCluster:   "start \"meshvpc server\" there, on the host where \"meshvpc cluster init\" ran",
+		membership.CodeWitness:     "give the address of another server: see \"meshvpc cluster members\"",
 		membership.CodeUnavailable: "look at the log of \"meshvpc server\" there",
 	}
 	return failed(hints[r.Code], "join cluster: %w", err)

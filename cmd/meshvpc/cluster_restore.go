@@ -156,7 +156,7 @@ func (r *restoration) plan(c *cli.Context) error {
 		r.files = append(r.files, file{r.dirs.agent(), r.agent})
 	}
 	era := max(r.manifest.Era+1, c.Int64("era"))
-	r.server.Bootstrap = nil // what it is for is in the backup
+	r.server.Bootstrap, r.server.Joined = nil, nil // what they are for is in the backup
 	r.server.Restored = &restored{ClusterID: r.manifest.ClusterID, FormerEra: r.manifest.Era, Era: era, NodeID: r.agent.ID}
 	return nil
 }
@@ -198,6 +198,9 @@ func (r *restoration) apply(snapshot string) error {
 		return err
 	}
 	cfg.ClusterToken, cfg.Logger = randomID(), zap.NewNop()
+	if err := os.Remove(r.dirs.endpointsFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("restore cluster: forget the servers there were: %w", err)
+	}
 	for _, f := range append(r.files, file{r.dirs.server(), r.server}) {
 		if err := f.write(); err != nil {
 			return err

@@ -17,14 +17,19 @@ import (
 // tokenLife is how long a token can be used by default.
 const tokenLife = time.Hour
 
+// serverTokenLife is that of a token for a server or a witness: who has a server's
+// gets the CA's key.
+const serverTokenLife = 10 * time.Minute
+
 // maxTokenLife bounds what --ttl can ask for.
 const maxTokenLife = 30 * 24 * time.Hour
 
 func (p *program) clusterTokenCommand() *cli.Command {
 	return p.noun("token", "give out, list and revoke what lets hosts join",
-		[]string{"meshvpc cluster token create", "meshvpc cluster token create --uses 5 --ttl 24h", "meshvpc cluster token list", "meshvpc cluster token revoke 0a1b2c3d4e"},
+		[]string{"meshvpc cluster token create", "meshvpc cluster token create --uses 5 --ttl 24h", "meshvpc cluster token create --role server", "meshvpc cluster token list", "meshvpc cluster token revoke 0a1b2c3d4e"},
 		p.verb("create", "", "make a token; its text is shown once", append(storeFlags(),
-			&cli.DurationFlag{Name: "ttl", Value: tokenLife, Usage: "how long it can be used"},
+			&cli.StringFlag{Name: "role", Value: string(cluster.TokenNode), Usage: "what the host will be: node, server or witness"},
+			&cli.DurationFlag{Name: "ttl", Usage: "how long it can be used (default 1h; 10m for a server or a witness)"},
 			&cli.IntFlag{Name: "uses", Value: 1, Usage: "how many hosts may join with it"},
 		), p.withStore(p.tokenCreate)),
 		p.verb("list", "", "list the tokens that can be used", storeFlags(), p.withStore(p.tokenList)),
@@ -45,21 +50,32 @@ type tokenReport struct {
 }
 
 func (p *program) tokenCreate(ctx context.Context, c *cli.Context, s *session) error {
-	ttl, uses := c.Duration("ttl"), c.Int("uses")
+	role, ttl, uses := cluster.TokenRole(c.String("role")), c.Duration("ttl"), c.Int("uses")
+	switch role {
+	case cluster.TokenNode, cluster.TokenServer, cluster.TokenWitness:
+	default:
+		return usage("want node, server or witness", "invalid --role %q", string(role))
+	}
+	if !c.IsSet("ttl") {
+		ttl = tokenLife
+		if role != cluster.TokenNode {
+			ttl = serverTokenLife
+		}
+	}
 	if ttl < time.Minute || ttl > maxTokenLife {
 		return usage(fmt.Sprintf("want 1m to %v", maxTokenLife), "invalid --ttl %v", ttl)
 	}
 	if uses < 1 || uses > cluster.MaxTokenUses {
 		return usage(fmt.Sprintf("want 1 to %d", cluster.MaxTokenUses), "invalid --uses %d", uses)
 	}
-	t, record, err := s.makeToken(ctx, uses, ttl, p.now())
+	t, record, err := s.makeToken(ctx, role, uses, ttl, p.now())
 	if err != nil {
 		return err
 	}
 	r := tokenReport{ID: t.RecordID(), Token: t.String(), Role: string(t.Role), Uses: uses, Expires: record.Expires, By: record.By,
 		Join: fmt.Sprintf("meshvpc cluster join %s --datacenter DC --token %s", joinAddress(s.endpoints[0]), t)}
 	return p.print(c, r, func(w io.Writer) {
-		fmt.Fprintf(w, "token %s, for %d host(s), until %s:\n%s\njoin by:  %s\n", r.ID, uses, r.Expires.Format(time.RFC3339), r.Token, r.Join)
+		fmt.Fprintf(w, "token %s, for %d %s(s), until %s:\n%s\njoin by:  %s\n", r.ID, uses, r.Role, r.Expires.Format(time.RFC3339), r.Token, r.Join)
 	})
 }
 
@@ -93,8 +109,8 @@ func (p *program) tokenRevoke(ctx context.Context, c *cli.Context, s *session) e
 	return p.print(c, map[string]string{"id": id, "state": "revoked"}, func(w io.Writer) { fmt.Fprintf(w, "token %s opens nothing now\n", id) })
 }
 
-// makeToken makes a token for nodes, and its record.
-func (s *session) makeToken(ctx context.Context, uses int, life time.Duration, now time.Time) (membership.Token, *cluster.Token, error) {
+// makeToken makes a token, and its record.
+func (s *session) makeToken(ctx context.Context, role cluster.TokenRole, uses int, life time.Duration, now time.Time) (membership.Token, *cluster.Token, error) {
 	me := s.client.credential()
 	pin, err := me.CAPin()
 	if err != nil {
@@ -104,7 +120,7 @@ func (s *session) makeToken(ctx context.Context, uses int, life time.Duration, n
 	if err != nil {
 		return membership.Token{}, nil, err
 	}
-	t := membership.NewToken(cluster.TokenNode, pin)
+	t := membership.NewToken(role, pin)
 	record := t.Record(uses, now, life, by.String())
 	var change store.Change
 	store.Create(&change, cluster.KeyToken(t.RecordID()), record)

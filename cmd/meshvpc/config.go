@@ -67,11 +67,17 @@ type serverConfig struct {
 	Advertise   []string `json:"advertise"`    // host:port, what clients dial
 	ListenPeers []string `json:"listen_peers"` // host:port, for other servers
 	ListenJoin  []string `json:"listen_join"`  // host:port, for joiners
-	TLS         pemFiles `json:"tls"`
-	LogLevel    string   `json:"log_level,omitempty"`
+	// AdvertisePeers are what other servers dial, if not ListenPeers.
+	AdvertisePeers []string `json:"advertise_peers,omitempty"`
+	TLS            pemFiles `json:"tls"`
+	// Witness says that this server votes and does nothing else: it has no CA key.
+	Witness  bool   `json:"witness,omitempty"`
+	LogLevel string `json:"log_level,omitempty"`
 	// Bootstrap is what the first start of the first server writes into the
 	// empty store.
 	Bootstrap *bootstrap `json:"bootstrap,omitempty"`
+	// Joined is what a server that was not the first knows of the others.
+	Joined *joinedServer `json:"joined,omitempty"`
 	// Restored is what the first start after a restore changes in the store.
 	Restored *restored `json:"restored,omitempty"`
 }

@@ -62,6 +62,7 @@ func (p *program) labCommands() []*cli.Command {
 		p.verb("up", "", "make a lab, a cluster in it, and keep it running", []cli.Flag{
 			&cli.IntFlag{Name: "hosts", Value: 3, Usage: "how many"},
 			&cli.IntFlag{Name: "datacenters", Usage: "how many (default: the article's two, or three)"},
+			&cli.IntFlag{Name: "servers", Value: 3, Usage: "1, or 3: on the first hosts of three datacenters, and on a witness if there are two"},
 			&cli.StringFlag{Name: "underlay", Value: string(lab.IPv6), Usage: "ipv6, ipv4 or dual"},
 			&cli.BoolFlag{Name: "segment", Usage: "put all hosts on one segment, which carries multicast"},
 			labFlag(lab.DefaultName), timeoutFlag(labWait, "how long to wait until it is ready"), outputFlag(),
@@ -112,7 +113,11 @@ func onServices(do func(*lab.Lab, context.Context, string, string) error) func(c
 func openLab(c *cli.Context) (*lab.Lab, error) { return lab.Open(c.String("lab")) }
 
 func (p *program) labUp(ctx context.Context, c *cli.Context) error {
-	hosts, err := lab.Topology(c.Int("hosts"), c.Int("datacenters"), false)
+	servers := c.Int("servers")
+	if servers != 1 && servers != 3 {
+		return usage("want 1 or 3", "invalid --servers %d", servers)
+	}
+	hosts, err := demo.Hosts(c.Int("hosts"), c.Int("datacenters"), servers > 1)
 	if err != nil {
 		return &refusal{exitUsage, err, ""}
 	}
@@ -125,7 +130,11 @@ func (p *program) labUp(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := raise(wait, l, hosts); err != nil {
+	site := &demo.Site{Lab: l, Server: hosts[0].Name}
+	if servers > 1 {
+		site.Servers = demo.ServersOf(hosts)
+	}
+	if err := raise(wait, site, hosts); err != nil {
 		down, stop := context.WithTimeout(context.WithoutCancel(ctx), labWait)
 		defer stop()
 		if undone := l.Down(down); undone != nil {
@@ -137,20 +146,27 @@ func (p *program) labUp(ctx context.Context, c *cli.Context) error {
 	return p.labStatus(ctx, c)
 }
 
-// raise makes a cluster of a lab's hosts and waits until every agent is live.
-func raise(ctx context.Context, l *lab.Lab, hosts []lab.HostConfig) error {
-	site := &demo.Site{Lab: l, Server: hosts[0].Name}
+// raise makes a cluster of a lab's hosts and waits until every agent is live and
+// every server votes.
+func raise(ctx context.Context, site *demo.Site, hosts []lab.HostConfig) error {
 	if err := site.Found(ctx); err != nil {
 		return err
 	}
 	var others []string
+	agents := 1
 	for _, h := range hosts[1:] {
 		others = append(others, h.Name)
+		if !h.Witness {
+			agents++
+		}
 	}
 	if err := site.Join(ctx, others...); err != nil {
 		return err
 	}
-	return site.AwaitNodes(ctx, len(hosts))
+	if err := site.AwaitNodes(ctx, agents); err != nil {
+		return err
+	}
+	return site.AwaitVoters(ctx, site.Server, 1+len(site.Servers))
 }
 
 func (p *program) labDown(ctx context.Context, c *cli.Context) error {

@@ -236,9 +236,7 @@ func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) er
 	if err != nil {
 		return err
 	}
-	if _, err := store.Get[*cluster.Server](ctx, s.store, cluster.KeyServer(name)); err == nil {
-		return failed("a server cannot be taken out yet", "remove node %s: it runs a server of the cluster", name)
-	} else if !errors.Is(err, store.ErrNotFound) {
+	if err := s.mayLoseServer(ctx, name); err != nil {
 		return err
 	}
 	if it.Value.State != cluster.NodeLeft {
@@ -254,6 +252,9 @@ func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) er
 	}
 	wait, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
 	defer cancel()
+	if err := s.awaitServerGone(wait, name); err != nil {
+		return err
+	}
 	left, err := s.awaitNodeGone(wait, name)
 	if ctx.Err() == nil && wait.Err() != nil {
 		return notSo("the controller takes it apart: see \"meshvpc status\"", "remove node %s: it is still a member of %s", name, cmp.Or(few(left), "its VPCs"))
@@ -276,6 +277,10 @@ func (s *session) shutOut(ctx context.Context, name string) error {
 		}
 		var c store.Change
 		node.Value.State = cluster.NodeLeft
+		isServer, err := s.revokeServer(ctx, &c, name, node.Value)
+		if err != nil {
+			return err
+		}
 		store.Put(&c, node, node.Value)
 		viewer, err := store.Get[*cluster.User](ctx, s.store, cluster.KeyUser(name))
 		switch {
@@ -286,6 +291,8 @@ func (s *session) shutOut(ctx context.Context, name string) error {
 		}
 		err = s.commit(ctx, c)
 		switch {
+		case errors.Is(err, mvcc.ErrDenied) && isServer:
+			return failed("do that with an admin's client file", "remove node %s: it runs a server, and only an admin takes that out: %w", name, err)
 		case errors.Is(err, mvcc.ErrDenied) && asAdmin:
 			asAdmin = false
 		case !errors.Is(err, store.ErrConflict):

@@ -95,7 +95,7 @@ const revokeIn = 5 * time.Second
 // joinNode has the host join with a token made for it alone, which opens nothing
 // any more if that fails.
 func (a *adding) joinNode(ctx context.Context, root *rootShell, script string) error {
-	t, _, err := a.makeToken(ctx, 1, addTokenLife, a.now())
+	t, _, err := a.makeToken(ctx, cluster.TokenNode, 1, addTokenLife, a.now())
 	if err != nil {
 		return err
 	}

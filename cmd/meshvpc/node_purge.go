@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/urfave/cli/v2"
@@ -27,8 +28,9 @@ func (p *program) nodePurge(ctx context.Context, c *cli.Context) error {
 		return fmt.Errorf("purge node: %w", err)
 	}
 	defer driver.Close()
-	if _, err := os.Stat(d.server()); err == nil {
-		return failed("this host keeps the cluster's records", "purge node: %s says that it is a server", d.server())
+	server, err := purgeable(d)
+	if err != nil {
+		return err
 	}
 	if err := p.confirm(c, "node", name); err != nil {
 		return err
@@ -37,7 +39,7 @@ func (p *program) nodePurge(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("purge node: %w", err)
 	}
-	if err := forget(d); err != nil {
+	if err := errors.Join(forgetServer(d, server), forget(d)); err != nil {
 		return fmt.Errorf("purge node: %w", err)
 	}
 	v := struct {
@@ -52,12 +54,43 @@ func (p *program) nodePurge(ctx context.Context, c *cli.Context) error {
 	})
 }
 
+// purgeable refuses to purge a server that has not been taken out of its cluster;
+// of one that has, it returns the configuration.
+func purgeable(d dirs) (*serverConfig, error) {
+	var cfg serverConfig
+	err := readConfig(d.server(), &cfg)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		_, err = os.Stat(markRemoved(cfg))
+	}
+	if err != nil {
+		return nil, failed("this host keeps the cluster's records; take the node out first (meshvpc node remove), and let the server hear of it",
+			"purge node: %s says that it is a server", d.server())
+	}
+	return &cfg, nil
+}
+
+// forgetServer removes the files of a server that was taken out, but not its
+// snapshots. The mark goes last, so that a purge that was cut short goes on.
+func forgetServer(d dirs, cfg *serverConfig) error {
+	if cfg == nil {
+		return nil
+	}
+	var errs []error
+	for _, path := range []string{dataDir(*cfg), cfg.TLS.Cert, cfg.TLS.Key, d.pem(cluster.SubjectServer).CAKey, revokedFile(*cfg), markFounded(*cfg), d.server(), markRemoved(*cfg)} {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
+}
+
 // forget removes the node's files, with those that "cluster env" has made of its
 // client file.
 func forget(d dirs) error {
 	node, user := d.pem(cluster.SubjectNode), d.pem(cluster.SubjectUser)
 	var errs []error
-	for _, path := range []string{d.cache(), d.agent(), d.client(), pemOf(d.client()), node.CA, node.Cert, node.Key, user.Key} {
+	for _, path := range []string{d.cache(), d.endpointsFile(), d.agent(), d.client(), pemOf(d.client()), node.CA, node.Cert, node.Key, user.Key} {
 		errs = append(errs, os.RemoveAll(path))
 	}
 	return errors.Join(errs...)

@@ -132,6 +132,10 @@ func checkStore(cfg serverConfig) error {
 	if err != nil {
 		return err
 	}
+	if cfg.Joined != nil {
+		return failed("take it out where an admin is (meshvpc node remove "+cfg.Name+"), and on this host: meshvpc node purge; then join again",
+			"start server: its store is gone from %s", dataDir(cfg))
+	}
 	return failed(fmt.Sprintf("restore a backup: meshvpc cluster restore FILE (this server's own were in %s); to begin with nothing, and lose all VPCs and nodes, remove %s",
 		hostDirs().snapshots(), markFounded(cfg)), "start server: its store is gone from %s", dataDir(cfg))
 }

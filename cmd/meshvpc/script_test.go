@@ -102,13 +102,17 @@ func startStore(t *testing.T) *storeOfScripts {
 	s.admin = s.credential(t, cluster.SubjectUser, firstAdmin)
 	server := s.credential(t, cluster.SubjectServer, "jhoster1")
 	dir := t.TempDir()
-	files := etcd.TLS{CA: filepath.Join(dir, "ca"), Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), Peer: "server:jhoster1"}
+	files := etcd.TLS{CA: filepath.Join(dir, "ca"), Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), Peer: membership.PeerName}
 	for path, text := range map[string][]byte{files.CA: server.CA, files.Cert: server.Cert, files.Key: server.Key} {
 		if err := writeFile(path, text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	guard := membership.NewAuthorizer(membership.AuthorizerConfig{})
+	key, err := server.KeyHash()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard := membership.NewAuthorizer(membership.AuthorizerConfig{Self: cluster.Caller{Subject: cluster.Subject{Kind: cluster.SubjectServer, Name: "jhoster1"}, Key: key}})
 	engine, err := etcd.New(etcd.Config{Name: "test", DataDir: t.TempDir(), ListenClient: []netip.AddrPort{address},
 		ListenPeer: []netip.AddrPort{netip.MustParseAddrPort(freeAddress(t))}, NoSync: true, TLS: &files, Unary: guard.Unary, Stream: guard.Stream, MayObserve: guard.MayObserve})
 	if err != nil {

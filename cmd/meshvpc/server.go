@@ -60,16 +60,19 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 // serve runs the engine and, once it serves, the controller, until ctx ends or
 // one of them fails. The controller ends first, so that it can step down.
 func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) error {
-	if cfg.TLS.CAKey == "" {
+	if cfg.TLS.CAKey == "" && !cfg.Witness {
 		return failed("make the cluster anew by \"meshvpc cluster init\", which writes that section and its files", "read config %s: the section tls, with ca, cert, key and ca_key, is missing", path)
 	}
 	if err := checkStore(cfg); err != nil {
 		return err
 	}
-	if err := renewServer(cfg, time.Now(), log); err != nil {
+	if err := renewServer(ctx, cfg, time.Now(), log); err != nil {
 		return err
 	}
-	guard := membership.NewAuthorizer(membership.AuthorizerConfig{Log: log})
+	guard, err := newGuard(cfg, log)
+	if err != nil {
+		return err
+	}
 	engine, err := newEngine(cfg, path, guard, log)
 	if err != nil {
 		return err
@@ -84,19 +87,23 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 		if err == nil && ctx.Err() == nil {
 			return errors.New("serve store: it ended")
 		}
-		return err
+		return explainEnd(cfg, err)
 	})
 	g.Go(func() error {
 		defer stopEngine()
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-time.After(removedEvery):
+			if err := awaitReady(ctx, cfg, engine); err != nil {
+				return err
+			}
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, engine.Endpoints(), path, guard, tell, log)
+		return control(ctx, cfg, engine, path, guard, tell, log)
 	})
 	g.Go(func() error {
-		keepRenewed(ctx, log, func(context.Context) error { return renewServer(cfg, time.Now(), log) })
+		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
 		return nil
 	})
 	g.Go(func() error { watchListen(ctx, cfg, path, log); return nil })
@@ -105,12 +112,22 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	return err
 }
 
-func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log *zap.Logger) (*etcd.Engine, error) {
+// storeEngine serves the store.
+type storeEngine interface {
+	Ready() <-chan struct{}
+	Endpoints() []string
+	Run(ctx context.Context) error
+}
+
+func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log *zap.Logger) (storeEngine, error) {
 	e, err := engineConfig(cfg, path)
 	if err != nil {
 		return nil, err
 	}
 	e.Logger, e.Unary, e.Stream, e.MayObserve = log, guard.Unary, guard.Stream, guard.MayObserve
+	if cfg.Joined != nil && etcd.IsNew(e.DataDir) {
+		return newJoining(cfg, e, log), nil
+	}
 	return etcd.New(e)
 }
 
@@ -125,11 +142,11 @@ func engineConfig(cfg serverConfig, path string) (e etcd.Config, err error) {
 	if cfg.Engine != "etcd" {
 		return e, failed(`want "engine: etcd"`, "read config %s: unknown engine %q", path, cfg.Engine)
 	}
-	var parsed [3][]netip.AddrPort
+	var parsed [4][]netip.AddrPort
 	for i, list := range []struct {
 		field  string
 		values []string
-	}{{"listen", cfg.Listen}, {"advertise", cfg.Advertise}, {"listen_peers", cfg.ListenPeers}} {
+	}{{"listen", cfg.Listen}, {"advertise", cfg.Advertise}, {"listen_peers", cfg.ListenPeers}, {"advertise_peers", cfg.AdvertisePeers}} {
 		if parsed[i], err = parseListen(path, list.field, list.values); err != nil {
 			return e, err
 		}
@@ -139,8 +156,8 @@ func engineConfig(cfg serverConfig, path string) (e etcd.Config, err error) {
 		token = cfg.Bootstrap.ClusterID
 	}
 	return etcd.Config{Name: cfg.Name, DataDir: dataDir(cfg), ListenClient: parsed[0], AdvertiseClient: parsed[1],
-		ListenPeer: parsed[2], ClusterToken: token,
-		TLS: &etcd.TLS{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key, Peer: serverSubject(cfg).String()}}, nil
+		ListenPeer: parsed[2], AdvertisePeer: parsed[3], ClusterToken: token,
+		TLS: &etcd.TLS{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key, Peer: membership.PeerName, Revoked: revokedFile(cfg)}}, nil
 }
 
 func serverSubject(cfg serverConfig) cluster.Subject {
@@ -160,8 +177,9 @@ func parseListen(path, field string, values []string) (parsed []netip.AddrPort, 
 
 // control writes the first records if the store is new, then runs the
 // controller, the join service and the guard's look at the records.
-func control(ctx context.Context, cfg serverConfig, endpoints []string, path string, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
-	cli, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+func control(ctx context.Context, cfg serverConfig, engine storeEngine, path string, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
+	endpoints := engine.Endpoints()
+	cli, err := dialVoters(cfg, engine, log)
 	if err != nil {
 		return err
 	}
@@ -180,10 +198,26 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 		return err
 	}
 	joins, err := membership.NewService(membership.ServiceConfig{Listen: listen, Store: store.New(kv, cluster.Identity{Role: cluster.Operator}),
-		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, Log: log})
+		CA: func() (*membership.CA, error) {
+			if cfg.Witness {
+				return nil, &membership.Refusal{Code: membership.CodeWitness, Reason: "server " + cfg.Name + " is a witness, which has no CA key and certifies nobody"}
+			}
+			return cfg.TLS.loadCA()
+		}, Credential: cfg.TLS.load, Members: cli, Log: log})
 	if err != nil {
 		return err
 	}
+	own, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	keeping := membership.KeeperConfig{Client: own, Own: endpoints[0],
+		Store: store.New(client.New(own), cluster.Identity{Role: cluster.Operator}), Log: log}
+	if cfg.Witness { // it has no controller, which says that of other servers
+		keeping.Alive, keeping.AliveEvery = tell.alive, tell.every()
+	}
+	members := membership.NewKeeper(keeping)
 	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: endpoints[0], cli: cli,
 		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
 	g, ctx := errgroup.WithContext(ctx)
@@ -198,7 +232,12 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 	g.Go(func() error { keep.run(ctx); return nil })
 	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
-	g.Go(func() error { return ctl.Run(ctx) })
+	g.Go(func() error { return members.Run(ctx) })
+	g.Go(func() error { return watchRemoved(ctx, cfg, own) })
+	g.Go(func() error { keepEndpoints(ctx, cli, log, endpoints...); return nil })
+	if !cfg.Witness {
+		g.Go(func() error { return ctl.Run(ctx) })
+	}
 	return g.Wait()
 }
 
@@ -271,16 +310,25 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 
 // ownServer writes the record of this server, or the address into it.
 func ownServer(ctx context.Context, s *store.Store, cfg serverConfig, why string, now time.Time, log *zap.Logger) error {
-	if len(cfg.Advertise) == 0 {
+	if len(cfg.Advertise) == 0 || len(peerAddresses(cfg)) == 0 {
 		return nil
 	}
+	own, err := cfg.TLS.load()
+	if err != nil {
+		return err
+	}
+	key, err := own.KeyHash()
+	if err != nil {
+		return err
+	}
+	peer := peerAddresses(cfg)[0]
 	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
-		Address: cfg.Advertise[0], Voter: true, Why: why, Joined: cluster.At(now)},
+		Address: cfg.Advertise[0], Peer: peer, Key: key, Voter: true, Why: why, Joined: cluster.At(now)},
 		func(it store.Item[*cluster.Server]) error {
-			if it.Value.Address == cfg.Advertise[0] {
+			if v := it.Value; v.Address == cfg.Advertise[0] && v.Peer == peer && v.Key == key {
 				return nil
 			}
-			it.Value.Address = cfg.Advertise[0]
+			it.Value.Address, it.Value.Peer, it.Value.Key = cfg.Advertise[0], peer, key
 			var c store.Change
 			store.Put(&c, it, it.Value)
 			_, err := s.Commit(ctx, c)

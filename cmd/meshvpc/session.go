@@ -84,6 +84,9 @@ func dialSession(cfg clientConfig, source string, call time.Duration) (*session,
 		call = defaultCall
 	}
 	secure := cfg.CA != ""
+	if secure && isOurs(cfg.CA) {
+		cfg.Endpoints = withKnown(cfg.Endpoints)
+	}
 	urls, err := storeURLs(cfg.Endpoints, secure)
 	if err != nil {
 		return nil, err

@@ -59,8 +59,11 @@ const renewCheck = time.Hour
 
 // renewServer has the server's own certificate name all of its addresses, and
 // hold long enough.
-func renewServer(cfg serverConfig, now time.Time, log *zap.Logger) error {
+func renewServer(ctx context.Context, cfg serverConfig, now time.Time, log *zap.Logger) error {
 	c, err := cfg.TLS.load()
+	if errors.Is(err, fs.ErrNotExist) && cfg.Joined != nil {
+		return failed("run \"meshvpc cluster join\" again, with the same token or another", "start server: its join has not ended: %w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -71,6 +74,9 @@ func renewServer(cfg serverConfig, now time.Time, log *zap.Logger) error {
 	old, err := c.Old(addresses, now)
 	if err != nil || !old {
 		return err
+	}
+	if cfg.Witness {
+		return renewWitness(ctx, cfg, c, addresses, log)
 	}
 	ca, err := cfg.TLS.loadCA()
 	if err != nil {
@@ -91,7 +97,7 @@ func serverAddresses(cfg serverConfig) ([]netip.Addr, error) {
 		return nil, err
 	}
 	all := []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}
-	for _, v := range slices.Concat(cfg.Listen, cfg.Advertise) {
+	for _, v := range slices.Concat(cfg.Listen, cfg.Advertise, cfg.ListenPeers, cfg.AdvertisePeers) {
 		if a, err := netip.ParseAddrPort(v); err == nil && !a.Addr().IsUnspecified() {
 			all = append(all, a.Addr().Unmap())
 		} else if err == nil {
@@ -158,10 +164,10 @@ func askServers[T any](endpoints []string, ask func(address string) (T, error)) 
 		if answer, err = ask(address); err == nil {
 			return answer, nil
 		}
-		errs = append(errs, err)
-		if _, refused := errors.AsType[*membership.Refusal](err); refused {
-			break
+		if r, refused := errors.AsType[*membership.Refusal](err); refused && r.Code != membership.CodeWitness && r.Code != membership.CodeUnavailable {
+			return answer, err // so would all others
 		}
+		errs = append(errs, err)
 	}
 	return answer, errors.Join(errs...)
 }

@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	p := &play{cfg: cfg, result: &Result{}}
 	p.say("meshvpc lab demo: three hosts on their own kernel namespaces, two datacenters, one private network")
-	hosts, err := lab.Topology(3, 0, false)
+	hosts, err := Hosts(3, 0, true)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.site = &Site{Lab: l, Server: hosts[0].Name}
+	p.site = &Site{Lab: l, Server: hosts[0].Name, Servers: ServersOf(hosts)}
 	p.acts(ctx, hosts)
 	err = l.Close()
 	p.table()
@@ -87,22 +87,24 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 // acts plays all steps; after one that failed, those that build on it are not
 // played.
 func (p *play) acts(ctx context.Context, hosts []lab.HostConfig) {
-	names := make([]string, len(hosts))
-	for i, h := range hosts {
-		names[i] = h.Name
+	var names []string // of those that carry workloads, the first of them first
+	for _, h := range hosts {
+		if !h.Witness {
+			names = append(names, h.Name)
+		}
 	}
-	p.result.Hosts = len(hosts)
+	p.result.Hosts = len(names)
 	for _, act := range []struct {
 		name string
 		do   func(ctx context.Context) (proved string, err error)
 	}{
 		{"a cluster from nothing", func(ctx context.Context) (string, error) { return p.found(ctx, names) }},
 		{"one VPC over all hosts", p.create},
-		{"one workload a host, all pairs ping", p.attach(hosts)},
+		{"one workload a host, all pairs ping", p.attach(names)},
 		{"a fourth host joins", p.join},
 		{"it leaves again", p.leave},
 		{"a tunnel deleted by hand comes back", p.tamper(names[1])},
-		{"the control plane is killed, traffic goes on", p.killServer},
+		{"the control plane is killed, traffic goes on", p.killServers},
 		{"an agent is killed and comes back", p.killAgent(names[1])},
 	} {
 		start := time.Now()
@@ -122,17 +124,27 @@ func (p *play) acts(ctx context.Context, hosts []lab.HostConfig) {
 
 // found makes the cluster as an operator does.
 func (p *play) found(ctx context.Context, names []string) (string, error) {
-	p.say("  on %s: meshvpc cluster init --datacenter skynet; on the others: meshvpc cluster join", names[0])
+	p.say("  on %s: meshvpc cluster init --datacenter skynet; on the others, and on a witness: meshvpc cluster join", names[0])
 	if err := p.site.Found(ctx); err != nil {
 		return "", err
 	}
-	if err := p.site.Join(ctx, names[1:]...); err != nil {
+	others := slices.Clone(names[1:])
+	for _, h := range p.site.Servers {
+		if h.Witness {
+			others = append(others, h.Name)
+		}
+	}
+	if err := p.site.Join(ctx, others...); err != nil {
 		return "", err
 	}
 	if err := p.site.AwaitNodes(ctx, len(names)); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d nodes live", len(names)), nil
+	voters := 1 + len(p.site.Servers)
+	if err := p.site.AwaitVoters(ctx, p.site.Server, voters); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d nodes live, %d servers vote", len(names), voters), nil
 }
 
 func (p *play) create(ctx context.Context) (string, error) {
@@ -150,10 +162,10 @@ func (p *play) create(ctx context.Context) (string, error) {
 }
 
 // attach gives every host a workload in the article's 10.10.11.0/24.
-func (p *play) attach(hosts []lab.HostConfig) func(context.Context) (string, error) {
+func (p *play) attach(hosts []string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		for i, h := range hosts {
-			if err := p.workload(ctx, h.Name, i+1); err != nil {
+			if err := p.workload(ctx, h, i+1); err != nil {
 				return "", err
 			}
 		}
@@ -273,11 +285,22 @@ func (p *play) tamper(host string) func(context.Context) (string, error) {
 	}
 }
 
-// killServer kills the control plane under traffic.
-func (p *play) killServer(ctx context.Context) (string, error) {
-	p.say("  SIGKILL to meshvpc server on %s, the only one", p.site.Server)
-	return p.under(ctx, func() error { return p.site.Lab.Kill(ctx, p.site.Server, "server") }, func() error {
-		if err := p.site.Lab.StartServices(ctx, p.site.Server, "server"); err != nil {
+// killServers kills the whole control plane under traffic.
+func (p *play) killServers(ctx context.Context) (string, error) {
+	servers := []string{p.site.Server}
+	for _, h := range p.site.Servers {
+		servers = append(servers, h.Name)
+	}
+	p.say("  SIGKILL to meshvpc server on %s: none is left", strings.Join(servers, ", "))
+	all := func(do func(ctx context.Context, host, only string) error) error {
+		var errs []error
+		for _, h := range servers {
+			errs = append(errs, do(ctx, h, "server"))
+		}
+		return errors.Join(errs...)
+	}
+	return p.under(ctx, func() error { return all(p.site.Lab.Kill) }, func() error {
+		if err := all(p.site.Lab.StartServices); err != nil {
 			return err
 		}
 		return p.site.Until(ctx, func() error {

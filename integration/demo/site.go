@@ -21,7 +21,10 @@ import (
 // Site is a cluster on a lab, run by the commands that an operator types.
 type Site struct {
 	Lab    *lab.Lab
-	Server string // the host that runs the control plane
+	Server string // the host that begins the control plane
+	// Servers are hosts that run servers, too, witnesses among them; none: Server
+	// is the only one.
+	Servers []lab.HostConfig
 	// Race holds environment for the services, for tests.
 	Env []string
 }
@@ -131,20 +134,15 @@ func readClient(path string) (map[string]any, error) {
 	return fields, yaml.Unmarshal(b, &fields)
 }
 
-// Join makes hosts nodes of the cluster, side by side, and starts their
-// agents.
+// Join makes hosts nodes of the cluster, side by side, and starts their agents,
+// and servers where Servers says so.
 func (s *Site) Join(ctx context.Context, hosts ...string) error {
 	server, err := s.Lab.Host(ctx, s.Server)
 	if err != nil {
 		return err
 	}
-	if len(hosts) == 0 {
-		return nil
-	}
-	var token struct {
-		Token string `json:"token"`
-	}
-	if err := s.JSON(ctx, &token, s.Server, "cluster", "token", "create", "--uses", fmt.Sprint(len(hosts))); err != nil {
+	tokens, err := s.tokens(ctx, hosts)
+	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -156,7 +154,8 @@ func (s *Site) Join(ctx context.Context, hosts ...string) error {
 				return err
 			}
 			file := filepath.Join(s.Lab.Disk(name).Etc, "token")
-			if err := os.WriteFile(file, []byte(token.Token), 0o600); err != nil {
+			role := s.role(name)
+			if err := os.WriteFile(file, []byte(tokens[role]), 0o600); err != nil {
 				return err
 			}
 			if _, err := s.Meshvpc(ctx, name, "cluster", "join", reachable(server, h).String(), "--token-file", file,
@@ -166,10 +165,116 @@ func (s *Site) Join(ctx context.Context, hosts ...string) error {
 			if err := errors.Join(os.Remove(file), s.handOver(name)); err != nil {
 				return err
 			}
-			return s.start(ctx, name, agentService)
+			return s.start(ctx, name, role.services()...)
 		})
 	}
 	return g.Wait()
+}
+
+// role is what a host is in the cluster.
+type role string
+
+const (
+	isNode    role = "node"
+	isServer  role = "server"
+	isWitness role = "witness"
+)
+
+func (r role) services() []lab.Service {
+	switch r {
+	case isServer:
+		return []lab.Service{serverService, agentService}
+	case isWitness:
+		return []lab.Service{serverService}
+	default:
+		return []lab.Service{agentService}
+	}
+}
+
+func (s *Site) role(host string) role {
+	for _, h := range s.Servers {
+		switch {
+		case h.Name == host && h.Witness:
+			return isWitness
+		case h.Name == host:
+			return isServer
+		}
+	}
+	return isNode
+}
+
+// tokens makes one for each role that hosts have.
+func (s *Site) tokens(ctx context.Context, hosts []string) (map[role]string, error) {
+	uses, texts := map[role]int{}, map[role]string{}
+	for _, h := range hosts {
+		uses[s.role(h)]++
+	}
+	for r, n := range uses {
+		var token struct {
+			Token string `json:"token"`
+		}
+		if err := s.JSON(ctx, &token, s.Server, "cluster", "token", "create", "--role", string(r), "--uses", fmt.Sprint(n)); err != nil {
+			return nil, err
+		}
+		texts[r] = token.Token
+	}
+	return texts, nil
+}
+
+// Hosts are those of a lab, and a witness, if several servers are wanted and there
+// are two datacenters only. With one, there is one server.
+func Hosts(hosts, datacenters int, several bool) ([]lab.HostConfig, error) {
+	list, err := lab.Topology(hosts, datacenters, false)
+	if err != nil || !several || len(ServersOf(list)) != 1 {
+		return list, err
+	}
+	return lab.Topology(hosts, datacenters, true)
+}
+
+// ServersOf are the hosts, but the first, that run servers: the first of each of
+// three datacenters, and the witness.
+func ServersOf(hosts []lab.HostConfig) (servers []lab.HostConfig) {
+	seen := map[string]bool{hosts[0].Datacenter: true}
+	for _, h := range hosts[1:] {
+		if !seen[h.Datacenter] && len(seen) < 3 {
+			seen[h.Datacenter] = true
+			servers = append(servers, h)
+		}
+	}
+	return servers
+}
+
+// Member is a server in `meshvpc cluster members -o json`.
+type Member struct {
+	Name    string `json:"name"`
+	Voter   bool   `json:"voter"`
+	Healthy bool   `json:"healthy"`
+	Why     string `json:"why"`
+}
+
+// Members asks on a host which servers there are.
+func (s *Site) Members(ctx context.Context, host string) (list []Member, err error) {
+	return list, s.JSON(ctx, &list, host, "cluster", "members", "--timeout", "2s")
+}
+
+// AwaitVoters waits until n servers vote, all healthy, as a host sees them.
+func (s *Site) AwaitVoters(ctx context.Context, host string, n int) error {
+	return s.Until(ctx, func() error {
+		list, err := s.Members(ctx, host)
+		if err != nil {
+			return err
+		}
+		voters := 0
+		for _, m := range list {
+			if m.Voter && m.Healthy {
+				voters++
+			}
+		}
+		if voters != n || len(list) != n {
+			return fmt.Errorf("want %d voters: %+v", n, list)
+		}
+		return nil
+	})
 }
 
 // reachable is the server's address of a family that the host has.

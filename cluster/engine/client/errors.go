@@ -27,6 +27,7 @@ func translate(ctx context.Context, err error) error {
 		{rpctypes.ErrLeaseNotFound, mvcc.ErrLeaseNotFound},
 		{rpctypes.ErrLeaseExist, mvcc.ErrLeaseExists},
 		{rpctypes.ErrNoLeader, mvcc.ErrNoLeader},
+		{rpctypes.ErrGRPCNotSupportedForLearner, mvcc.ErrUnavailable}, // another server answers
 		{rpctypes.ErrDuplicateKey, mvcc.ErrDuplicateKey},
 		{rpctypes.ErrTooManyOps, mvcc.ErrTooManyOps},
 		{rpctypes.ErrEmptyKey, mvcc.ErrEmptyKey},

@@ -24,7 +24,7 @@ func (s kv) Range(ctx context.Context, r mvcc.RangeRequest) (mvcc.RangeResponse,
 	if r.CountOnly {
 		opts = append(opts, clientv3.WithCountOnly())
 	}
-	resp, err := s.cli.Get(ctx, r.Key, opts...)
+	resp, err := again(ctx, func(ctx context.Context) (*clientv3.GetResponse, error) { return s.cli.Get(ctx, r.Key, opts...) })
 	if err != nil {
 		return mvcc.RangeResponse{}, translate(ctx, err)
 	}
@@ -82,7 +82,9 @@ func (s kv) Grant(ctx context.Context, ttl time.Duration) (mvcc.LeaseID, time.Du
 
 // KeepAlive implements mvcc.KV.
 func (s kv) KeepAlive(ctx context.Context, id mvcc.LeaseID) (time.Duration, error) {
-	resp, err := s.cli.KeepAliveOnce(ctx, clientv3.LeaseID(id))
+	resp, err := again(ctx, func(ctx context.Context) (*clientv3.LeaseKeepAliveResponse, error) {
+		return s.cli.KeepAliveOnce(ctx, clientv3.LeaseID(id))
+	})
 	if err != nil {
 		return 0, translate(ctx, err)
 	}
@@ -91,7 +93,9 @@ func (s kv) KeepAlive(ctx context.Context, id mvcc.LeaseID) (time.Duration, erro
 
 // Revoke implements mvcc.KV.
 func (s kv) Revoke(ctx context.Context, id mvcc.LeaseID) error {
-	_, err := s.cli.Revoke(ctx, clientv3.LeaseID(id))
+	_, err := again(ctx, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) {
+		return s.cli.Revoke(ctx, clientv3.LeaseID(id))
+	})
 	return translate(ctx, err)
 }
 

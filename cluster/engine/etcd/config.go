@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/tlsutil"
@@ -34,6 +37,9 @@ type Config struct {
 	// ClusterToken sets the IDs of a new cluster apart from those of any other;
 	// default "meshvpc".
 	ClusterToken string
+	// Join are all members of the cluster that an empty data directory becomes
+	// part of, this one too: peer URLs by name. Empty: it begins a new cluster.
+	Join map[string][]string
 	// Timings of heartbeats and elections; the zero value is for a LAN.
 	Timings Timings
 	// TLS is nil for plain HTTP.
@@ -55,11 +61,13 @@ type Config struct {
 // TLS names the PEM files that a member shows to clients and other members, all
 // of which have to show a certificate of the CA. The member's own is also what
 // it shows when it dials another, so it is for both ends. A new certificate
-// serves from the next connection on. Of other members only those with the same
-// common name, Peer, are let in.
+// serves from the next connection on. Of other members only those whose
+// certificate has the host name Peer are let in, and dialled, and none that
+// Revoked lists.
 type TLS struct {
 	CA, Cert, Key string
 	Peer          string
+	Revoked       string // DER of a CRL that has to exist, read for each connection; "": there is none
 }
 
 // Timings of raft, the same on all members. Rule: Tick about the longest round
@@ -75,6 +83,9 @@ const (
 	// minClientPing is how often clients may ping an idle connection, less than
 	// what cluster/engine/client does.
 	minClientPing = 5 * time.Second
+	// maxLearners may wait at a time until they are made voters: one more makes
+	// the number of voters even, two do not.
+	maxLearners = 8
 )
 
 func (c *Config) setDefaults() {
@@ -145,14 +156,18 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 		e.TlsMinVersion = string(tlsutil.TLSVersion13)
 		info := transport.TLSInfo{CertFile: t.Cert, KeyFile: t.Key, TrustedCAFile: t.CA, ClientCertAuth: true}
 		e.ClientTLSInfo, e.PeerTLSInfo = info, info
-		e.PeerTLSInfo.AllowedCNs = []string{t.Peer}
+		e.PeerTLSInfo.AllowedHostnames, e.PeerTLSInfo.CRLFile = []string{t.Peer}, t.Revoked
+		e.PeerTLSInfo.SkipClientSANVerify = true // a server may dial from any address: its identity is what counts
 		if c.MayObserve != nil {
 			e.UserHandlers = observable(c.MayObserve)
 		}
 	}
-	e.InitialCluster = e.InitialClusterFromName(c.Name)
+	e.InitialCluster, e.ClusterState = e.InitialClusterFromName(c.Name), embed.ClusterStateFlagNew
+	if len(c.Join) > 0 {
+		e.InitialCluster, e.ClusterState = initialCluster(c.Join), embed.ClusterStateFlagExisting
+	}
+	e.MaxLearners = maxLearners
 	e.InitialClusterToken = c.ClusterToken
-	e.ClusterState = embed.ClusterStateFlagNew
 	e.TickMs = uint(c.Timings.Tick.Milliseconds())
 	e.ElectionMs = uint(c.Timings.Election.Milliseconds())
 	e.PreVote = true
@@ -183,6 +198,25 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 		return nil, fmt.Errorf("set feature gates: %w", err)
 	}
 	return e, nil
+}
+
+// initialCluster is "name=URL,name=URL", sorted.
+func initialCluster(members map[string][]string) string {
+	var list []string
+	for name, urls := range members {
+		for _, u := range urls {
+			list = append(list, name+"="+u)
+		}
+	}
+	slices.Sort(list)
+	return strings.Join(list, ",")
+}
+
+// IsNew reports whether a data directory holds no member's log yet, so that
+// Config.Join, and ClusterToken, matter.
+func IsNew(dir string) bool {
+	names, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
+	return err == nil && len(names) == 0
 }
 
 func (c *Config) urls(addresses []netip.AddrPort) []url.URL {

@@ -1,6 +1,7 @@
 // Package etcd runs an etcd server inside this process: the default engine.
 //
-// It starts one member, alone in its cluster, over plain HTTP. The settings are
+// It starts one member: alone in a new cluster, or, with Config.Join, as one more
+// of those that there are, which has been made a learner before. The settings are
 // those that a control plane with many watches wants: hourly compaction (who
 // was away longer reads everything again), a 2 GiB quota, corruption checks,
 // no HTTP gateway.

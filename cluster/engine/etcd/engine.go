@@ -7,13 +7,22 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// ErrStopped is returned when etcd ended without being told to, for instance
-// because this member was removed from its cluster.
-var ErrStopped = errors.New("etcd stopped by itself")
+// Errors compared by errors.Is.
+var (
+	// ErrStopped is returned when etcd ended without being told to.
+	ErrStopped = errors.New("etcd stopped by itself")
+	// ErrRemoved is returned, with ErrStopped, when that was because this member
+	// was taken out of its cluster.
+	ErrRemoved = errors.New("this member was removed from the cluster")
+)
 
 // Engine is one etcd member.
 type Engine struct {
@@ -21,6 +30,7 @@ type Engine struct {
 	log      *zap.Logger
 	ready    chan struct{}
 	stopping atomic.Bool
+	running  atomic.Pointer[embed.Etcd]
 }
 
 // New checks the configuration and starts nothing.
@@ -58,12 +68,29 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved))
 	member, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
+	e.running.Store(member)
 	defer member.Close()
 	return e.wait(ctx, member, start)
+}
+
+// notWhenRemoved keeps etcd from panicking: a member that was removed stops a second
+// later, and ends the process when it is asked in between how it is.
+func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if _, ok := request.(*pb.StatusRequest); ok {
+		if m := e.running.Load(); m != nil && removed(m) {
+			return nil, status.Error(codes.Unavailable, ErrRemoved.Error())
+		}
+	}
+	return handler(ctx, request)
+}
+
+func removed(member *embed.Etcd) bool {
+	return member.Server.IsIDRemoved(uint64(member.Server.MemberID()))
 }
 
 func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) error {
@@ -80,6 +107,9 @@ func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) 
 		case err := <-member.Err():
 			return fmt.Errorf("serve etcd: %w", err)
 		case <-member.Server.StopNotify():
+			if removed(member) {
+				return fmt.Errorf("%w: %w", ErrStopped, ErrRemoved)
+			}
 			return ErrStopped
 		}
 	}
