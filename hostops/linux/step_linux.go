@@ -90,6 +90,9 @@ func (d *Driver) perform(ops []hostops.Op, errs []error) {
 		d.finish(steps[from:i], errs[from:i])
 		errs[i] = d.apply(op)
 		d.drain()
+		if !d.filter.known { // others have changed it meanwhile, or it failed
+			d.signal()
+		}
 		from = i + 1
 	}
 	d.finish(steps[from:], errs[from:])
@@ -98,6 +101,7 @@ func (d *Driver) perform(ops []hostops.Op, errs []error) {
 // finish performs steps and what follows from them, and sets their errors. Those
 // that are nil are done.
 func (d *Driver) finish(steps []*step, errs []error) {
+	asked := false
 	for left := steps; slices.ContainsFunc(left, func(s *step) bool { return s != nil }); {
 		answers := d.exchange(left)
 		next := make([]*step, len(left))
@@ -108,11 +112,14 @@ func (d *Driver) finish(steps []*step, errs []error) {
 				errs[i] = answers[i]
 			default:
 				next[i], errs[i] = s.then(answers[i])
+				asked = true
 			}
 		}
 		left = next
 	}
-	d.drain()
+	if asked { // then may have asked for more
+		d.drain()
+	}
 }
 
 // exchange sends steps, namespace by namespace, and takes in their events.
