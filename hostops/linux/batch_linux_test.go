@@ -41,7 +41,8 @@ func TestBatchKeepsRefusals(t *testing.T) {
 	const n, refused = 300, 150
 	ops := addPeers(n)
 	ops[refused] = hostops.AddPeer{Target: tunnelOfBlue, Peer: netip.MustParseAddr("192.0.2.1")} // of the other family
-	h.driver.Observe(t.Context(), false)
+	_, err := h.driver.Observe(t.Context(), false)
+	must(t, err)
 	select {
 	case <-h.driver.Changed():
 	default:
