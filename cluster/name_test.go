@@ -174,6 +174,8 @@ const (
 func TestNamesAreAsWorded(t *testing.T) {
 	node, vpc := regexp.MustCompile("^"+nodeName+"$"), regexp.MustCompile("^"+vpcName+"$")
 	reserved := regexp.MustCompile(`^(vpc-.*|all|default|lo|(mv4|mv6|mp|mn)-[0-9]+)$`)
+	kernelClone := regexp.MustCompile(`^(bridge|vxlan|tap|tun|epair|vlan|lagg|gif|gre|wg|dummy|bond|team|veth|ifb|ipvlan|macvlan|br|eth|vnet|lo)[0-9]+$`)
+	id, label, hash := regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`), regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`), regexp.MustCompile(`^[0-9a-f]{64}$`)
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.OneOf(rapid.StringMatching(`[a-z0-9-]{0,65}`), rapid.StringMatching(`(m[vpn]|vpc|br|eth|lo|all)[46-]{0,2}[0-9]{0,9}`), rapid.String()).Draw(t, "name")
 		if got := CheckNodeName(s) == nil; got != node.MatchString(s) {
@@ -182,6 +184,16 @@ func TestNamesAreAsWorded(t *testing.T) {
 		want := vpc.MatchString(s) && !reserved.MatchString(s) && !kernelClone.MatchString(s)
 		if got := CheckVPCName(s) == nil; got != want {
 			t.Errorf("CheckVPCName(%q) allows it: %v", s, got)
+		}
+		word := rapid.OneOf(rapid.StringMatching(`[A-Za-z0-9._:@-]{0,66}`), rapid.StringMatching(`[0-9a-fA-F]{63,65}`), rapid.String()).Draw(t, "word")
+		if got := checkID("ID", word) == nil; got != id.MatchString(word) {
+			t.Errorf("checkID(%q) allows it: %v", word, got)
+		}
+		if got := isLabelPart(word); got != label.MatchString(word) {
+			t.Errorf("isLabelPart(%q) = %v", word, got)
+		}
+		if got := checkHash("hash", word) == nil; got != hash.MatchString(word) {
+			t.Errorf("checkHash(%q) allows it: %v", word, got)
 		}
 	})
 }

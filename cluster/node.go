@@ -59,7 +59,7 @@ func (n *Node) Validate() error {
 		}
 	}
 	for k, v := range n.Labels {
-		if !labelPart.MatchString(k) || !labelPart.MatchString(v) {
+		if !isLabelPart(k) || !isLabelPart(v) {
 			return fmt.Errorf("%w label %q=%q: want 1 to 63 of letters, digits, . _ -", ErrInvalid, k, v)
 		}
 	}

@@ -2,12 +2,12 @@ package cluster
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 )
 
-var labelPart = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+// isLabelPart reports whether s can be a label's key or value.
+func isLabelPart(s string) bool { return isWord(s, 63, "._-") }
 
 // Selector says which nodes are members of a VPC: "all", node names,
 // "dc=NAME" and "label=KEY=VALUE", joined by commas; a node that one of them
@@ -29,7 +29,7 @@ func (s Selector) Validate() error {
 		label, isLabel := strings.CutPrefix(term, "label=")
 		k, v, hasValue := strings.Cut(label, "=")
 		switch {
-		case isLabel && (!hasValue || !labelPart.MatchString(k) || !labelPart.MatchString(v)),
+		case isLabel && (!hasValue || !isLabelPart(k) || !isLabelPart(v)),
 			isDC && CheckNodeName(dc) != nil,
 			!isDC && !isLabel && term != string(SelectAll) && CheckNodeName(term) != nil:
 			return fmt.Errorf("%w member selector %q in %q: want all, node names, dc=NAME or label=KEY=VALUE", ErrInvalid, CleanText(term), CleanText(string(s)))

@@ -3,7 +3,6 @@ package cluster
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -19,11 +18,9 @@ const (
 	maxRTT    = 1e7 // milliseconds
 )
 
-var idPart = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
-
 // checkID wraps ErrInvalid unless s is 1 to 64 of letters, digits, . _ : -.
 func checkID(what, s string) error {
-	if !idPart.MatchString(s) {
+	if !isWord(s, 64, "._:-") {
 		return fmt.Errorf("%w %s %q: want 1 to 64 of letters, digits, . _ : -", ErrInvalid, what, s)
 	}
 	return nil

@@ -1,8 +1,9 @@
 package cluster
 
 import (
+	"encoding/hex"
 	"fmt"
-	"regexp"
+	"strings"
 )
 
 // TokenRole is what a token makes of its holder.
@@ -46,10 +47,8 @@ func (t *Token) Validate() error {
 	return checkHash("hash", t.Hash)
 }
 
-var hashText = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
 func checkHash(what, s string) error {
-	if !hashText.MatchString(s) {
+	if _, err := hex.DecodeString(s); err != nil || len(s) != 64 || strings.ToLower(s) != s {
 		return fmt.Errorf("%w %s: want 64 hexadecimal digits", ErrInvalid, what)
 	}
 	return nil

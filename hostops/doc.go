@@ -11,6 +11,11 @@
 // no broadcast is lost on the way, and that one arrives twice only between the
 // two operations that hand over, one right after the other.
 //
+// A plan is applied in batches: of one, no operation needs another, and a driver
+// that is a Batcher gives all to its kernel at once. Entries of tables go
+// together, and the tunnels of pairs step by step: all are made, then all are
+// ports, isolated, up. So what fails keeps only what follows on it from being done.
+//
 // Drivers live in sub-packages: linux, and fake for tests and simulation. Both
 // pass hosttest.
 package hostops

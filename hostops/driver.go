@@ -43,6 +43,16 @@ type Driver interface {
 	Close() error
 }
 
+// Batcher is a Driver that performs operations together at less cost than one
+// by one.
+type Batcher interface {
+	Driver
+	// ApplyBatch performs ops, of which none needs what another one makes, in
+	// order, and returns for each, in order, what Apply would: one that fails
+	// keeps no other from being performed.
+	ApplyBatch(ctx context.Context, ops []Op) []error
+}
+
 // Greeting shows the hosts of a VPC that a multicast group carries: the
 // datagram goes the way of a tunnel's frames that flood to it, but to
 // GreetPort.

@@ -172,38 +172,52 @@ func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, erro
 func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem) {
 	objects, vpcs := map[Target]bool{}, map[string]bool{}
 	noFilter := false
+	skip := func(op Op) bool {
+		on := op.On()
+		return objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter))
+	}
 	done = make([]Op, 0, len(ops))
 	debug := h.log.Core().Enabled(zap.DebugLevel)
-	for _, op := range ops {
-		on := op.On()
-		if objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter)) {
-			continue
-		}
-		err := h.driver.Apply(ctx, op)
-		if err == nil {
-			if debug {
-				h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+	for batch := range batches(ops, skip) {
+		for i, err := range h.together(ctx, batch) {
+			op, on := batch[i], batch[i].On()
+			if err == nil {
+				if debug {
+					h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
+				}
+				done = append(done, op)
+				continue
 			}
-			done = append(done, op)
-			continue
+			h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
+			failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
+			switch op.(type) {
+			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
+			case CreateFilter: // no tunnel without it
+				noFilter = true
+			case CreateBridge, Seal, Allow, Guard, Admit, SetSending:
+				vpcs[on.VPC] = true
+			default:
+				objects[on] = true
+			}
 		}
-		h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
-		failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
-		switch op.(type) {
-		case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
-		case CreateFilter: // no tunnel without it
-			noFilter = true
-		case CreateBridge, Seal, Allow, Guard, Admit, SetSending:
-			vpcs[on.VPC] = true
-		default:
-			objects[on] = true
-		}
-		if ctx.Err() != nil {
+		if len(failed) > 0 && ctx.Err() != nil {
 			break
 		}
 	}
 	h.tell(done)
 	return done, failed
+}
+
+// together performs a batch, one by one if the driver knows no better.
+func (h *Host) together(ctx context.Context, batch []Op) []error {
+	if d, ok := h.driver.(Batcher); ok {
+		return d.ApplyBatch(ctx, batch)
+	}
+	errs := make([]error, len(batch))
+	for i, op := range batch {
+		errs[i] = h.driver.Apply(ctx, op)
+	}
+	return errs
 }
 
 // tell logs one line for each VPC that was changed: a peer takes four

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -181,7 +182,7 @@ func TestPlanConverges(t *testing.T) {
 		foreign := h.State()
 		want := hostops.Desired{VPCs: drawVPCs(t), Hold: rapid.Bool().Draw(t, "hold")}
 		ops, _ := hostops.Plan(want, foreign)
-		for _, op := range ops {
+		for _, op := range batched(t, ops) {
 			if err := d.Apply(context.Background(), op); err != nil {
 				t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
 			}
@@ -212,6 +213,34 @@ func TestPlanConverges(t *testing.T) {
 			t.Fatalf("foreign things changed (-before +after):\n%s", diff)
 		}
 	})
+}
+
+// batched is a plan in the order of its batches, in which nothing is missing and
+// no object has two steps at once.
+func batched(t *rapid.T, ops []hostops.Op) (out []hostops.Op) {
+	steps := map[hostops.Target][]hostops.Op{}
+	for _, op := range ops {
+		steps[op.On()] = append(steps[op.On()], op)
+	}
+	for batch := range hostops.Batches(ops, func(hostops.Op) bool { return false }) {
+		begun := map[hostops.Target]bool{}
+		for _, op := range batch {
+			on := op.On()
+			if begun[on] && slices.ContainsFunc(batch, func(op hostops.Op) bool { return !hostops.IsEntry(op) }) {
+				t.Fatalf("two steps of %s at once:\n%s", on.Object, text(batch, nil))
+			}
+			begun[on] = true
+			if first := steps[on][0]; !reflect.DeepEqual(first, op) {
+				t.Fatalf("%q before %q", op, first)
+			}
+			steps[on] = steps[on][1:]
+		}
+		out = append(out, batch...)
+	}
+	if len(out) != len(ops) {
+		t.Fatalf("batches hold %d of %d operations", len(out), len(ops))
+	}
+	return out
 }
 
 // TestOnePlanIsEnough: what TestPlanConverges has found, one by one.

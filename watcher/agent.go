@@ -356,7 +356,7 @@ func (a *Agent) forget(r records) (changed bool) {
 // it: peers come in swarms, and a file for each would cost more than the change.
 func (a *Agent) remember(changed change) {
 	if changed == changedPeers && a.cacheAt.IsZero() {
-		a.cacheAt = a.now.Add(cacheCoalesce)
+		a.cacheAt = a.now.Add(cacheCoalesce + time.Duration(a.cfg.Rand.Int64N(int64(cacheCoalesce/2))))
 	}
 	if changed == changedMore || !a.cacheAt.IsZero() && !a.now.Before(a.cacheAt) {
 		a.out.Cache = a.content()

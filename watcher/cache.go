@@ -43,9 +43,10 @@ func (c *Content) Encode() ([]byte, error) {
 }
 
 // cacheCoalesce is how long a peer that came or went may be missing in the
-// cache file. The file says at once what else changed: a VPC that came or went,
-// an address, the cluster's settings.
-const cacheCoalesce = time.Second
+// cache file, and half of it more, not the same for all hosts of a mesh: it costs
+// more to write the file than to take the peer in. It says at once what else
+// changed: a VPC that came or went, an address, the cluster's settings.
+const cacheCoalesce = 5 * time.Second
 
 // loadCache reads the last known good state; an absent file is an empty one.
 // A file that cannot be used is an error, and the memory is empty.

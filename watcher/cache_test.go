@@ -148,7 +148,7 @@ func TestCorruptCacheWithoutStore(t *testing.T) {
 }
 
 // TestPeersAreCachedInTheirTime: the file says at once that there is a VPC, and
-// of its peers once a second, or at the end.
+// of its peers once in a while, or at the end.
 func TestPeersAreCachedInTheirTime(t *testing.T) {
 	for name, stopped := range map[string]bool{"running": false, "stopped": true} {
 		t.Run(name, func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestPeersAreCachedInTheirTime(t *testing.T) {
 				if stopped {
 					w.stop["n1"]()
 				} else {
-					w.settle(cacheCoalesce)
+					w.settle(2 * cacheCoalesce)
 				}
 				if n := peers(); n != 4 || writes != before+1 {
 					t.Errorf("the file has %d members after %d writes; want 4 after one", n, writes-before)

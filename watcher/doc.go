@@ -21,8 +21,10 @@
 // # Probes
 //
 // Each link is probed every 10 s, whether its peer answers or not; sooner only
-// while it is new, after a loss, and every 2 s while few links are down. A peer
-// that comes to a mesh is probed by each host within 200 ms, not by all at once. In
+// while it is new, after a loss, and every 2 s while few links are down. To wake a
+// process costs more than to send a probe: each host has one moment a second, not
+// the same as others, in which it sends all that are about due. Then it also
+// probes a peer that has come to a mesh, once the mesh has taken it in. In
 // any second the host sends at most 200, and a probe that is not answered
 // within a second is lost: so at most 200 are in flight, and none has a
 // goroutine. With more than 2,000 links the period stretches, and the node's
@@ -32,7 +34,7 @@
 // # Memory
 //
 // What the agent has accepted from the records is its memory: last known good,
-// kept in the cache file (a peer that came or went within a second, all else at
+// kept in the cache file (a peer that came or went within 8 s, all else at
 // once), and the only thing the kernel is made equal to. The
 // rules by which records change it are the product's promise to a working
 // network:

@@ -22,7 +22,7 @@ const (
 	probeFirst    = 25 * time.Millisecond  // after the first probe of a new link, doubling
 	probeNew      = 250 * time.Millisecond // at most, while it is new
 	probeNewFor   = 3 * time.Second        // a link that has never answered is new
-	probeSpread   = 200 * time.Millisecond // until the first probe of a peer that comes to a mesh, at most
+	probeLull     = 250 * time.Millisecond // after a peer has come to a mesh, at least: its hosts are busy to take it in
 	probeTimeout  = time.Second            // no answer until then is a loss
 	probeRetry    = 500 * time.Millisecond // after a loss
 	probeDown     = 2 * time.Second        // of a link that is down; many share half the budget
@@ -30,9 +30,11 @@ const (
 	fullSizeEvery = time.Hour
 	probeBudget   = 200 // probes in any probeTimeout, and so at most in flight
 	// How much later than wished a probe may be: what falls due within it is
-	// sent together, and the agent wakes less often.
-	probeTick    = 100 * time.Millisecond
-	probeTickNew = 25 * time.Millisecond // while links are new
+	// sent together, and the agent wakes less often. Links that are up have the
+	// moments in common in which they are probed.
+	probeTogether = time.Second
+	probeTick     = 100 * time.Millisecond
+	probeTickNew  = 25 * time.Millisecond // while links are new
 )
 
 // linkID names a link of this host.
@@ -77,6 +79,7 @@ type links struct {
 	queue linkQueue                 // of known
 	count map[cluster.LinkState]int // of all links
 	rand  *rand.Rand
+	base  time.Time // of the host's common moments; zero: not chosen yet
 
 	// sent is the newest probe, over the newest before which none is in flight.
 	sent, over uint64
@@ -193,7 +196,7 @@ func later(a, b time.Time) time.Time {
 func (ls *links) schedule(l *link, now time.Time) {
 	switch l.state {
 	case cluster.LinkUp:
-		l.next = now.Add(ls.jitter(ls.period()))
+		l.next = ls.together(now.Add(ls.jitter(ls.period())))
 	case cluster.LinkDown:
 		l.next = now.Add(ls.jitter(min(max(probeDown, 2*ls.round(ls.count[cluster.LinkDown])), ls.period())))
 	default: // all that are new take turns
@@ -201,6 +204,15 @@ func (ls *links) schedule(l *link, now time.Time) {
 	}
 	l.tries++
 	heap.Fix(&ls.queue, l.index)
+}
+
+// together is the nearest of the host's common moments. It follows t's monotonic
+// clock, which nobody sets.
+func (ls *links) together(t time.Time) time.Time {
+	if ls.base.IsZero() {
+		ls.base = t.Add(time.Duration(ls.rand.Int64N(int64(probeTogether))))
+	}
+	return ls.base.Add(t.Sub(ls.base).Round(probeTogether))
 }
 
 func (ls *links) jitter(d time.Duration) time.Duration {
@@ -258,7 +270,7 @@ func (ls *links) answered(l *link, now time.Time, p Probe, rtt time.Duration) {
 	}
 	if l.state != cluster.LinkUp {
 		ls.become(l, cluster.LinkUp)
-		l.next = now // the full size, at once
+		l.next = ls.together(now.Add(probeTogether)) // the full size, soon
 		heap.Fix(&ls.queue, l.index)
 	}
 }

@@ -31,9 +31,10 @@ func (s *slot) is(o slot) bool { return s.to == o.to && s.id == o.id }
 func (s *slot) waits() bool    { return s.link.id != s.id }
 
 // set makes targets, of which none is there twice, the links that are probed. A
-// new link, or one whose address moved, is unknown and due at once, or soon in a
-// VPC whose links are known: else a peer that comes to a mesh gets a probe from
-// all its hosts in the moment in which all are busy to take it in.
+// new link, or one whose address moved, is unknown and due at once, or with the
+// host's other links in a VPC whose links are known: else a peer that comes to a
+// mesh gets a probe from all its hosts in the moment in which all are busy to take
+// it in.
 //
 // Targets come VPC by VPC, sorted by its name, and else in about the order of the
 // last time: only what lies between the
@@ -128,7 +129,7 @@ func (ls *links) begin(now time.Time, slots []slot) {
 	}
 	slices.SortFunc(soon, func(a, b *link) int { return a.id.compare(b.id) })
 	for _, l := range soon {
-		l.next = now.Add(probeSpread/4 + time.Duration(ls.rand.Int64N(int64(probeSpread*3/4))))
+		l.next = ls.together(now.Add(probeLull + probeTogether/2)) // the first after the lull
 		ls.known[l.id] = l
 		heap.Push(&ls.queue, l)
 	}

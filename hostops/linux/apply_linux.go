@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -13,32 +12,12 @@ import (
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
-// Apply implements hostops.Driver. The events of the operation itself are
-// drained before it returns, so they signal no change.
+// Apply implements hostops.Driver.
 func (d *Driver) Apply(ctx context.Context, op hostops.Op) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s: %w", op, err)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.drain() {
-		d.signal()
-	}
-	if d.devices == nil {
-		ds, err := read(d.conn)
-		if err != nil {
-			return fmt.Errorf("%s: %w", op, err)
-		}
-		d.devices = ds
-	}
-	err := d.apply(op)
-	d.drain()
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
-	}
-	return nil
+	return d.ApplyBatch(ctx, []hostops.Op{op})[0]
 }
 
+// apply is for operations that are no single request.
 func (d *Driver) apply(op hostops.Op) error {
 	switch op := op.(type) {
 	case hostops.CreateFilter:
@@ -75,88 +54,32 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.address(op.Object, op.Address, true)
 	case hostops.RemoveAddress:
 		return d.address(op.Object, op.Address, false)
-	case hostops.SetNeighbour:
-		return d.neighbour(op.Object, op.Address, op.MAC, true)
-	case hostops.RemoveNeighbour:
-		return d.neighbour(op.Object, op.Address, cluster.MAC{}, false)
 	case hostops.CreateBridge:
 		return d.createBridge(op)
-	case hostops.CreateTunnel:
-		return d.createTunnel(op)
 	case hostops.DeleteDevices:
 		return d.deleteGroup(op.Owner)
-	default:
-		return d.change(op)
 	}
-}
-
-// change is for operations on a device that is there.
-func (d *Driver) change(op hostops.Op) error {
-	v := d.devices.byName(op.On().Object)
-	if v == nil {
-		switch op.(type) {
-		case hostops.DeleteDevice, hostops.RemovePeer, hostops.RemoveFDB:
-			return nil
-		}
-		return unix.ENODEV
+	v, err := d.own(op)
+	if v == nil || err != nil {
+		return err
 	}
-	if _, ours := v.ours(); !ours {
-		return hostops.ErrForeign
-	}
-	m := linkMsg(v.index)
 	switch op := op.(type) {
 	case hostops.Seal:
 		return d.filter.setSeal(v.name)
 	case hostops.SetBridge:
 		return d.setBridge(v)
-	case hostops.SetQuiet:
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, noAddrGen())
 	case hostops.SetUnderlay:
 		return d.setUnderlay(v, op)
-	case hostops.SetLearning:
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", attr(nl.IFLA_VXLAN_LEARNING, flag(op.Enabled))))
 	case hostops.SetGroup:
 		return d.setGroup(v, op.Group)
-	case hostops.SetOwner:
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))))
-	case hostops.SetAlias:
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_IFALIAS, []byte(hostops.CleanAlias(op.Alias))))
-	case hostops.SetMTU:
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MTU, u32(uint32(op.MTU))))
-	case hostops.SetMaster:
-		b := d.devices.byName(op.Bridge)
-		if b == nil {
-			return fmt.Errorf("bridge %s: %w", op.Bridge, unix.ENODEV)
-		}
-		return d.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MASTER, u32(uint32(b.index))))
-	case hostops.SetIsolated:
-		return d.conn.setPort(v.index, attr(nl.IFLA_BRPORT_ISOLATED, flag(true)))
-	case hostops.SetSending:
-		return d.setSending(v, op.Enabled)
 	case hostops.StripAddress:
 		return ignore(d.conn.strip(v.index, op.Address), unix.EADDRNOTAVAIL)
 	case hostops.ResetPort:
 		return d.resetPort(v)
-	case hostops.SetUp:
-		m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
-		return d.conn.set(unix.RTM_NEWLINK, 0, m)
-	case hostops.SetDown:
-		m.Change = unix.IFF_UP
-		return d.conn.set(unix.RTM_NEWLINK, 0, m)
-	case hostops.DeleteDevice:
-		return ignore(d.conn.set(unix.RTM_DELLINK, 0, m), unix.ENODEV)
-	case hostops.AddPeer:
-		return d.addPeer(v, op.Peer)
 	case hostops.RemovePeer:
-		return d.removePeer(v, op.Peer)
+		return d.removeGroup(v, op.Peer)
 	case hostops.Forget:
 		return d.forget(v, op.Peer)
-	case hostops.SetFDB:
-		return d.setFDB(v, op.MAC, op.Peer)
-	case hostops.RemoveFDB:
-		return d.removeFDB(v, op.MAC)
-	case hostops.PinMAC:
-		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, unix.NUD_NOARP, unix.NTF_MASTER|ntfSticky, op.MAC, netip.Addr{})
 	}
 	return fmt.Errorf("%T: %w", op, hostops.ErrUnsupported)
 }

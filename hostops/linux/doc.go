@@ -14,6 +14,11 @@
 // returns; so what Observe returns is what the kernel has, without a dump. An
 // overrun event socket makes the next Observe read everything again.
 //
+// Operations that are one request each go together, by messages of up to 128
+// requests (see conn.setAll): the kernel performs them in order, answers each,
+// and goes on after one that it refuses. Answers that are lost are the
+// operation's error; the next plan sees what was done.
+//
 // What is bounded: each bridge learns at most hostops.MaxLearnedBridge MACs
 // (kernels before 6.7 cannot bound it), each tunnel MaxLearnedTunnel. Events of
 // learned MACs are dropped by a socket filter in the kernel, so that a tenant's

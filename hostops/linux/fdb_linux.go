@@ -12,13 +12,13 @@ import (
 )
 
 // fdb changes one forwarding table entry.
-func (d *Driver) fdb(v *device, proto, flags int, state uint16, kind uint8, mac cluster.MAC, dst netip.Addr, more ...nl.NetlinkRequestData) error {
+func fdb(v *device, proto, flags int, state uint16, kind uint8, mac cluster.MAC, dst netip.Addr, more ...nl.NetlinkRequestData) *step {
 	h := &ndMsg{family: unix.AF_BRIDGE, index: v.index, state: state, flags: kind}
 	data := []nl.NetlinkRequestData{h, attr(unix.NDA_LLADDR, mac[:])}
 	if dst.IsValid() {
 		data = append(data, attr(unix.NDA_DST, dst.AsSlice()))
 	}
-	return d.conn.set(proto, flags, append(data, more...)...)
+	return ask(proto, flags, append(data, more...)...)
 }
 
 // by names the device that an entry's frames leave by.
@@ -28,26 +28,26 @@ func by(underlay int32) nl.NetlinkRequestData { return attr(unix.NDA_IFINDEX, u3
 const floodState = unix.NUD_PERMANENT | unix.NUD_NOARP
 
 // addPeer adds a flood list entry. What is sent to a group names the device.
-func (d *Driver) addPeer(v *device, peer netip.Addr) error {
+func addPeer(v *device, peer netip.Addr) *step {
 	var more []nl.NetlinkRequestData
 	if peer.IsMulticast() {
 		more = append(more, by(v.underlay))
 	}
-	return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, floodState, unix.NTF_SELF, cluster.MAC{}, peer, more...)
+	return fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, floodState, unix.NTF_SELF, cluster.MAC{}, peer, more...)
 }
 
-// removePeer removes a flood list entry. The one of a group may be the kernel's,
+// removePeer removes a flood list entry.
+func removePeer(v *device, peer netip.Addr, more ...nl.NetlinkRequestData) *step {
+	return fdb(v, unix.RTM_DELNEIGH, 0, floodState, unix.NTF_SELF, cluster.MAC{}, peer, more...)
+}
+
+// removeGroup removes the flood list entry of a group. It may be the kernel's,
 // which names no device, or addPeer's.
-func (d *Driver) removePeer(v *device, peer netip.Addr) error {
-	remove := func(more ...nl.NetlinkRequestData) error {
-		return ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, floodState, unix.NTF_SELF, cluster.MAC{}, peer, more...), unix.ENOENT)
+func (d *Driver) removeGroup(v *device, group netip.Addr) error {
+	if err := ignore(d.conn.alone(removePeer(v, group, by(v.underlay))), unix.ENOENT); err != nil {
+		return err
 	}
-	if peer.IsMulticast() {
-		if err := remove(by(v.underlay)); err != nil {
-			return err
-		}
-	}
-	return remove()
+	return ignore(d.conn.alone(removePeer(v, group)), unix.ENOENT)
 }
 
 // forget deletes what the bridge and the tunnel have learned of the MACs at a
@@ -66,8 +66,8 @@ func (d *Driver) forget(v *device, peer netip.Addr) error {
 			continue
 		}
 		failed = append(failed,
-			ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_MASTER, e.mac, netip.Addr{}), unix.ENOENT),
-			ignore(d.fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_SELF, e.mac, netip.Addr{}), unix.ENOENT))
+			ignore(d.conn.alone(fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_MASTER, e.mac, netip.Addr{})), unix.ENOENT),
+			ignore(d.conn.alone(fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_SELF, e.mac, netip.Addr{})), unix.ENOENT))
 	}
 	return errors.Join(failed...)
 }
@@ -80,19 +80,18 @@ const (
 )
 
 // setFDB sets an entry in the tunnel's table and the bridge's by one request.
-func (d *Driver) setFDB(v *device, mac cluster.MAC, peer netip.Addr) error {
-	set := func() error {
-		return d.fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, fdbState, fdbTables|ntfSticky, mac, peer)
-	}
-	err := set()
-	if !errors.Is(err, unix.ENOSPC) {
-		return err
-	}
-	// Learned MACs fill the tunnel's table, whose limit counts ours too.
-	if err := d.flushLearned(v); err != nil {
-		return fmt.Errorf("make room: %w", err)
-	}
-	return set()
+func (d *Driver) setFDB(v *device, mac cluster.MAC, peer netip.Addr) *step {
+	set := fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, fdbState, fdbTables|ntfSticky, mac, peer)
+	return set.settle(func(answer error) error {
+		if !errors.Is(answer, unix.ENOSPC) {
+			return answer
+		}
+		// Learned MACs fill the tunnel's table, whose limit counts ours too.
+		if err := d.flushLearned(v); err != nil {
+			return fmt.Errorf("make room: %w", err)
+		}
+		return d.conn.alone(set)
+	})
 }
 
 // flushLearned makes a tunnel forget what it learned (kernel 6.7). It floods
@@ -106,15 +105,16 @@ func (d *Driver) flushLearned(v *device) error {
 
 // removeFDB removes an entry from both tables. The kernel stops at the first
 // that does not have it.
-func (d *Driver) removeFDB(v *device, mac cluster.MAC) error {
-	remove := func(tables uint8) error {
-		return d.fdb(v, unix.RTM_DELNEIGH, 0, fdbState, tables, mac, netip.Addr{})
+func (d *Driver) removeFDB(v *device, mac cluster.MAC) *step {
+	remove := func(tables uint8) *step {
+		return fdb(v, unix.RTM_DELNEIGH, 0, fdbState, tables, mac, netip.Addr{})
 	}
-	err := remove(fdbTables)
-	if !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	return errors.Join(ignore(remove(unix.NTF_MASTER), unix.ENOENT), ignore(remove(unix.NTF_SELF), unix.ENOENT))
+	return remove(fdbTables).settle(func(answer error) error {
+		if !errors.Is(answer, unix.ENOENT) {
+			return answer
+		}
+		return errors.Join(ignore(d.conn.alone(remove(unix.NTF_MASTER)), unix.ENOENT), ignore(d.conn.alone(remove(unix.NTF_SELF)), unix.ENOENT))
+	})
 }
 
 // ndMsg is struct ndmsg.

@@ -125,6 +125,7 @@ func (f *filter) flush() error {
 	f.requests.Add(1)
 	err := f.cc.Flush()
 	if err == nil {
+		f.touched() // the events of our own are not to wake anybody
 		f.own()
 		return nil
 	}

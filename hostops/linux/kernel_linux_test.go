@@ -291,7 +291,7 @@ func (k kernel) SetFlag(port, flag string, yes bool) error {
 		value = 1
 	}
 	return k.request(func(c *conn) error {
-		return c.setPort(int32(k.link(port).Attrs().Index), attr(kind, []byte{value}))
+		return c.alone(portStep(int32(k.link(port).Attrs().Index), attr(kind, []byte{value})))
 	})
 }
 

@@ -53,26 +53,24 @@ func (sp *space) readNeighbours() error {
 	return nil
 }
 
-// neighbour tells the inner end an address's MAC for good, or takes it back.
-func (d *Driver) neighbour(namespace string, a netip.Addr, mac cluster.MAC, add bool) error {
+// neighbour tells the inner end an address's MAC for good, or takes it back if
+// mac is nil.
+func (d *Driver) neighbour(namespace string, a netip.Addr, mac *cluster.MAC) (*step, error) {
 	sp := d.spaces[namespace]
 	if sp == nil || sp.index == 0 {
-		return ignoreGone(add)
+		return nil, ignoreGone(mac != nil)
 	}
 	h := &ndMsg{family: unix.AF_INET6, index: sp.index, state: unix.NUD_PERMANENT}
 	if a.Is4() {
 		h.family = unix.AF_INET
 	}
 	dst := attr(unix.NDA_DST, a.AsSlice())
-	var err error
-	if add {
-		err = sp.conn.set(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h, dst, attr(unix.NDA_LLADDR, mac[:]))
+	var s *step
+	if mac != nil {
+		s = ask(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h, dst, attr(unix.NDA_LLADDR, mac[:]))
 	} else {
-		err = ignore(sp.conn.set(unix.RTM_DELNEIGH, 0, h, dst), unix.ENOENT, unix.ENODEV)
+		s = ask(unix.RTM_DELNEIGH, 0, h, dst).but(unix.ENOENT, unix.ENODEV)
 	}
-	if err != nil {
-		return err
-	}
-	_, err = d.follow(namespace, false)
-	return err
+	s.space = namespace
+	return s, nil
 }

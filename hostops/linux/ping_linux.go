@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -248,10 +249,10 @@ func (p *pinger) read() {
 	buf := make([]byte, 60+headerICMP) // all that deliver looks at
 	for {
 		var n int
-		var from unix.Sockaddr
+		var from syscall.Sockaddr // package unix asks the kernel each time of what protocol the socket is
 		var got error
 		err := rc.Read(func(fd uintptr) bool {
-			n, from, got = unix.Recvfrom(int(fd), buf, 0)
+			n, from, got = syscall.Recvfrom(int(fd), buf, 0)
 			return !errors.Is(got, unix.EAGAIN)
 		})
 		if err != nil {
@@ -263,15 +264,15 @@ func (p *pinger) read() {
 	}
 }
 
-func (p *pinger) deliver(b []byte, from unix.Sockaddr, at time.Time) {
+func (p *pinger) deliver(b []byte, from syscall.Sockaddr, at time.Time) {
 	want, src := byte(129), netip.Addr{}
 	switch sa := from.(type) {
-	case *unix.SockaddrInet4: // the IPv4 header comes along
+	case *syscall.SockaddrInet4: // the IPv4 header comes along
 		if len(b) < header4 || len(b) < int(b[0]&15)*4 {
 			return
 		}
 		want, src, b = 0, netip.AddrFrom4(sa.Addr), b[int(b[0]&15)*4:]
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		src = netip.AddrFrom16(sa.Addr)
 	}
 	if len(b) < headerICMP || b[0] != want || binary.BigEndian.Uint16(b[4:]) != p.id {

@@ -68,16 +68,16 @@ func (d *Driver) resetPort(v *device) error {
 	if len(settings) == 0 {
 		return nil
 	}
-	return d.conn.setPort(v.index, settings...)
+	return d.conn.alone(portStep(v.index, settings...))
 }
 
-// setPort sets how a bridge treats a port.
-func (c *conn) setPort(index int32, settings ...*nl.RtAttr) error {
+// portStep sets how a bridge treats a port.
+func portStep(index int32, settings ...*nl.RtAttr) *step {
 	m := nl.NewIfInfomsg(unix.AF_BRIDGE)
 	m.Index = index
 	info := attr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
 	for _, a := range settings {
 		info.AddChild(a)
 	}
-	return c.set(unix.RTM_SETLINK, 0, m, info)
+	return ask(unix.RTM_SETLINK, 0, m, info)
 }

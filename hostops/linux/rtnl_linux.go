@@ -20,6 +20,7 @@ type conn struct {
 	fd       int
 	buf      []byte
 	requests *atomic.Uint64
+	sent     int // messages to the kernel, with one request or more
 }
 
 // dial opens a conn in the namespace of the calling thread.
@@ -28,12 +29,14 @@ func dial(buf []byte, requests *atomic.Uint64) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
+	// An error then brings no copy of the request along (kernel 4.3).
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}),
 		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("set up rtnetlink: %w", err)
 	}
-	return &conn{fd, buf, requests}, nil
+	return &conn{fd: fd, buf: buf, requests: requests}, nil
 }
 
 func (c *conn) close() { unix.Close(c.fd) }
@@ -57,6 +60,7 @@ func (c *conn) do(proto, flags int, want uint16, data ...nl.NetlinkRequestData) 
 // exchange is what req.Execute does, but for 64 KiB of new memory for each
 // datagram. It does not wait: the kernel has answered when a request is sent.
 func (c *conn) exchange(req *nl.NetlinkRequest, want uint16) (out [][]byte, err error) {
+	c.sent++
 	if err := unix.Sendto(c.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, err
 	}

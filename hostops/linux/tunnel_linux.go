@@ -10,12 +10,12 @@ import (
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
-func (d *Driver) createTunnel(op hostops.CreateTunnel) error {
+func (d *Driver) createTunnel(op hostops.CreateTunnel) (*step, error) {
 	under, err := d.underlay(op.Underlay, op.Local)
 	if err != nil {
-		return fmt.Errorf("underlay %s: %w", op.Underlay, err)
+		return nil, fmt.Errorf("underlay %s: %w", op.Underlay, err)
 	}
-	err = d.conn.set(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
+	create := ask(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
 		attr(unix.IFLA_IFNAME, zstr(op.Object)), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner))),
 		attr(unix.IFLA_MTU, u32(uint32(op.MTU))),
 		linkInfo("vxlan",
@@ -27,16 +27,18 @@ func (d *Driver) createTunnel(op hostops.CreateTunnel) error {
 			attr(nl.IFLA_VXLAN_LIMIT, u32(hostops.MaxLearnedTunnel)),
 			attr(nl.IFLA_VXLAN_UDP_CSUM, []byte{1}),
 			groupAttr(op.Group)))
-	if err = d.created(op.Object, op.Owner, err); err != nil {
-		return err
+	create.then = func(answer error) (*step, error) {
+		if err := d.created(op.Object, op.Owner, answer); err != nil {
+			return nil, err
+		}
+		v := d.devices.byName(op.Object)
+		if v == nil {
+			return nil, unix.ENODEV
+		}
+		// At creation the kernel takes no notice of these.
+		return ask(unix.RTM_NEWLINK, 0, linkMsg(v.index), attr(unix.IFLA_IFALIAS, []byte(hostops.CleanAlias(op.Alias))), noAddrGen()), nil
 	}
-	d.drain()
-	v := d.devices.byName(op.Object)
-	if v == nil {
-		return unix.ENODEV
-	}
-	// At creation the kernel takes no notice of these.
-	return d.conn.set(unix.RTM_NEWLINK, 0, linkMsg(v.index), attr(unix.IFLA_IFALIAS, []byte(hostops.CleanAlias(op.Alias))), noAddrGen())
+	return create, nil
 }
 
 func localAttr(a netip.Addr) *nl.RtAttr {
@@ -89,7 +91,7 @@ func (d *Driver) setUnderlay(v *device, op hostops.SetUnderlay) error {
 
 // setSending switches all ways in which a bridge sends by a port. The kernel
 // forgets what it learned there after it has stopped learning.
-func (d *Driver) setSending(v *device, on bool) error {
+func setSending(v *device, on bool) *step {
 	settings := []*nl.RtAttr{
 		attr(nl.IFLA_BRPORT_LEARNING, flag(on)), attr(nl.IFLA_BRPORT_UNICAST_FLOOD, flag(on)),
 		attr(nl.IFLA_BRPORT_MCAST_FLOOD, flag(on)), attr(nl.IFLA_BRPORT_BCAST_FLOOD, flag(on)),
@@ -97,5 +99,5 @@ func (d *Driver) setSending(v *device, on bool) error {
 	if !on {
 		settings = append(settings, attr(nl.IFLA_BRPORT_FLUSH, nil))
 	}
-	return d.conn.setPort(v.index, settings...)
+	return portStep(v.index, settings...)
 }

@@ -51,9 +51,7 @@ func contest(ctx context.Context, tb testing.TB, hosts, joins, puts, rounds int)
 				check(tb, f.join(ctx, s, r))
 			}
 			progress("joined after %v", time.Since(begun))
-			for range share(puts, rounds, round) {
-				check(tb, f.put(ctx, s, len(r.put.values), r))
-			}
+			check(tb, f.puts(ctx, s, share(puts, rounds, round), r))
 			progress("measured after %v", time.Since(begun))
 			check(tb, f.memory(s, r))
 			check(tb, s.down(ctx))
@@ -130,6 +128,8 @@ func report(hosts int, ideal, ours *result) string {
 	line("join: first overlay ping", &ideal.ping, &ours.ping, 0.5, 2)
 	line("join: all entries of its own", &ideal.self, &ours.self, 0, 0)
 	line("put: entry in all", &ideal.put, &ours.put, 0.99, 1.5)
+	line("CPU of all agents at rest, ms per second", &ideal.quiet, &ours.quiet, 0, 0)
+	line("CPU of all agents per put and delete, beside that, ms", &ideal.putCPU, &ours.putCPU, 0, 0)
 	line("revisions of a join", &ideal.revisions, &ours.revisions, 0, 0)
 	for i, r := range []*result{ideal, ours} {
 		name := [...]string{"ideal", "ours"}[i]

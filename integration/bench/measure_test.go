@@ -30,6 +30,8 @@ type result struct {
 	calls                       map[string]*sample // by method, less the background
 	memory                      map[string]*sample // MiB of each agent
 	idle                        sample             // share of the machine that is busy between measurements, percent
+	quiet                       sample             // CPU of all agents while nothing changes, ms per second
+	putCPU                      sample             // CPU of all agents per put and delete, less that, ms: of each round
 }
 
 func newResult() *result {
@@ -304,6 +306,66 @@ func (f *field) memory(s side, r *result) error {
 		}
 	}
 	return nil
+}
+
+// quietFor is how long the agents are watched at rest.
+const quietFor = 5 * time.Second
+
+// puts measures n puts, and what they cost all agents beside what those do anyway.
+func (f *field) puts(ctx context.Context, s side, n int, r *result) error {
+	pids, err := f.agents(s)
+	if err != nil {
+		return err
+	}
+	spent := func(do func() error) (cpu, wall float64, err error) {
+		before, err := cpuOf(pids)
+		start := time.Now()
+		if err == nil {
+			err = do()
+		}
+		wall = milliseconds(time.Since(start))
+		after, failed := cpuOf(pids)
+		return after - before, wall, errors.Join(err, failed)
+	}
+	cpu, wall, err := spent(func() error { pause(quietFor); return ctx.Err() })
+	if err != nil {
+		return err
+	}
+	rate := cpu / wall
+	r.quiet.add(1000 * rate)
+	cpu, wall, err = spent(func() error {
+		for range n {
+			if err := f.put(ctx, s, len(r.put.values), r); err != nil {
+				return err
+			}
+		}
+		pause(quietFor) // what is done later for it is part of it
+		return ctx.Err()
+	})
+	if n > 0 {
+		r.putCPU.add((cpu - rate*wall) / float64(n))
+	}
+	return err
+}
+
+// cpuOf is the CPU time of processes, ms.
+func cpuOf(pids []int) (ms float64, err error) {
+	const utime, stime, tick = 11, 12, 10 // fields after the name; milliseconds
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, err
+		}
+		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		for _, i := range []int{utime, stime} {
+			v, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				return 0, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
+			}
+			ms += v * tick
+		}
+	}
+	return ms, nil
 }
 
 // agents finds the agents of this lab among the machine's processes.

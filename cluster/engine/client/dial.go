@@ -39,6 +39,14 @@ const (
 	maxBackoff   = 3 * time.Second // between attempts to connect
 )
 
+// What a server may send before it is read, bytes. gRPC would measure what a
+// connection carries, with a ping for each answer of a watch: in a mesh every
+// change would wake every host, and the server for it, twice.
+const (
+	streamWindow = 1 << 20
+	connWindow   = 2 << 20
+)
+
 // Dial makes a client. It does not wait for a connection: while no server
 // answers, calls block until their context ends. The caller closes the client.
 func Dial(cfg Config) (*clientv3.Client, error) {
@@ -53,8 +61,10 @@ func Dial(cfg Config) (*clientv3.Client, error) {
 	}
 	retry := backoff.DefaultConfig
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, maxBackoff
-	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff: retry, MinConnectTimeout: cfg.DialTimeout})}
+	options := []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: cfg.DialTimeout}),
+		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connWindow),
+	}
 	if cfg.Dialer != nil {
 		options = append(options, grpc.WithContextDialer(cfg.Dialer))
 	}
