@@ -48,13 +48,14 @@ const (
 	VerbDrained   Verb = "drained"
 	VerbResumed   Verb = "resumed"
 	VerbElected   Verb = "was elected"
-	VerbReady     Verb = "brought up"      // a VPC is in force
-	VerbHeldUp    Verb = "cannot bring up" // a VPC is in force no more, or not yet
-	VerbAdmitted  Verb = "admitted"        // nodes to a VPC
-	VerbRefused   Verb = "refused"         // nodes in a VPC
-	VerbTookOut   Verb = "took out"        // nodes of a VPC
-	VerbRepointed Verb = "repointed"       // a VPC's tunnels to nodes with another address
-	VerbReclaimed Verb = "reclaimed"       // a record that nobody could read
+	VerbReady     Verb = "brought up"                // a VPC is in force
+	VerbHeldUp    Verb = "cannot bring up"           // a VPC is in force no more, or not yet
+	VerbPartly    Verb = "brought up only a part of" // a VPC
+	VerbAdmitted  Verb = "admitted"                  // nodes to a VPC
+	VerbRefused   Verb = "refused"                   // nodes in a VPC
+	VerbTookOut   Verb = "took out"                  // nodes of a VPC
+	VerbRepointed Verb = "repointed"                 // a VPC's tunnels to nodes with another address
+	VerbReclaimed Verb = "reclaimed"                 // a record that nobody could read
 )
 
 // Bounds of an event, which is written beside the records that it is about.
