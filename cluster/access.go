@@ -45,6 +45,9 @@ func (a Access) onKeys() bool {
 // reads reports whether a tells what is in the store, and changes nothing.
 func (a Access) reads() bool { return a.onKeys() && a.Op != OpWrite && a.Op != OpDelete }
 
+// changes reports whether a changes what is in the store.
+func (a Access) changes() bool { return a.onKeys() && !a.reads() }
+
 // String is "watch nodes/", with the first key only and without Root.
 func (a Access) String() string {
 	if !a.onKeys() {
@@ -81,6 +84,17 @@ func (a Access) within(spans ...span) bool {
 		}
 	}
 	return false
+}
+
+// touches reports whether some keys of a lie in s.
+func (a Access) touches(s span) bool {
+	switch a.End {
+	case "":
+		return a.Key >= s.from && a.Key < s.to
+	case "\x00":
+		return a.Key < s.to
+	}
+	return a.Key < s.to && a.End > s.from
 }
 
 // Caller is who asks: whom its certificate speaks for, and the SHA-256 of that

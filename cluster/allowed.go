@@ -150,6 +150,8 @@ func userMay(c Caller, in Roster, a Access) verdict {
 		return notYet("its node was removed")
 	case a.Op == OpConnect, a.Op == OpMembers, a.Op == OpStatus, a.Op == OpRead && a.within(one(healthKey)):
 		return verdict{}
+	case a.changes() && a.touches(below(PrefixEvents)):
+		return no("servers alone write the history")
 	case u.Role == UserAdmin:
 		if !a.onKeys() || a.within(below(Root)) {
 			return verdict{}

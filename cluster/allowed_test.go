@@ -136,7 +136,13 @@ func TestAllowedKeys(t *testing.T) {
 		status/,tokens/t        | rcwpd  -     -     -      -       -      rcwpd -     -      -       -      -   -      -
 		users/…                 | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		users/vie               | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
-		…                       | rcwpd  -     -     -      -       -      rcwpd -     -      -       -      -   -      -
+		events/…                | rcwpd  -     -     -      -       -      rcw   rcw   rcw    -       -      -   -      -
+		events/1                | rcwpd  -     -     -      -       -      rcw   rcw   rcw    -       -      -   -      -
+		config,events/2         | rcwpd  -     -     -      -       -      rcw   rcw   rcw    -       -      -   -      -
+		events/8,fences/        | rcwpd  -     -     -      -       -      rcw   rcw   rcw    -       -      -   -      -
+		config,events/          | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		events0,fences/         | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		…                       | rcwpd  -     -     -      -       -      rcw   -     -      -       -      -   -      -
 		vpcs/>                  | rcwpd  -     -     -      -       -      -     -     -      -       -      -   -      -
 		status/n1/>             | rcwpd  -     -     -      -       -      -     -     -      -       -      -   -      -
 		vpcs/blue/spec,config   | rcwpd  rcw   -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -

@@ -13,6 +13,8 @@
 //   - Every key has one writer (WriterOf), and MayWrite holds each identity to
 //     its own keys.
 //   - No record holds a secret.
+//   - Each change of what people want (Intent) is told by an Event, in words that
+//     Describe makes of what was there and what is now.
 //
 // Times are RFC 3339 UTC with milliseconds, durations Go duration strings,
 // addresses as net/netip prints them, MACs lower case with colons.

@@ -11,21 +11,22 @@ const Root = "/meshvpc/v1/"
 
 // Keys of single records and prefixes of families (those end with a slash).
 const (
-	KeyConfig   = Root + "config"
-	KeyLeader   = Root + "leader/controller"
-	PrefixNodes = Root + "nodes/"
-	PrefixLive  = Root + "live/"
-	PrefixVPCs  = Root + "vpcs/"
-	PrefixHosts = Root + "hosts/"
-	PrefixStat  = Root + "status/"
-	PrefixAlloc = Root + "alloc/"
-	PrefixSrvs  = Root + "servers/"
-	PrefixToks  = Root + "tokens/"
-	PrefixUsers = Root + "users/"
-	PrefixFence = Root + "fences/"
-	PrefixReqs  = Root + "requests/"
-	PrefixVNIs  = PrefixAlloc + "vni/"
-	PrefixVTEPs = PrefixAlloc + "vtep/"
+	KeyConfig    = Root + "config"
+	KeyLeader    = Root + "leader/controller"
+	PrefixNodes  = Root + "nodes/"
+	PrefixLive   = Root + "live/"
+	PrefixVPCs   = Root + "vpcs/"
+	PrefixHosts  = Root + "hosts/"
+	PrefixStat   = Root + "status/"
+	PrefixAlloc  = Root + "alloc/"
+	PrefixSrvs   = Root + "servers/"
+	PrefixToks   = Root + "tokens/"
+	PrefixUsers  = Root + "users/"
+	PrefixFence  = Root + "fences/"
+	PrefixReqs   = Root + "requests/"
+	PrefixEvents = Root + "events/"
+	PrefixVNIs   = PrefixAlloc + "vni/"
+	PrefixVTEPs  = PrefixAlloc + "vtep/"
 )
 
 // KeyNode is a node's record.
@@ -120,11 +121,12 @@ const (
 	KindToken      Kind = "token"
 	KindUser       Kind = "user"
 	KindLeader     Kind = "leader"
+	KindEvent      Kind = "event"
 )
 
 // Key is a parsed key. Node, VPC and Name are set where the kind has them;
-// Name is the last element of allocations, servers, tokens, users and host links,
-// whose peer it is.
+// Name is the last element of allocations, servers, tokens, users, events and host
+// links, whose peer it is.
 type Key struct {
 	Kind Kind
 	Node string
@@ -155,6 +157,7 @@ var patterns = []struct {
 	{KindToken, "tokens/{name}"},
 	{KindUser, "users/{name}"},
 	{KindLeader, "leader/{name}"},
+	{KindEvent, "events/{name}"},
 }
 
 // ParseKey tells what a key is; one that is no record, or that is not written
@@ -183,6 +186,8 @@ func (k Key) named(kind Kind) bool {
 	case KindAllocVNI:
 		v, err := ParseVNI(k.Name)
 		return err == nil && KeyAllocVNI(v) == PrefixVNIs+k.Name
+	case KindEvent:
+		return eventID.MatchString(k.Name)
 	case KindAllocVTEP:
 		a, err := netip.ParseAddr(k.Name)
 		return err == nil && a.Zone() == "" && !a.Is4In6() && a.String() == k.Name

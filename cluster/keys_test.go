@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -28,6 +29,7 @@ func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 		KeyAllocVNI(v):               {Kind: KindAllocVNI, Name: strings.TrimPrefix(KeyAllocVNI(v), PrefixVNIs)},
 		KeyAllocVTEP(vpc, a):         {Kind: KindAllocVTEP, VPC: vpc, Name: a.String()},
 		KeyServer(node):              {Kind: KindServer, Name: node},
+		KeyEvent(time.UnixMilli(1800000000123), uint64(v)): {Kind: KindEvent, Name: strings.TrimPrefix(KeyEvent(time.UnixMilli(1800000000123), uint64(v)), PrefixEvents)},
 	}
 }
 
@@ -87,6 +89,8 @@ func TestParseKeyRefuses(t *testing.T) {
 		"VTEP not canonical":  PrefixAllocVTEP("blue") + "fd00:0::1",
 		"VTEP prefix":         PrefixAllocVTEP("blue") + "10.0.0.0/8",
 		"server with colon":   KeyServer("a:1"),
+		"event without time":  PrefixEvents + "0000000000000007",
+		"event of other form": PrefixEvents + "1800000000123-7",
 		"longer than any key": KeyNode(strings.Repeat("a", 1<<16)),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,6 +154,8 @@ func TestMayWrite(t *testing.T) {
 			put, del = []Identity{me}, []Identity{me, controller}
 		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr):
 			put, del = []Identity{controller}, []Identity{controller}
+		case KeyEvent(time.UnixMilli(1800000000123), 7):
+			put, del = []Identity{operator, controller}, []Identity{controller}
 		default:
 			t.Errorf("who writes %s?", key)
 		}

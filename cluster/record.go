@@ -190,6 +190,8 @@ func newRecord(k Kind) Record {
 		return new(User)
 	case KindLeader:
 		return new(Leader)
+	case KindEvent:
+		return new(Event)
 	}
 	return nil
 }

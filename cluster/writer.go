@@ -42,7 +42,8 @@ func WriterOf(k Kind) Role {
 
 // MayWrite wraps ErrInvalid when id is not the writer of key. The controller
 // may also delete what a removed node reported, and what the operator asked of
-// a VPC once that has been taken down.
+// a VPC once that has been taken down. An event is written with the change that it
+// tells of, in whose name that is.
 func MayWrite(id Identity, key string, deleting bool) error {
 	k, err := ParseKey(key)
 	if err != nil {
@@ -50,7 +51,8 @@ func MayWrite(id Identity, key string, deleting bool) error {
 	}
 	writer := WriterOf(k.Kind)
 	switch {
-	case writer == Agent && id.Role == Agent && id.Name == k.Node,
+	case k.Kind == KindEvent && !deleting && id.Role == Operator,
+		writer == Agent && id.Role == Agent && id.Name == k.Node,
 		writer != Agent && id.Role == writer,
 		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing):
 		return nil

@@ -61,7 +61,7 @@ func TestClockIsSet(t *testing.T) {
 				r.join("h1", "192.0.2.1")
 				r.join("h2", "192.0.2.2")
 				r.vpc("blue", spec("all", "10.100.0.0/16"))
-				settle()
+				pass(digestAfter + digestEvery)
 				leads := func() int64 {
 					t.Helper()
 					it, err := store.Get[*cluster.Leader](t.Context(), r.op, cluster.KeyLeader)

@@ -56,6 +56,20 @@
 // A pair without a common address family has no tunnel. One that had, and lost
 // the family, is left as it is.
 //
+// # History
+//
+// What the leader does and a person would want to read (it was elected; a VPC came
+// up, cannot, or only in part; nodes were admitted, refused, taken out, or have
+// another address; a record that nobody could read was reclaimed) is told in a
+// digest: at most one event in 10 s, each of at most 128 changes with 16 names each,
+// what has no room only counted. A thousand nodes that join at once are a handful of
+// events. A digest comes after the changes, and one that was not written when the
+// leader ends is lost: the records say what is.
+//
+// The leader also keeps the history bounded: 30 days, and 10,000 events, of which
+// the oldest of whoever has most go first. So nobody pushes out what is about
+// others while that is less than a fair share. Age is by the leader's clock.
+//
 // # Leaving
 //
 // A node leaves a VPC in one direction: its assignment says "leaving", the host

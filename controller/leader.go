@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,6 +21,7 @@ type Leader struct {
 	now   func() time.Time
 	alive func() // told of each write; a pass may have many
 	state *state
+	tell  digest
 
 	lists   int           // whole lists that the view has had
 	ask     bool          // the store has to be asked for its revision
@@ -82,6 +84,9 @@ func (l *Leader) barrier(ctx context.Context) bool {
 	}
 	switch {
 	case err == nil:
+		if l.tell.by == "" {
+			l.introduce(it.Value.Name)
+		}
 		l.state.alloc.Barrier(rev)
 		l.ask, l.await, l.since = false, rev, l.now()
 		return true
@@ -91,6 +96,15 @@ func (l *Leader) barrier(ctx context.Context) bool {
 		l.log.Warn("cannot tell how far the store is, will retry", zap.Error(err))
 	}
 	return false
+}
+
+// introduce tells that this leader was elected.
+func (l *Leader) introduce(name string) {
+	by := cluster.Subject{Kind: cluster.SubjectServer, Name: name}.String()
+	if _, err := cluster.ParseSubject(by); err == nil {
+		l.tell.by = by
+		l.tell.add(l.now(), cluster.Change{Verb: cluster.VerbElected, Key: strings.TrimPrefix(cluster.KeyLeader, cluster.Root)})
+	}
 }
 
 func (l *Leader) retire() {
@@ -117,6 +131,9 @@ func (l *Leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 		switch {
 		case err == nil:
 			l.await, l.since, l.wait = rev, l.now(), 0
+			for _, c := range notes(v, &e.change) {
+				l.tell.add(l.now(), c)
+			}
 			l.log.Info("changed records", zap.String("what", e.change.Why),
 				zap.Int("writes", e.change.Ops()), zap.Int64("revision", rev))
 		case errors.Is(err, store.ErrFenced):
@@ -139,10 +156,35 @@ func (l *Leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 		return l.fail()
 	}
 	l.wait = 0
+	again = earlier(again, l.history(ctx))
+	if l.retired {
+		return 0, false
+	}
 	if !again.IsZero() {
 		return max(again.Sub(l.now()), 0), true
 	}
 	return 0, false
+}
+
+// history writes the event that is due, and says when the next is. The next pass
+// need not wait for it; one of unknown outcome is not written twice.
+func (l *Leader) history(ctx context.Context) time.Time {
+	change, again, ok := l.tell.event(l.now())
+	if !ok {
+		return again
+	}
+	_, err := l.store.Commit(ctx, change)
+	switch {
+	case err == nil:
+	case errors.Is(err, store.ErrFenced):
+		l.retire()
+	case allocator.NotApplied(err):
+		l.log.Error("cannot write an event", zap.Error(err))
+	default:
+		l.log.Warn("outcome of writing an event is unknown", zap.Error(err))
+	}
+	l.tell.told(l.now())
+	return time.Time{}
 }
 
 // fail postpones the next pass, the first time not at all.

@@ -333,6 +333,7 @@ func TestVNIsUsedUpByPairs(t *testing.T) {
 		if n := get[*cluster.VPCNet](r, cluster.KeyVPCNet("blue")); n.Reason != want {
 			t.Errorf("reason %q, want %q", n.Reason, want)
 		}
+		pass(digestAfter + digestEvery)
 		before := r.mem.Revision()
 		pass(time.Minute)
 		if n := r.mem.Revision() - before; n != 0 {

@@ -16,6 +16,7 @@ type state struct {
 	quarantine allocator.Quarantine
 	pings      map[string]sighting
 	own        ownTunnels
+	trimmed    time.Time // when the history was looked at last
 }
 
 // step decides what has to be written so that the records are as they should
@@ -42,7 +43,7 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 	}
 	garbage, again := s.garbage(w, now)
 	s.own.sweep()
-	effects = slices.Concat(effects, garbage, links)
+	effects = slices.Concat(effects, garbage, links, s.trim(w, now))
 	return append(effects, w.spoiled(effects)...), again
 }
 

@@ -117,7 +117,7 @@ func (a *Authorizer) Unary(ctx context.Context, request any, info *grpc.UnarySer
 		if err := a.permit(c, d); err != nil {
 			return nil, refuse(err)
 		}
-		return handler(ctx, request)
+		return a.carryOut(ctx, c, d, request, info, handler)
 	}
 	acc, err := a.account(c)
 	if err != nil {
@@ -127,11 +127,8 @@ func (a *Authorizer) Unary(ctx context.Context, request any, info *grpc.UnarySer
 	if err := a.admit(ctx, acc, q, d, request); err != nil {
 		return nil, a.refused(ctx, acc, err, request)
 	}
-	answer, err := handler(ctx, request)
+	answer, err := a.carryOut(ctx, c, d, request, info, handler)
 	acc.settle(q, request, answer, err)
-	if err == nil {
-		a.noteChange(c, d, answer)
-	}
 	return answer, err
 }
 

@@ -40,6 +40,29 @@
 // have, and not to those in the RevocationList, which follows from Node.Revoked. A
 // connection that is open there when its server is removed lasts until it breaks.
 //
+// # History
+//
+// An Authorizer also writes the cluster's history (cluster.Event). A request that
+// changes records of what people want (cluster.Intent) is carried out with an event
+// beside it in the same transaction, each branch of which has its own: who was
+// refused by a guard leaves no trace, and no crash comes between a change and its
+// event, since both are one revision. A plain put or deletion, such as etcdctl's,
+// is made such a transaction. The answer is the one that the request would have had
+// by itself. What was there before is read from this very server, without a round
+// trip; a guard that names another revision is believed instead. A change that
+// brings its own event gets no second one: so do joins, in the joiner's name. The
+// history has no clock but the servers'; its order is that of the revisions.
+//
+//   - A deletion still works when the store is out of space; there is no event
+//     then, only the line in the log.
+//   - A transaction without a write of its own that deletes, without a guard, more
+//     than eight records that may not be there makes an event though none was.
+//   - Nodes can do nothing that is an event, but join, and viewers nothing at all.
+//     What admins and operators do is not bounded here: the controller, which
+//     trims the history, takes from whoever filled it.
+//   - An external etcd has no Authorizer before it: there, joins and what the
+//     controller tells are recorded, but not what people do.
+//
 // Certificates are read from their files for each connection, so that new ones
 // serve without a restart.
 package membership

@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -187,7 +189,8 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 		return prior.Value.Datacenter, nil
 	}
 	change := store.Change{Why: "join of " + c.Name}
-	if err := a.spend(ctx, &change, c); err != nil {
+	token, err := a.spend(ctx, &change, c)
+	if err != nil {
 		return "", err
 	}
 	if err := cmp.Or(taken, foreign, busy); err != nil {
@@ -211,8 +214,19 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 		store.Put(&change, server, c.serverRecord(node.Datacenter, now))
 	}
 	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: c.by()})
+	joined := cluster.Change{Verb: cluster.VerbJoined, Key: strings.TrimPrefix(cluster.KeyNode(c.Name), cluster.Root),
+		Detail: fmt.Sprintf("datacenter %s, as a %s, with token %s", node.Datacenter, c.role(), c.TokenID)}
+	if token.By != "" {
+		joined.Detail += " of " + token.By
+	}
+	note(&change, now, c.by(), joined)
 	_, err = a.store.Commit(ctx, change)
 	return node.Datacenter, err
+}
+
+// note adds an event to a change that a server makes for somebody.
+func note(change *store.Change, now cluster.Time, by string, c cluster.Change) {
+	store.Create(change, cluster.KeyEvent(now.Time, rand.Uint64()), &cluster.Event{Time: now, By: by, Changes: []cluster.Change{c}})
 }
 
 // mistakable refuses a name whose leases would pass for those of another node:
@@ -253,26 +267,26 @@ func (a *admitter) viewer(ctx context.Context, c candidate) (it store.Item[*clus
 
 // spend takes one use of the token. Who does not know the secret is not told
 // whether there is such a token.
-func (a *admitter) spend(ctx context.Context, change *store.Change, c candidate) error {
+func (a *admitter) spend(ctx context.Context, change *store.Change, c candidate) (*cluster.Token, error) {
 	t, err := store.Get[*cluster.Token](ctx, a.store, cluster.KeyToken(c.TokenID))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
+		return nil, refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
 	case err != nil:
-		return err
+		return nil, err
 	case subtle.ConstantTimeCompare([]byte(t.Value.Hash), []byte(c.hash)) != 1:
-		return refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
+		return nil, refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
 	case !a.now().Before(t.Value.Expires.Time):
-		return refusef(CodeToken, "the token has expired at %s", t.Value.Expires.UTC().Format(time.RFC3339))
+		return nil, refusef(CodeToken, "the token has expired at %s", t.Value.Expires.UTC().Format(time.RFC3339))
 	case t.Value.Role != c.role():
-		return refusef(CodeRole, "the token is for a %s, not for a %s", t.Value.Role, c.role())
+		return nil, refusef(CodeRole, "the token is for a %s, not for a %s", t.Value.Role, c.role())
 	}
 	if t.Value.Uses--; t.Value.Uses == 0 {
 		change.Remove(t.Key, t.Mod)
 	} else {
 		store.Put(change, t, t.Value)
 	}
-	return nil
+	return t.Value, nil
 }
 
 // holder returns the record to replace: none, this node's own, or one of a node

@@ -89,8 +89,8 @@ func refuse(err error) error {
 	return status.Error(codes.PermissionDenied, err.Error())
 }
 
-// noteChange logs what a person has changed: nodes and servers change records
-// all the time, and say so themselves.
+// noteChange logs what a person has changed that is no event: nodes and servers
+// change records all the time, and say so themselves.
 func (a *Authorizer) noteChange(c cluster.Caller, d demand, answer any) {
 	if c.Subject.Kind != cluster.SubjectUser || d.writes() == 0 {
 		return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
@@ -102,6 +103,17 @@ func (c *Change) Keys() []string {
 		keys[i] = w.key
 	}
 	return keys
+}
+
+// Writes yields each key that the change writes with its value, nil for a deletion.
+func (c *Change) Writes() iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		for _, op := range c.ops {
+			if !yield(op.Key, op.Value) {
+				return
+			}
+		}
+	}
 }
 
 // Add appends another change to c. One key can be written once in a change.

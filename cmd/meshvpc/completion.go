@@ -140,6 +140,11 @@ func (p *program) flagValues(ctx context.Context, name string) []string {
 		return append([]string{"all", "dc=", "label="}, p.known(ctx, cluster.PrefixNodes)...)
 	case "vpc":
 		return p.known(ctx, cluster.PrefixVPCs)
+	case "node":
+		return p.known(ctx, cluster.PrefixNodes)
+	case "who":
+		return slices.Concat(p.subjects(ctx, cluster.SubjectUser, cluster.PrefixUsers), p.subjects(ctx, cluster.SubjectNode, cluster.PrefixNodes),
+			p.subjects(ctx, cluster.SubjectServer, cluster.PrefixSrvs))
 	case "lab":
 		return labNames()
 	case "only":
@@ -190,6 +195,15 @@ func (p *program) known(ctx context.Context, prefix string) []string {
 	}
 	defer s.cli.Close()
 	list, _ := s.namesBelow(ctx, prefix) // a completion is silent about a store that does not answer
+	return list
+}
+
+// subjects are those of a kind that there are.
+func (p *program) subjects(ctx context.Context, kind cluster.SubjectKind, prefix string) []string {
+	list := p.known(ctx, prefix)
+	for i, name := range list {
+		list[i] = cluster.Subject{Kind: kind, Name: name}.String()
+	}
 	return list
 }
 

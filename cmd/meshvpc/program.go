@@ -42,6 +42,7 @@ func (p *program) commands() []*cli.Command {
 		p.schemaCommand(),
 		p.clusterCommand(),
 		p.getCommand(),
+		p.eventsCommand(),
 		p.planCommand(),
 		p.doctorCommand(),
 		p.serverCommand(),

@@ -44,7 +44,10 @@ type Config struct {
 	Timings Timings
 	// TLS is nil for plain HTTP.
 	TLS *TLS
-	// Interceptors see each call before etcd carries it out, and may refuse it.
+	// Interceptors see each call before etcd carries it out, and may refuse it. With
+	// a Unary, etcd takes spareTxnOps more operations in a transaction, and spareBytes
+	// more in a request, than it does by default: what Unary adds. It is Unary then
+	// that holds clients to the default.
 	Unary  grpc.UnaryServerInterceptor
 	Stream grpc.StreamServerInterceptor
 	// MayObserve says who may read /metrics, which etcd serves on the same port by
@@ -80,6 +83,8 @@ type Timings struct {
 const (
 	quota             = 2 << 30 // bytes
 	compactionHistory = "1h"
+	spareTxnOps       = 16
+	spareBytes        = 64 << 10
 	// minClientPing is how often clients may ping an idle connection, less than
 	// what cluster/engine/client does.
 	minClientPing = 5 * time.Second
@@ -185,6 +190,8 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 	}
 	if c.Unary != nil {
 		e.GRPCAdditionalServerOptions = append(e.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(c.Unary))
+		e.MaxTxnOps += spareTxnOps
+		e.MaxRequestBytes += spareBytes
 	}
 	if c.Stream != nil {
 		e.GRPCAdditionalServerOptions = append(e.GRPCAdditionalServerOptions, grpc.ChainStreamInterceptor(c.Stream))
