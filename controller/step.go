@@ -16,6 +16,8 @@ type state struct {
 	quarantine allocator.Quarantine
 	pings      map[string]sighting
 	own        ownTunnels
+	confirm    confirmations
+	questions  []Question // to be put
 }
 
 // step decides what has to be written so that the records are as they should
@@ -25,6 +27,7 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 	s.alloc.Refresh(v, v.Revision(cluster.Root))
 	w := newWorld(v)
 	w.own = &s.own
+	w.findOwners(&s.confirm)
 	var links []effect
 	for _, vpc := range w.inOrder() {
 		p := plan{group: vpc.name}
@@ -41,6 +44,11 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 		effects, links = append(effects, first...), append(links, later...)
 	}
 	garbage, again := s.garbage(w, now)
+	questions, later := s.confirm.ask(w, now)
+	s.questions = append(s.questions, questions...)
+	if again.IsZero() || !later.IsZero() && later.Before(again) {
+		again = later
+	}
 	s.own.sweep()
 	effects = slices.Concat(effects, garbage, links)
 	return append(effects, w.spoiled(effects)...), again

@@ -109,13 +109,17 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 	}
 	defer cli.Close()
 	d := hostDirs()
+	here := newPresence(cfg.TLS, log)
 	tell := newNotifier("node "+cfg.Node+", version "+version(), log)
 	agent, err := watcher.New(watcher.Config{
 		Node: cfg.Node, NodeID: cfg.ID, Driver: driver, Underlay: underlay,
 		Store: store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
 		Hint:  func() netip.Addr { return towards(cfg.Endpoints) },
 		Check: func(ctx context.Context) error { return checkHost(ctx, driver) },
-		Moved: func() { dropLost(&connections, log) },
+		Moved: func(now cluster.Underlay) {
+			here.move(now)
+			dropLost(&connections, log)
+		},
 		Alive: tell.alive, AliveEvery: tell.every(),
 		Cache:  d.cache(),
 		Socket: d.socket(),
@@ -138,6 +142,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 			return nil
 		})
 	}
+	g.Go(func() error { here.run(ctx); return nil })
 	g.Go(func() error { return agent.Run(ctx) })
 	g.Go(func() error { tell.stopping(ctx); return nil })
 	return g.Wait()

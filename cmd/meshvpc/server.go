@@ -20,6 +20,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership"
+	"github.com/meshvpc/meshvpc/cluster/membership/reach"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/controller"
@@ -171,6 +172,7 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 		return err
 	}
 	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
+		Ask:   func(ctx context.Context, q controller.Question) error { return reach.Ask(ctx, q.Key, q.Address) },
 		Alive: tell.alive, AliveEvery: tell.every()})
 	if err != nil {
 		return err

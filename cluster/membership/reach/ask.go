@@ -18,7 +18,7 @@ const askWithin = 2 * time.Second
 
 // ErrNoAnswer is returned when the holder of the key did not answer at the
 // address: it is not there, or does not get the question, or its answer is lost.
-var ErrNoAnswer = errors.New("no answer on UDP port 4788")
+var ErrNoAnswer = errors.New("no answer")
 
 // Ask asks whether the holder of a key is at an address, and returns nil if it
 // is: key is its hash, as a node's record has it. It takes a round trip, or 2 s
