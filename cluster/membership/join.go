@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -24,6 +25,10 @@ type JoinRequest struct {
 	Request    string `json:"request"` // for the node's certificate, PEM
 	// Viewer asks for a certificate that reads, for the people of that host.
 	Viewer string `json:"viewer_request"`
+	// Underlay is where tunnels to the node will end, at most one address a
+	// family. The server asks there whether the joiner is; empty: it does not.
+	Underlay []netip.Addr `json:"underlay,omitempty"`
+	Version  string       `json:"version,omitempty"` // of the joiner's program; "": an old one
 }
 
 // JoinAnswer is what it gets. The CA's certificate is not in it: the joiner has
@@ -34,6 +39,8 @@ type JoinAnswer struct {
 	Endpoints   []string `json:"endpoints"`  // of the store, host:port
 	Certificate string   `json:"certificate"`
 	Viewer      string   `json:"viewer_certificate"`
+	// Silent are those of the joiner's underlay addresses where it did not answer.
+	Silent []netip.Addr `json:"silent,omitempty"`
 }
 
 // Code says why a request was refused, to programs.
@@ -49,6 +56,8 @@ const (
 	CodeLeaving     Code = "leaving"     // a removed node of the name still leaves its VPCs
 	CodeForbidden   Code = "forbidden"   // the subject may not ask that
 	CodeNoCluster   Code = "no cluster"  // the store is empty, yet
+	CodeUnreachable Code = "unreachable" // the joiner is not at its underlay address, or another node is
+	CodeVersion     Code = "version"     // the joiner's is too far from the server's
 	CodeUnavailable Code = "unavailable" // the store does not answer; it may have been done
 )
 
@@ -69,6 +78,10 @@ type admitter struct {
 	store *store.Store // as an operator
 	ca    func() (*CA, error)
 	now   func() time.Time
+	// ask whether the holder of a key, by its hash, is at an address; nil: nobody
+	// is asked.
+	ask     func(ctx context.Context, key string, at netip.Addr) error
+	version string // of this server
 }
 
 // tries is how often a transaction is tried that others were faster than: as
@@ -90,6 +103,7 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 		return JoinAnswer{}, err
 	}
 	answer := JoinAnswer{Cluster: config.Value.Cluster}
+	c.tunnels, c.vetted = config.Value.UnderlayPort, &vetted{}
 	for range tries {
 		answer.Datacenter, err = a.admit(ctx, c)
 		if !errors.Is(err, store.ErrConflict) {
@@ -99,6 +113,7 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 	if err != nil {
 		return JoinAnswer{}, err
 	}
+	answer.Silent = c.vetted.silent
 	servers, _, err := store.List[*cluster.Server](ctx, a.store, cluster.PrefixSrvs)
 	if err != nil && len(servers) == 0 {
 		return JoinAnswer{}, err
@@ -124,6 +139,28 @@ type candidate struct {
 	JoinRequest
 	hash         string // of the token's secret
 	node, viewer wanted
+	tunnels      uint16 // UDP port
+	vetted       *vetted
+}
+
+// vetted is what was found about a candidate with a good token, once for all
+// tries.
+type vetted struct {
+	done   bool
+	silent []netip.Addr
+}
+
+// vet refuses a candidate that would be of no use as a node.
+func (a *admitter) vet(ctx context.Context, c candidate) (err error) {
+	if c.vetted.done {
+		return nil
+	}
+	if err := checkVersion(c.Version, a.version); err != nil {
+		return err
+	}
+	c.vetted.silent, err = a.askBack(ctx, c)
+	c.vetted.done = err == nil
+	return err
 }
 
 func (a *admitter) check(r JoinRequest) (candidate, error) {
@@ -136,6 +173,9 @@ func (a *admitter) check(r JoinRequest) (candidate, error) {
 	n := cluster.Node{ID: r.ID, Datacenter: r.Datacenter, State: cluster.NodeActive}
 	if err := n.Validate(); err != nil {
 		return c, refusef(CodeInvalid, "%v", err)
+	}
+	if err := checkUnderlays(r.Underlay); err != nil {
+		return c, err
 	}
 	if c.node, err = requested([]byte(r.Request)); err == nil {
 		c.viewer, err = requested([]byte(r.Viewer))
@@ -173,6 +213,9 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 		return "", err
 	}
 	if err := a.mistakable(ctx, c); err != nil {
+		return "", err
+	}
+	if err := a.vet(ctx, c); err != nil {
 		return "", err
 	}
 	now := cluster.At(a.now())

@@ -86,13 +86,9 @@ func checkHost(ctx context.Context, driver hostops.Driver) error {
 // watch runs the host agent until ctx ends. A store that does not answer is no
 // reason to stop: the agent works from its cache.
 func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Driver, log *zap.Logger) error {
-	var underlay []watcher.UnderlaySpec
-	for _, word := range cfg.Underlay {
-		spec, err := watcher.ParseUnderlay(word)
-		if err != nil {
-			return err
-		}
-		underlay = append(underlay, spec)
+	underlay, err := underlaySpecs(cfg.Underlay)
+	if err != nil {
+		return err
 	}
 	urls, err := storeURLs(cfg.Endpoints, cfg.TLS != nil)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -27,6 +28,7 @@ func (p *program) clusterJoinCommand() *cli.Command {
 		&cli.StringFlag{Name: "datacenter", Usage: "`NAME` of the datacenter that this host is in (required)"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of this node (default: the host's name)"},
 		underlayFlag(),
+		&cli.BoolFlag{Name: "no-ask-back", Usage: "join though the server cannot ask this host back at its underlay address, UDP port 4788 (VPCs take it when that can be done)"},
 		timeoutFlag(defaultJoin, "how long the server may take to answer"),
 		outputFlag(),
 	}, p.clusterJoin)
@@ -38,10 +40,11 @@ const defaultJoin = 10 * time.Second
 
 // joinReport is `cluster join -o json`.
 type joinReport struct {
-	Cluster    string   `json:"cluster"`
-	Node       string   `json:"node"`
-	Datacenter string   `json:"datacenter"`
-	Endpoints  []string `json:"endpoints"`
+	Cluster    string       `json:"cluster"`
+	Node       string       `json:"node"`
+	Datacenter string       `json:"datacenter"`
+	Endpoints  []string     `json:"endpoints"`
+	Silent     []netip.Addr `json:"silent,omitempty"` // underlay addresses where the server got no answer
 }
 
 // clusterJoin has a server make this host a node, and writes the host's files.
@@ -96,14 +99,23 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 	if rejoin && !c.IsSet("underlay") {
 		agent.Underlay = had.Underlay
 	}
+	here := cluster.Underlay{}
+	if !c.Bool("no-ask-back") {
+		if here, err = underlayFor(agent, have); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
 	defer cancel()
-	r, err := joinAs(ctx, d, address, token, agent, dc)
+	r, err := joinAs(ctx, d, address, token, agent, dc, here)
 	if err != nil {
 		return explainJoin(err, address, name, c.Duration("timeout"))
 	}
 	return p.print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "node %s in datacenter %s is in cluster %s\nstart with:   meshvpc service install   (or, by hand: meshvpc agent)\n", r.Node, r.Datacenter, r.Cluster)
+		for _, a := range r.Silent {
+			fmt.Fprintf(w, "note: the server got no answer at %s: VPCs do without that address until UDP port 4788 is open there\n", a)
+		}
 	})
 }
 
@@ -178,7 +190,7 @@ func joinedAs(d dirs) (agentConfig, bool, error) {
 
 // joinAs joins. What it has written it takes away again if it is certain that
 // nothing has happened on the server.
-func joinAs(ctx context.Context, d dirs, address string, t membership.Token, agent agentConfig, dc string) (r joinReport, err error) {
+func joinAs(ctx context.Context, d dirs, address string, t membership.Token, agent agentConfig, dc string, here cluster.Underlay) (r joinReport, err error) {
 	var made []string
 	node, fresh, err := newKeyFile(agent.TLS.Key)
 	if fresh {
@@ -209,7 +221,7 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 			return r, err
 		}
 	}
-	q := membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: dc}
+	q := membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: dc, Underlay: advertisedBy(here), Version: version()}
 	for _, x := range []struct {
 		key  membership.Key
 		text *string
@@ -220,7 +232,12 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 		}
 		*x.text = string(b)
 	}
+	stop, err := answerAt(ctx, node, here)
+	if err != nil {
+		return r, err
+	}
 	answer, ca, asked, err := askToJoin(ctx, address, t, q)
+	stop()
 	if err != nil {
 		return r, err
 	}
@@ -236,7 +253,7 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 			return r, err
 		}
 	}
-	return joinReport{Cluster: clean(answer.Cluster), Node: agent.Node, Datacenter: clean(answer.Datacenter), Endpoints: agent.Endpoints}, nil
+	return joinReport{Cluster: clean(answer.Cluster), Node: agent.Node, Datacenter: clean(answer.Datacenter), Endpoints: agent.Endpoints, Silent: answer.Silent}, nil
 }
 
 // askToJoin asks until there is an answer or ctx ends. asked: the host may have
@@ -285,6 +302,8 @@ func explainJoin(err error, address, name string, timeout time.Duration) error {
 		membership.CodeRemoved:     "run \"meshvpc node purge\" on this host, then join again",
 		membership.CodeLeaving:     "try again when it is gone from \"meshvpc node show " + name + "\", or choose another --name",
 		membership.CodeNoCluster:   "start \"meshvpc server\" there, on the host where \"meshvpc cluster init\" ran",
+		membership.CodeUnreachable: "have that port let in, see --underlay BIND=ADVERTISE, or use --no-ask-back; a node that is gone for good is taken out by \"meshvpc node remove\"",
+		membership.CodeVersion:     "versions whose minor numbers are the same or neighbours work together",
 		membership.CodeUnavailable: "look at the log of \"meshvpc server\" there",
 	}
 	return failed(hints[r.Code], "join cluster: %w", err)

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 
 	"go.uber.org/zap"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/membership/reach"
+	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/watcher"
 )
 
 // presence answers the servers that ask whether this host is at its underlay
@@ -54,6 +57,53 @@ func (p presence) move(u cluster.Underlay) {
 		}
 	}
 	p.answerer.Move(at...)
+}
+
+// answerAt answers there by a key, in this process, until stop is called.
+func answerAt(ctx context.Context, key membership.Key, u cluster.Underlay) (stop func(), err error) {
+	a, err := reach.NewAnswerer(key.Signer(), nil)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { a.Run(ctx) })
+	presence{a}.move(u)
+	return func() { cancel(); running.Wait() }, nil
+}
+
+// underlayFor is what the agent will report first, of a host with these addresses.
+func underlayFor(cfg agentConfig, have []hostAddress) (u cluster.Underlay, err error) {
+	specs, err := underlaySpecs(cfg.Underlay)
+	if err != nil {
+		return u, err
+	}
+	var host []hostops.Address
+	for _, a := range have {
+		host = append(host, hostops.Address{Device: a.device, Prefix: netip.PrefixFrom(a.addr, a.addr.BitLen()), Up: true})
+	}
+	return watcher.FindUnderlay(specs, towards(cfg.Endpoints), host), nil
+}
+
+func underlaySpecs(words []string) (specs []watcher.UnderlaySpec, err error) {
+	for _, word := range words {
+		spec, err := watcher.ParseUnderlay(word)
+		if err != nil {
+			return nil, err
+		}
+		specs = append(specs, spec)
+	}
+	return specs, nil
+}
+
+// advertisedBy are the addresses that others send to.
+func advertisedBy(u cluster.Underlay) (list []netip.Addr) {
+	for _, a := range []*cluster.UnderlayAddress{u.IPv4, u.IPv6} {
+		if a != nil {
+			list = append(list, a.Advertise)
+		}
+	}
+	return list
 }
 
 // run answers until ctx ends.

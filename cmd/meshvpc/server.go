@@ -182,7 +182,7 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 		return err
 	}
 	joins, err := membership.NewService(membership.ServiceConfig{Listen: listen, Store: store.New(kv, cluster.Identity{Role: cluster.Operator}),
-		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, Log: log})
+		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, Ask: reach.Ask, Version: version(), Log: log})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func ask(ctx context.Context, key string, at netip.AddrPort) error {
 	// Connected, so that the kernel drops what comes from another address.
 	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", at.String())
 	if err != nil {
-		return fmt.Errorf("ask at %s: %w", at.Addr(), cause(err))
+		return fmt.Errorf("nothing can be sent: %w", cause(err))
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
@@ -47,7 +47,7 @@ func ask(ctx context.Context, key string, at netip.AddrPort) error {
 	answered := listen(ctx, conn, q)
 	cancel()
 	if err := <-sent; err != nil && answered != nil {
-		return fmt.Errorf("ask at %s: %w", at.Addr(), cause(err))
+		return fmt.Errorf("nothing can be sent: %w", cause(err))
 	}
 	return answered
 }
