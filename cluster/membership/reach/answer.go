@@ -26,9 +26,12 @@ const (
 	maxSources = 1024
 )
 
-// retryEvery is how often an address is tried that could not be had: the kernel
-// may still be looking whether another host has it.
-const retryEvery = time.Second
+// An address that cannot be had is tried again, at first after retryFirst, then
+// at growing distances: the kernel may still be looking whether another host has it.
+const (
+	retryFirst = 10 * time.Millisecond
+	retryMost  = time.Second
+)
 
 // Answerer answers for the holder of a key, at addresses of this host.
 type Answerer struct {
@@ -43,6 +46,7 @@ type Answerer struct {
 	conns   map[netip.Addr]*net.UDPConn
 	said    map[netip.Addr]bool // that it cannot be had
 	ended   bool
+	missing chan struct{} // woken when some could not be had
 	all     *rate.Limiter
 	sources map[netip.Prefix]*rate.Limiter
 	readers sync.WaitGroup
@@ -58,7 +62,7 @@ func NewAnswerer(key crypto.Signer, log *zap.Logger) (*Answerer, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Answerer{key: key, info: info, hash: sha256.Sum256(info), log: log.Named("reach"), port: Port,
+	return &Answerer{key: key, info: info, hash: sha256.Sum256(info), log: log.Named("reach"), port: Port, missing: make(chan struct{}, 1),
 		conns: map[netip.Addr]*net.UDPConn{}, said: map[netip.Addr]bool{}, all: rate.NewLimiter(perHost, int(perHost)),
 		sources: map[netip.Prefix]*rate.Limiter{}}, nil
 }
@@ -75,37 +79,60 @@ func (a *Answerer) Move(to ...netip.Addr) {
 			delete(a.conns, at)
 		}
 	}
-	a.open()
+	if !a.open() {
+		a.lack()
+	}
 }
 
 // Run keeps answering until ctx ends.
 func (a *Answerer) Run(ctx context.Context) {
-	tick := time.NewTicker(retryEvery)
-	defer tick.Stop()
+	wait := retryFirst
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
 	defer a.readers.Wait()
 	for {
 		select {
 		case <-ctx.Done():
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.ended = true
-			for _, c := range a.conns {
-				_ = c.Close()
-			}
+			a.end()
 			return
-		case <-tick.C:
+		case <-a.missing:
+			wait = retryFirst
+		case <-timer.C:
 			a.mu.Lock()
-			a.open()
+			all := a.open()
 			a.mu.Unlock()
+			if wait = min(2*wait, retryMost); all {
+				continue // until some is missing again
+			}
 		}
+		timer.Reset(wait)
 	}
 }
 
-// open listens where it is wanted and does not yet; a.mu is held.
-func (a *Answerer) open() {
-	if a.ended {
-		return
+func (a *Answerer) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	for _, c := range a.conns {
+		_ = c.Close()
 	}
+}
+
+// lack has Run try again soon.
+func (a *Answerer) lack() {
+	select {
+	case a.missing <- struct{}{}:
+	default:
+	}
+}
+
+// open listens where it is wanted and does not yet, and reports whether it does
+// everywhere; a.mu is held.
+func (a *Answerer) open() (all bool) {
+	if a.ended {
+		return true
+	}
+	all = true
 	for _, at := range a.want {
 		if a.conns[at] != nil {
 			continue
@@ -115,13 +142,14 @@ func (a *Answerer) open() {
 			if !a.said[at] {
 				a.log.Warn("cannot answer the servers at an underlay address yet, will retry", zap.Stringer("address", at), zap.Error(err))
 			}
-			a.said[at] = true
+			a.said[at], all = true, false
 			continue
 		}
 		delete(a.said, at)
 		a.conns[at] = c
 		a.readers.Go(func() { a.read(at, c) })
 	}
+	return all
 }
 
 // read answers what comes in by one socket until it is closed.
@@ -140,6 +168,7 @@ func (a *Answerer) read(at netip.Addr, c *net.UDPConn) {
 				delete(a.conns, at)
 			}
 			a.mu.Unlock()
+			a.lack()
 			return
 		}
 		if reply := a.reply(b[:n], from.Addr().Unmap(), time.Now()); reply != nil {
