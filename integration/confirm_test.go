@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,11 @@ func TestFalseAddress(t *testing.T) {
 			}))
 			if r := member(); !strings.Contains(r, of(liar)) || strings.Contains(r, tt.address) {
 				t.Errorf("with %s, peers know it by %s", tt.address, r)
+			}
+			d, code := m.doctor(ctx, liar)
+			if i := slices.IndexFunc(d.Findings, func(f finding) bool { return f.Check == "underlay" }); code != 3 || i < 0 ||
+				!strings.Contains(d.Findings[i].What, "this host says that it is at "+tt.address) {
+				t.Errorf("doctor there: exit %d, %+v", code, d.Findings)
 			}
 			for _, host := range m.hosts[:2] {
 				peers, err := m.Lab.Flood(ctx, host, "mv6-10000")

@@ -50,13 +50,7 @@ func (p presence) move(u cluster.Underlay) {
 	if p.answerer == nil {
 		return
 	}
-	var at []netip.Addr
-	for _, a := range []*cluster.UnderlayAddress{u.IPv4, u.IPv6} {
-		if a != nil {
-			at = append(at, a.Bind)
-		}
-	}
-	p.answerer.Move(at...)
+	p.answerer.Move(bindsOf(u)...)
 }
 
 // answerAt answers there by a key, in this process, until stop is called.
