@@ -48,7 +48,7 @@ func wished(b *testing.B, members int, transport cluster.Transport) *mvcc.Memory
 // fill makes one pass by a new leader, and reports whether it did anything.
 func fill(b *testing.B, kv *mvcc.Memory) bool {
 	s := store.New(kv, cluster.Identity{Role: cluster.Controller})
-	es := firstOf(newState().step(viewOf(b, kv), time.Now()))
+	es := firstOf(newState().believe(viewOf(b, kv), time.Now()))
 	for _, e := range es {
 		if _, err := s.Commit(b.Context(), e.change); err != nil {
 			b.Fatal(err)
@@ -66,7 +66,7 @@ func BenchmarkPass(b *testing.B) {
 			view := viewOf(b, filled(b, members, ""))
 			s := newState()
 			for b.Loop() {
-				if es, _ := s.step(view, time.Unix(0, 0)); len(es) != 0 {
+				if es, _ := s.believe(view, time.Unix(0, 0)); len(es) != 0 {
 					b.Fatalf("%d effects, first %s", len(es), es[0].change.Why)
 				}
 			}
@@ -80,7 +80,7 @@ func BenchmarkJoin(b *testing.B) {
 	for _, members := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
 			kv := filled(b, members, "")
-			c, err := New(Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: "a"})
+			c, err := New(Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: "a", Ask: honest})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func BenchmarkPairs(b *testing.B) {
 			view := viewOf(b, filled(b, members, cluster.P2P))
 			s := newState()
 			for b.Loop() {
-				if es, _ := s.step(view, time.Unix(0, 0)); len(es) != 0 {
+				if es, _ := s.believe(view, time.Unix(0, 0)); len(es) != 0 {
 					b.Fatalf("%d effects, first %s", len(es), es[0].change.Why)
 				}
 			}
@@ -140,7 +140,7 @@ func BenchmarkPairs(b *testing.B) {
 				for done := false; !done; {
 					view := viewOf(b, kv)
 					began := time.Now()
-					es, _ := s.step(view, time.Unix(0, 0))
+					es, _ := s.believe(view, time.Unix(0, 0))
 					took := time.Since(began).Seconds() * 1e3
 					passes, planning, worst = passes+1, planning+took, max(worst, took)
 					for _, e := range es {

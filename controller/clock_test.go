@@ -45,7 +45,7 @@ func TestClockIsSet(t *testing.T) {
 				r := newRig(t)
 				r.startHosts()
 				c := &clock{begun: time.Now()}
-				ctl, err := New(Config{Store: store.New(r.mem, cluster.Identity{Role: cluster.Controller, Name: "a"}), Name: "a", Now: c.now})
+				ctl, err := New(Config{Store: store.New(r.mem, cluster.Identity{Role: cluster.Controller, Name: "a"}), Name: "a", Now: c.now, Ask: honest})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -18,6 +18,7 @@ import (
 type Config struct {
 	Store *store.Store     // required; writes as cluster.Controller, no fence
 	Name  string           // required: the candidate's name in the leader's record
+	Ask   AskFunc          // required: whether a node is where it says
 	Log   *zap.Logger      // nil: none
 	TTL   time.Duration    // of the leader's lease; default 10 s
 	Now   func() time.Time // dates records and counts quarantine; default time.Now
@@ -56,6 +57,8 @@ func New(cfg Config) (*Controller, error) {
 		return nil, fmt.Errorf("new controller: the store writes as the %s", cfg.Store.As())
 	case cfg.Name == "":
 		return nil, errors.New("new controller: no name")
+	case cfg.Ask == nil:
+		return nil, errors.New("new controller: nothing to ask nodes by")
 	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
@@ -141,7 +144,9 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 		lead  *Leader
 		lease *term
 		ended <-chan struct{}
+		asks  = newAsking(c.cfg.Ask)
 	)
+	defer asks.under.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var alive <-chan time.Time
@@ -160,6 +165,7 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 			if lead.Retired() {
 				lease.giveUp()
 			}
+			asks.put(ctx, lead)
 		}
 		c.cfg.Alive()
 		select {
@@ -167,6 +173,10 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 			return
 		case <-c.mirror.Changed():
 		case <-timer.C:
+		case a := <-asks.answers:
+			asks.take(a, lead)
+		case <-asks.timer.C:
+			asks.give(lead)
 		case <-alive:
 		case t := <-terms:
 			c.cfg.Log.Info("leading", zap.String("name", c.cfg.Name))
@@ -179,7 +189,7 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 	}
 }
 
-func newState() *state { return &state{alloc: allocator.New()} }
+func newState() *state { return &state{alloc: allocator.New(), confirm: newConfirmations()} }
 
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)

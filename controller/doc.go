@@ -13,6 +13,7 @@
 //   - vpcs: VNI and MTU in force, phases, deletion.
 //   - members: who is a member, with which VTEP address and underlay; joining
 //     and leaving.
+//   - confirm: whether nodes are where they say.
 //   - links: pairs that have a tunnel of their own.
 //   - garbage: what is in no live record any more.
 //
@@ -56,6 +57,20 @@
 // A pair without a common address family has no tunnel. One that had, and lost
 // the family, is left as it is.
 //
+// # Underlay addresses
+//
+// A node reports where it is, and may be wrong, or lie. What it reports reaches
+// its member records only if no other node holds that address and the holder of
+// the node's key answered a question there (AskFunc). Until then the old address
+// stays, or the node is not admitted, and its reason says whose the address is, or
+// what was asked. The first answer is awaited without a word; it costs a round
+// trip and no write. A pass only says what to ask: questions run beside the loop,
+// asksAtOnce at most, and one without an answer is put again after 1 s, then at
+// growing distances up to 30 s.
+//
+// What stands in a member record is believed until the node reports another
+// address, so that a new leader, and a restored store, need no host's answer to
+// keep a mesh as it is. Of nodes in no VPC a new leader asks anew.
 // # History
 //
 // What the leader does and a person would want to read (it was elected; a VPC came

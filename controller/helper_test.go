@@ -28,11 +28,15 @@ type rig struct {
 	op    *store.Store
 	hosts *hosts
 	alive func() // of the next controllers, every 2 s; nil: none
+	ask   AskFunc
 }
+
+// honest is a world in which every node is where it says.
+func honest(context.Context, Question) error { return nil }
 
 func newRig(t *testing.T) *rig {
 	mem := mvcc.NewMemory(mvcc.Config{})
-	r := &rig{t: t, kv: mem, mem: mem, op: store.New(mem, cluster.Identity{Role: cluster.Operator, Name: "admin"})}
+	r := &rig{t: t, kv: mem, mem: mem, ask: honest, op: store.New(mem, cluster.Identity{Role: cluster.Operator, Name: "admin"})}
 	r.put(cluster.KeyConfig, &cluster.Config{
 		ID: "c1", Era: 1, UnderlayPort: cluster.DefaultUnderlayPort, VNIs: cluster.DefaultVNIRange, Encryption: "none",
 	})
@@ -42,7 +46,7 @@ func newRig(t *testing.T) *rig {
 // start runs a controller until the test ends, or the function is called.
 func (r *rig) start(name string, kv mvcc.KV) (stop func()) {
 	r.t.Helper()
-	cfg := Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller, Name: name}), Name: name, Alive: r.alive}
+	cfg := Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller, Name: name}), Name: name, Alive: r.alive, Ask: r.ask}
 	if r.alive != nil {
 		cfg.AliveEvery = 2 * time.Second
 	}

@@ -198,6 +198,22 @@ func (l *Leader) fail() (time.Duration, bool) {
 	return d, true
 }
 
+// Questions are those to be put since it was last called, each to be answered
+// once by Answer; the answer asks for a pass.
+func (l *Leader) Questions() []Question {
+	qs := l.state.questions
+	l.state.questions = nil
+	return qs
+}
+
+// Answer takes what came of a question: nil if the node is there.
+func (l *Leader) Answer(q Question, err error) {
+	one := l.state.confirm.answer(q, err, l.now())
+	if one != nil && one.failed == 1 {
+		l.log.Warn("cannot confirm an underlay address, will ask again", zap.String("node", q.Node), zap.Stringer("address", q.Address), zap.Error(err))
+	}
+}
+
 // problems tells once of each record that cannot be read.
 func (l *Leader) problems(v *store.View) {
 	warned := map[string]bool{}

@@ -325,6 +325,7 @@ func TestVNIsUsedUpByPairs(t *testing.T) {
 		for i := range 4 {
 			r.join(fmt.Sprintf("h%d", i+1), fmt.Sprintf("192.0.2.%d", i+1))
 		}
+		settle()
 		s := spec("all", "10.100.0.0/16")
 		s.Transport = cluster.P2P
 		r.vpc("blue", s)

@@ -79,6 +79,9 @@ func (m *membership) refuse(name, why string) {
 	if m.net.Refused == nil {
 		m.net.Refused = map[string]string{}
 	}
+	if before := m.net.Refused[name]; before != "" {
+		why = before + "; " + why
+	}
 	m.net.Refused[name] = why
 }
 
@@ -125,10 +128,13 @@ func (m *membership) keep(name string, it memberItem) {
 	part := part{name: name, wants: now.Transport, can: true}
 	if r, ok := m.w.reports[name]; ok {
 		p := m.w.placeOf(name, r.Value.Underlay, it.Value)
-		now.NodeID, now.Datacenter = m.w.nodes[name].ID, m.w.nodes[name].Datacenter
+		now.Datacenter = m.w.nodes[name].Datacenter
 		now.UnderlayIPv4, now.UnderlayIPv6 = p.v4, p.v6
-		if p.against != "" {
-			m.reasons = append(m.reasons, name+" keeps its underlay address: "+p.against)
+		switch {
+		case p.against != "":
+			m.refuse(name, "it keeps its underlay address: "+p.against)
+		case !p.asked: // else the address may be that of another machine, which had the name before
+			now.NodeID = m.w.nodes[name].ID
 		}
 		m.keepTransport(&part, &now, r.Value, p)
 	}
@@ -203,6 +209,8 @@ func (m *membership) admit(name string) (refused string) {
 	p := m.w.placeOf(name, r.Value.Underlay, nil)
 	_, known := m.v.assigns[name] // its member record was lost
 	switch {
+	case p.asked:
+		return ""
 	case p.none() && p.against != "":
 		return p.against
 	case p.none():

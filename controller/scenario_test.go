@@ -211,8 +211,8 @@ func TestAddressChange(t *testing.T) {
 		if m := get[*cluster.Member](r, cluster.KeyMember("blue", "h3")); m.Underlay().String() != "192.0.2.33" {
 			t.Errorf("h3 took the address of h1: %s", m.Underlay())
 		}
-		if n := get[*cluster.VPCNet](r, cluster.KeyVPCNet("blue")); !strings.Contains(n.Reason, "is h1's") {
-			t.Errorf("reason %q does not name the holder", n.Reason)
+		if n := get[*cluster.VPCNet](r, cluster.KeyVPCNet("blue")); !strings.Contains(n.Refused["h3"], "is h1's") {
+			t.Errorf("%q does not name the holder", n.Refused["h3"])
 		}
 		// It is, once the other has gone.
 		r.editNode("h1", func(n *cluster.Node) { n.State = cluster.NodeLeft })
@@ -220,8 +220,8 @@ func TestAddressChange(t *testing.T) {
 		if m := get[*cluster.Member](r, cluster.KeyMember("blue", "h3")); m.Underlay().String() != "192.0.2.1" {
 			t.Errorf("h3 is at %s", m.Underlay())
 		}
-		if n := get[*cluster.VPCNet](r, cluster.KeyVPCNet("blue")); n.Reason != "" {
-			t.Errorf("reason %q stays", n.Reason)
+		if n := get[*cluster.VPCNet](r, cluster.KeyVPCNet("blue")); len(n.Refused) > 0 {
+			t.Errorf("%q stays", n.Refused)
 		}
 	})
 }

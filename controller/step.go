@@ -17,6 +17,8 @@ type state struct {
 	pings      map[string]sighting
 	own        ownTunnels
 	trimmed    time.Time // when the history was looked at last
+	confirm    confirmations
+	questions  []Question // to be put
 }
 
 // step decides what has to be written so that the records are as they should
@@ -26,6 +28,7 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 	s.alloc.Refresh(v, v.Revision(cluster.Root))
 	w := newWorld(v)
 	w.own = &s.own
+	w.findOwners(&s.confirm)
 	var links []effect
 	for _, vpc := range w.inOrder() {
 		p := plan{group: vpc.name}
@@ -42,6 +45,11 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 		effects, links = append(effects, first...), append(links, later...)
 	}
 	garbage, again := s.garbage(w, now)
+	questions, later := s.confirm.ask(w, now)
+	s.questions = append(s.questions, questions...)
+	if again.IsZero() || !later.IsZero() && later.Before(again) {
+		again = later
+	}
 	s.own.sweep()
 	effects = slices.Concat(effects, garbage, links, s.trim(w, now))
 	return append(effects, w.spoiled(effects)...), again

@@ -22,17 +22,23 @@ func advertised(u cluster.Underlay) []netip.Addr {
 }
 
 // findOwners decides whose each underlay address is: of the nodes that report
-// it, the one that peers know by it already, else the one that reported first.
-// A node that has not reported, or whose new address is another's, keeps what
-// peers know it by.
-func (w *world) findOwners() {
-	w.owners = make(map[netip.Addr]string, len(w.names))
+// it, and were found there, the one that peers know by it already, else the one
+// that reported first. A node that has not reported, or whose new address is
+// another's or not confirmed, keeps what peers know it by.
+func (w *world) findOwners(c *confirmations) {
+	w.confirm, w.owners = c, make(map[netip.Addr]string, len(w.names))
 	contested := map[netip.Addr][]string{}
 	for _, name := range w.names {
-		if w.nodes[name].State == cluster.NodeLeft {
+		n := w.nodes[name]
+		if n.State == cluster.NodeLeft {
 			continue
 		}
 		for _, a := range advertised(w.underlay(name)) {
+			one := c.of(Question{name, n.Key, a})
+			if one.held = one.held || w.knownAddresses()[name][a]; !one.held {
+				w.open = append(w.open, one)
+				continue
+			}
 			switch first, ok := w.owners[a]; {
 			case !ok:
 				w.owners[a] = name
@@ -43,12 +49,12 @@ func (w *world) findOwners() {
 			}
 		}
 	}
-	if len(contested) > 0 {
+	if len(contested)+len(w.open) > 0 {
 		w.settleOwners(contested)
 	}
 	for _, v := range w.vpcs {
 		for node, m := range v.members {
-			if n := w.nodes[node]; n == nil || n.State == cluster.NodeLeft {
+			if n := w.nodes[node]; n == nil || n.State == cluster.NodeLeft || n.ID != m.Value.NodeID {
 				continue
 			}
 			for _, a := range [2]netip.Addr{m.Value.UnderlayIPv4, m.Value.UnderlayIPv6} {
@@ -60,7 +66,8 @@ func (w *world) findOwners() {
 	}
 }
 
-// settleOwners decides about addresses that several nodes report.
+// settleOwners decides about addresses that several nodes report, and those of
+// nodes that cannot move.
 func (w *world) settleOwners(contested map[netip.Addr][]string) {
 	known := w.knownAddresses()
 	for a, names := range contested {
@@ -83,25 +90,28 @@ func (w *world) settleOwners(contested map[netip.Addr][]string) {
 	}
 }
 
-// knownAddresses lists, by node, the addresses in member records.
+// knownAddresses lists, by node, the addresses in its member records.
 func (w *world) knownAddresses() map[string]map[netip.Addr]bool {
-	known := make(map[string]map[netip.Addr]bool, len(w.names))
+	if w.known != nil {
+		return w.known
+	}
+	w.known = make(map[string]map[netip.Addr]bool, len(w.names))
 	for _, v := range w.vpcs {
 		for node, m := range v.members {
-			if n := w.nodes[node]; n == nil || n.State == cluster.NodeLeft {
+			if n := w.nodes[node]; n == nil || n.State == cluster.NodeLeft || n.ID != m.Value.NodeID {
 				continue
 			}
-			if known[node] == nil {
-				known[node] = map[netip.Addr]bool{}
+			if w.known[node] == nil {
+				w.known[node] = map[netip.Addr]bool{}
 			}
 			for _, a := range []netip.Addr{m.Value.UnderlayIPv4, m.Value.UnderlayIPv6} {
 				if a.IsValid() {
-					known[node][a] = true
+					w.known[node][a] = true
 				}
 			}
 		}
 	}
-	return known
+	return w.known
 }
 
 // underlay is what a node reports, the zero Underlay if it has not.
@@ -112,7 +122,7 @@ func (w *world) underlay(name string) cluster.Underlay {
 	return cluster.Underlay{}
 }
 
-// cannotMove reports whether an address that the node reports is another's.
+// cannotMove reports whether an address that the node reports is not its own.
 func (w *world) cannotMove(name string) bool {
 	for _, a := range advertised(w.underlay(name)) {
 		if w.owners[a] != name {
@@ -122,32 +132,51 @@ func (w *world) cannotMove(name string) bool {
 	return false
 }
 
+// holds reports whether an address is that of a node that reports it.
+func (w *world) holds(a netip.Addr) bool {
+	return slices.Contains(advertised(w.underlay(w.owners[a])), a)
+}
+
 // place is where peers reach a node, and what stands against what it reports.
 type place struct {
 	v4, v6  netip.Addr
 	against string // "192.0.2.1, which it reports, is gold-hoster-01's"
+	asked   bool   // whether it is there, and no answer yet
 }
 
 func (p place) none() bool { return !p.v4.IsValid() && !p.v6.IsValid() }
 
-// placeOf picks a node's addresses. Old is its member record, nil for none.
+// placeOf picks a node's addresses. Old is its member record, nil for none. Of a
+// node that is reached in one family, nothing is said of another one that it
+// never was reached in.
 func (w *world) placeOf(name string, u cluster.Underlay, old *cluster.Member) place {
 	if old == nil {
 		old = &cluster.Member{}
 	}
 	var p place
+	unconfirmed := ""
 	pick := func(a *cluster.UnderlayAddress, was netip.Addr) netip.Addr {
-		switch {
-		case a == nil:
+		if a == nil {
 			return netip.Addr{}
-		case w.owners[a.Advertise] == name:
-			return a.Advertise
 		}
-		p.against = fmt.Sprintf("%s, which it reports as its underlay address, is %s's", a.Advertise, w.owners[a.Advertise])
+		owner, one := w.owners[a.Advertise], w.confirm.of(Question{name, w.nodes[name].Key, a.Advertise})
+		switch {
+		case owner == name:
+			return a.Advertise
+		case !one.held && one.why == "" && !w.holds(a.Advertise):
+			p.asked = true
+		case owner != "":
+			p.against = fmt.Sprintf("%s, which it reports as its underlay address, is %s's", a.Advertise, owner)
+		case was.IsValid():
+			p.against = one.against()
+		default:
+			unconfirmed = one.against()
+		}
 		return was
 	}
 	p.v4, p.v6 = pick(u.IPv4, old.UnderlayIPv4), pick(u.IPv6, old.UnderlayIPv6)
 	if p.none() {
+		p.against = cmp.Or(p.against, unconfirmed)
 		p.v4, p.v6 = old.UnderlayIPv4, old.UnderlayIPv6
 	}
 	return p

@@ -35,6 +35,10 @@ type world struct {
 	alive    map[string]bool       // its agent runs
 	owners   map[netip.Addr]string // who may use an underlay address
 
+	confirm *confirmations
+	open    []*confirmation                // of addresses that are reported, and not confirmed
+	known   map[string]map[netip.Addr]bool // see knownAddresses; nil: not looked at yet
+
 	vpcs    map[string]*vpc
 	newer   map[string]bool        // keys that must not be written
 	ofVPC   map[cluster.VNI]string // as hosts report it
@@ -78,7 +82,6 @@ func newWorld(v *store.View) *world {
 	w.readHosts()
 	w.readAllocations()
 	w.readProblems()
-	w.findOwners()
 	return w
 }
 

@@ -11,10 +11,12 @@ import (
 	"github.com/meshvpc/meshvpc/integration/lab"
 )
 
+type finding struct{ Grade, Check, What, Mend string }
+
 // diagnosis is `doctor -o json`.
 type diagnosis struct {
 	OK       bool
-	Findings []struct{ Grade, Check, What, Mend string }
+	Findings []finding
 	Checks   []struct{ Check, Result, Detail string }
 }
 

@@ -26,6 +26,7 @@ var imports = map[string][]string{
 	"cluster/engine/client":     {"cluster/mvcc"},
 	"cluster/engine/enginetest": {"cluster/mvcc", "cluster/engine/etcd", "cluster/engine/client"},
 	"cluster/membership":        {"cluster", "cluster/mvcc", "cluster/store"},
+	"cluster/membership/reach":  {},
 	"cluster/membership/voters": {},
 	"allocator":                 {"cluster", "cluster/mvcc", "cluster/store"},
 	"controller":                {"cluster", "cluster/store", "allocator"},
@@ -39,7 +40,7 @@ var imports = map[string][]string{
 	"integration/demo":          {"integration/lab"},
 	"integration/bench":         {},
 	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
-		"cluster/membership", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "deployments", "integration/lab", "integration/demo"},
+		"cluster/membership", "cluster/membership/reach", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "deployments", "integration/lab", "integration/demo"},
 }
 
 // TestImportsPointOneWay holds the table of CONTRIBUTING.md true, for the code

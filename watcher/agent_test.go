@@ -92,7 +92,7 @@ func (w *world) start(name string) {
 	a, err := New(Config{
 		Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name), Version: "test", OS: "fake",
 		Store: store.New(w.kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
-		Moved: func() { moved.Add(1) }, Now: w.now,
+		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now,
 		Hint: func() netip.Addr {
 			w.t.Error("the hint costs a socket in every pass, and the underlay is named")
 			return netip.Addr{}

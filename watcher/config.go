@@ -29,9 +29,11 @@ type Config struct {
 	// read for the first time, and before anything is done to the host; Run ends
 	// with its error. nil: nothing is to be checked.
 	Check func(ctx context.Context) error
-	// Moved is called when the underlay changed, and must not block: to end
-	// connections from an address that the host has lost. nil: nobody is told.
-	Moved func()
+	// Moved is called at the first look at the host and when the underlay changed,
+	// before that is reported, with what it is now, and must not block: to end
+	// connections from an address that the host has lost, and to answer at the new
+	// one. nil: nobody is told.
+	Moved func(now cluster.Underlay)
 	// Alive is called by the loop after each pass, the first time when the host
 	// is as the cache says or, if the store answered by then, the records; and at
 	// least every AliveEvery, 0: after passes only. A loop that is stuck does not

@@ -29,6 +29,7 @@ type runner struct {
 	own     chan []mvcc.KeyValue
 	look    chan struct{} // asks for own at once
 	pings   errgroup.Group
+	placed  bool // Moved was called
 }
 
 // answer is a probe that was answered.
@@ -186,9 +187,10 @@ func (r *runner) input(full bool) Input {
 // do hands effects to those who carry them out. unsent: the agent was told of a
 // probe that could not be sent.
 func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
-	if e.Moved && r.cfg.Moved != nil {
-		r.cfg.Moved()
+	if (e.Moved || !r.placed) && r.cfg.Moved != nil {
+		r.cfg.Moved(r.agent.memory.Underlay)
 	}
+	r.placed = true
 	if e.Follow != nil {
 		r.mirror.Follow(e.Follow...)
 	}

@@ -50,6 +50,13 @@ func usable(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.Is4In6() && a.Zone() == ""
 }
 
+// FindUnderlay is the underlay that an agent reports first with these settings,
+// on a host with these addresses: see Config.
+func FindUnderlay(specs []UnderlaySpec, hint netip.Addr, host []hostops.Address) cluster.Underlay {
+	u, _ := chooseUnderlay(specs, hint, host, cluster.Underlay{})
+	return u
+}
+
 // chooseUnderlay finds the underlay addresses among the host's own. Without
 // specs it takes the device that holds hint, the address that this host reaches
 // the store from. prior, the last choice, is kept while it is still right, so

@@ -146,6 +146,9 @@ type Key struct {
 	signer crypto.Signer
 }
 
+// Signer signs by the key.
+func (k Key) Signer() crypto.Signer { return k.signer }
+
 // NewKey makes a key.
 func NewKey() (Key, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -17,6 +17,14 @@
 // token's record, which holds a hash of the secret, takes one use of it in the
 // transaction that creates the node's record, and signs.
 //
+// A joiner that names its underlay addresses is asked back there (package reach),
+// by the key that it asks a certificate of, before its node's record is made: a
+// host that others cannot reach learns so while somebody looks, and an address
+// that another node has is refused with that node's name. It is a service to the
+// operator, no guard: the controller asks again before peers use an address.
+// Versions more than one minor number apart (Compatible) are refused. Both are
+// looked at only for who has a good token.
+//
 // # Authorization
 //
 // An Authorizer stands before an engine of ours, on every server, and lets each

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -29,6 +30,10 @@ type JoinRequest struct {
 	// Server is set by who has a server's or a witness's token. A witness asks for
 	// no node's certificate.
 	Server *ServerRequest `json:"server,omitempty"`
+	// Underlay is where tunnels to the node will end, at most one address a
+	// family. The server asks there whether the joiner is; empty: it does not.
+	Underlay []netip.Addr `json:"underlay,omitempty"`
+	Version  string       `json:"version,omitempty"` // of the joiner's program; "": an old one
 }
 
 // JoinAnswer is what it gets. The CA's certificate is not in it: the joiner has
@@ -40,6 +45,8 @@ type JoinAnswer struct {
 	Certificate string   `json:"certificate"`
 	Viewer      string   `json:"viewer_certificate"`
 	Server      string   `json:"server_certificate,omitempty"`
+	// Silent are those of the joiner's underlay addresses where it did not answer.
+	Silent []netip.Addr `json:"silent,omitempty"`
 }
 
 // Code says why a request was refused, to programs.
@@ -56,6 +63,8 @@ const (
 	CodeForbidden   Code = "forbidden"   // the subject may not ask that
 	CodeNoCluster   Code = "no cluster"  // the store is empty, yet
 	CodeWitness     Code = "witness"     // another server can do that
+	CodeUnreachable Code = "unreachable" // the joiner is not at its underlay address, or another node is
+	CodeVersion     Code = "version"     // the joiner's is too far from the server's
 	CodeUnavailable Code = "unavailable" // the store does not answer; it may have been done
 )
 
@@ -78,6 +87,10 @@ type admitter struct {
 	now   func() time.Time
 
 	members Members // of the store, nil if there are none of ours
+	// ask whether the holder of a key, by its hash, is at an address; nil: nobody
+	// is asked.
+	ask     func(ctx context.Context, key string, at netip.Addr) error
+	version string // of this server
 }
 
 // tries is how often a transaction is tried that others were faster than: as
@@ -103,6 +116,7 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 		return JoinAnswer{}, err
 	}
 	answer := JoinAnswer{Cluster: config.Value.Cluster}
+	c.tunnels, c.vetted = config.Value.UnderlayPort, &vetted{}
 	for range tries {
 		answer.Datacenter, err = a.admit(ctx, c)
 		if !errors.Is(err, store.ErrConflict) {
@@ -112,6 +126,7 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 	if err != nil {
 		return JoinAnswer{}, err
 	}
+	answer.Silent = c.vetted.silent
 	servers, _, err := store.List[*cluster.Server](ctx, a.store, cluster.PrefixSrvs)
 	if err != nil && len(servers) == 0 {
 		return JoinAnswer{}, err
@@ -137,6 +152,28 @@ type candidate struct {
 	hash         string // of the token's secret
 	node, viewer wanted // a witness has no key of a node
 	server       wanted // of who will be a server
+	tunnels      uint16 // UDP port
+	vetted       *vetted
+}
+
+// vetted is what was found about a candidate with a good token, once for all
+// tries.
+type vetted struct {
+	done   bool
+	silent []netip.Addr
+}
+
+// vet refuses a candidate that would be of no use as a node.
+func (a *admitter) vet(ctx context.Context, c candidate) (err error) {
+	if c.vetted.done {
+		return nil
+	}
+	if err := checkVersion(c.Version, a.version); err != nil {
+		return err
+	}
+	c.vetted.silent, err = a.askBack(ctx, c)
+	c.vetted.done = err == nil
+	return err
 }
 
 func (a *admitter) check(r JoinRequest) (candidate, error) {
@@ -149,6 +186,9 @@ func (a *admitter) check(r JoinRequest) (candidate, error) {
 	n := cluster.Node{ID: r.ID, Datacenter: r.Datacenter, State: cluster.NodeActive}
 	if err := n.Validate(); err != nil {
 		return c, refusef(CodeInvalid, "%v", err)
+	}
+	if err := checkUnderlays(r.Underlay); err != nil {
+		return c, err
 	}
 	if c.role() != cluster.TokenWitness {
 		c.node, err = requested([]byte(r.Request))
@@ -197,6 +237,9 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 		return "", err
 	}
 	if err := a.mistakable(ctx, c); err != nil {
+		return "", err
+	}
+	if err := a.vet(ctx, c); err != nil {
 		return "", err
 	}
 	now := cluster.At(a.now())

@@ -34,15 +34,17 @@ import (
 type house struct {
 	t       *testing.T
 	ca      *membership.CA
+	kv      mvcc.KV
 	records *store.Store
 	address string
 	admin   membership.Credential
 	members members
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, change ...func(*membership.ServiceConfig)) *house {
 	t.Helper()
-	h := &house{t: t, members: members{{Name: "s1", ID: 1, PeerURLs: []string{"https://192.0.2.1:2380"}}}, ca: newCA(t), records: store.New(mvcc.NewMemory(mvcc.Config{}), cluster.Identity{Role: cluster.Operator})}
+	kv := mvcc.NewMemory(mvcc.Config{})
+	h := &house{t: t, kv: kv, members: members{{Name: "s1", ID: 1, PeerURLs: []string{"https://192.0.2.1:2380"}}}, ca: newCA(t), records: store.New(kv, cluster.Identity{Role: cluster.Operator})}
 	h.admin = credential(t, h.ca, "user:admin")
 	key, err := h.admin.KeyHash()
 	if err != nil {
@@ -55,8 +57,12 @@ func newHouse(t *testing.T) *house {
 	h.commit(c)
 	server := credential(t, h.ca, "server:s1")
 	port := enginetest.FreePorts(t, 1)
-	s, err := membership.NewService(membership.ServiceConfig{Listen: port, Store: h.records, Credential: server.Load, Members: &h.members,
-		CA: func() (*membership.CA, error) { return h.ca, nil }})
+	cfg := membership.ServiceConfig{Listen: port, Store: h.records, Credential: server.Load, Members: &h.members,
+		CA: func() (*membership.CA, error) { return h.ca, nil }}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s, err := membership.NewService(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

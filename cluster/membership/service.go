@@ -44,8 +44,12 @@ type ServiceConfig struct {
 	CA         func() (*CA, error)        // required: reads the CA, for each request
 	Credential func() (Credential, error) // required: the server's own, for each connection
 	Members    Members                    // of the store; nil: no server can become one
-	Log        *zap.Logger                // nil: none
-	Now        func() time.Time           // default time.Now
+	// Ask whether the holder of a key, by its hash, is at an address (see package
+	// reach); nil: joiners' addresses are not asked about.
+	Ask     func(ctx context.Context, key string, at netip.Addr) error
+	Version string           // of this server; joiners too far from it are refused
+	Log     *zap.Logger      // nil: none
+	Now     func() time.Time // default time.Now
 }
 
 // Service lets joiners in, and gives those who are in new certificates.
@@ -66,7 +70,7 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg, admitter{cfg.Store, cfg.CA, cfg.Now, cfg.Members}}, nil
+	return &Service{cfg, admitter{store: cfg.Store, ca: cfg.CA, now: cfg.Now, members: cfg.Members, ask: cfg.Ask, version: cfg.Version}}, nil
 }
 
 // Run serves until ctx ends, and returns when all that it started has ended.
@@ -81,7 +85,7 @@ func (s *Service) Run(ctx context.Context) error {
 	quiet := zap.NewStdLog(s.cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))) // what strangers do wrong is no news
 	server := &http.Server{Handler: mux, ErrorLog: quiet, ReadHeaderTimeout: readWithin, ReadTimeout: 2 * readWithin,
 		WriteTimeout: 2*readWithin + callWithin, MaxHeaderBytes: 4 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }}
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withSource}
 	server.SetKeepAlivesEnabled(false) // what a source may ask, the gate counts in connections
 	var connections sync.WaitGroup     // net/http waits for none of its own
 	server.ConnState = func(_ net.Conn, state http.ConnState) {

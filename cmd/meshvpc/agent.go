@@ -86,13 +86,9 @@ func checkHost(ctx context.Context, driver hostops.Driver) error {
 // watch runs the host agent until ctx ends. A store that does not answer is no
 // reason to stop: the agent works from its cache.
 func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Driver, log *zap.Logger) error {
-	var underlay []watcher.UnderlaySpec
-	for _, word := range cfg.Underlay {
-		spec, err := watcher.ParseUnderlay(word)
-		if err != nil {
-			return err
-		}
-		underlay = append(underlay, spec)
+	underlay, err := underlaySpecs(cfg.Underlay)
+	if err != nil {
+		return err
 	}
 	cfg.Endpoints = withKnown(cfg.Endpoints)
 	urls, err := storeURLs(cfg.Endpoints, cfg.TLS != nil)
@@ -110,13 +106,17 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 	}
 	defer cli.Close()
 	d := hostDirs()
+	here := newPresence(cfg.TLS, log)
 	tell := newNotifier("node "+cfg.Node+", version "+version(), log)
 	agent, err := watcher.New(watcher.Config{
 		Node: cfg.Node, NodeID: cfg.ID, Driver: driver, Underlay: underlay,
 		Store: store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
 		Hint:  func() netip.Addr { return towards(cfg.Endpoints) },
 		Check: func(ctx context.Context) error { return checkHost(ctx, driver) },
-		Moved: func() { dropLost(&connections, log) },
+		Moved: func(now cluster.Underlay) {
+			here.move(now)
+			dropLost(&connections, log)
+		},
 		Alive: tell.alive, AliveEvery: tell.every(),
 		Cache:  d.cache(),
 		Socket: d.socket(),
@@ -139,6 +139,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 			return nil
 		})
 	}
+	g.Go(func() error { here.run(ctx); return nil })
 	g.Go(func() error { return agent.Run(ctx) })
 	g.Go(func() error { keepEndpoints(ctx, cli, log); return nil })
 	g.Go(func() error { tell.stopping(ctx); return nil })

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -29,6 +30,7 @@ func (p *program) clusterJoinCommand() *cli.Command {
 		underlayFlag(),
 		&cli.BoolFlag{Name: "server", Usage: "become a server, too; the token, which decides, has to be a server's"},
 		&cli.BoolFlag{Name: "witness", Usage: "become a witness: a server that votes, without an agent and a part in any VPC; the token has to be a witness's"},
+		&cli.BoolFlag{Name: "no-ask-back", Usage: "join though the server cannot ask this host back at its underlay address, UDP port 4788 (VPCs take it when that can be done)"},
 		timeoutFlag(defaultJoin, "how long the server may take to answer"),
 		outputFlag(),
 	}, p.clusterJoin)
@@ -40,11 +42,12 @@ const defaultJoin = 10 * time.Second
 
 // joinReport is `cluster join -o json`.
 type joinReport struct {
-	Cluster    string   `json:"cluster"`
-	Node       string   `json:"node"`
-	Role       string   `json:"role"`
-	Datacenter string   `json:"datacenter"`
-	Endpoints  []string `json:"endpoints"`
+	Cluster    string       `json:"cluster"`
+	Node       string       `json:"node"`
+	Role       string       `json:"role"`
+	Datacenter string       `json:"datacenter"`
+	Endpoints  []string     `json:"endpoints"`
+	Silent     []netip.Addr `json:"silent,omitempty"` // underlay addresses where the server got no answer
 }
 
 // clusterJoin has a server make this host a node, and writes the host's files.
@@ -104,14 +107,23 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 	if server != nil && server.Witness {
 		agent.ID, agent.TLS = server.Joined.NodeID, nil
 	}
+	here := cluster.Underlay{}
+	if agent.TLS != nil && !c.Bool("no-ask-back") {
+		if here, err = underlayFor(agent, have); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
 	defer cancel()
-	r, err := joinAs(ctx, d, address, token, agent, server, dc)
+	r, err := joiner{d, token, agent, server, dc, here}.join(ctx, address)
 	if err != nil {
 		return explainJoin(err, address, name, c.Duration("timeout"))
 	}
 	return p.print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "%s %s in datacenter %s is in cluster %s\nstart with:   meshvpc service install   (or, by hand: %s)\n", r.Role, r.Node, r.Datacenter, r.Cluster, byHand(token.Role))
+		for _, a := range r.Silent {
+			fmt.Fprintf(w, "note: the server got no answer at %s: VPCs do without that address until UDP port 4788 is open there\n", a)
+		}
 	})
 }
 
@@ -186,13 +198,24 @@ func joinedAs(d dirs) (agentConfig, bool, error) {
 	return had, err == nil, err
 }
 
-// joinAs joins. What it has written it takes away again if it is certain that
+// joiner is a host that is about to join.
+type joiner struct {
+	d      dirs
+	token  membership.Token
+	agent  agentConfig
+	server *serverConfig // nil: it will be none
+	dc     string
+	here   cluster.Underlay // where to answer the server; empty: it does not ask
+}
+
+// join joins. What it has written it takes away again if it is certain that
 // nothing has happened on the server.
-func joinAs(ctx context.Context, d dirs, address string, t membership.Token, agent agentConfig, server *serverConfig, dc string) (r joinReport, err error) {
+func (j joiner) join(ctx context.Context, address string) (r joinReport, err error) {
 	var (
-		made  []string
-		asked bool
-		q     = membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: dc}
+		made                   []string
+		asked                  bool
+		d, agent, server, here = j.d, j.agent, j.server, j.here
+		q                      = membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: j.dc, Underlay: advertisedBy(here), Version: version()}
 	)
 	defer func() {
 		if err != nil && !asked {
@@ -218,9 +241,10 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 	if err != nil {
 		return r, err
 	}
+	var node membership.Key
 	before := map[string]any{} // files that say who this host is, before a server knows
 	if agent.TLS != nil {
-		if _, err = keyed(agent.TLS.Key, &q.Request); err != nil {
+		if node, err = keyed(agent.TLS.Key, &q.Request); err != nil {
 			return r, err
 		}
 		before[d.agent()] = agent
@@ -248,7 +272,14 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 		answer membership.JoinAnswer
 		ca     []byte
 	)
-	answer, ca, asked, err = askToJoin(ctx, address, t, q)
+	stop := func() {}
+	if len(q.Underlay) > 0 {
+		if stop, err = answerAt(ctx, node, here); err != nil {
+			return r, err
+		}
+	}
+	answer, ca, asked, err = askToJoin(ctx, address, j.token, q)
+	stop()
 	if err != nil {
 		return r, err
 	}
@@ -276,7 +307,7 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 			return r, err
 		}
 	}
-	return joinReport{Cluster: clean(answer.Cluster), Node: agent.Node, Role: string(t.Role), Datacenter: clean(answer.Datacenter), Endpoints: agent.Endpoints}, nil
+	return joinReport{Cluster: clean(answer.Cluster), Node: agent.Node, Role: string(j.token.Role), Datacenter: clean(answer.Datacenter), Endpoints: agent.Endpoints, Silent: answer.Silent}, nil
 }
 
 // askToJoin asks until there is an answer or ctx ends. asked: the host may have
@@ -326,6 +357,8 @@ func explainJoin(err error, address, name string, timeout time.Duration) error {
 		membership.CodeLeaving:     "try again when it is gone from \"meshvpc node show " + name + "\", or choose another --name",
 		membership.CodeNoCluster:   "start \"meshvpc server\" there, on the host where \"meshvpc cluster init\" ran",
 		membership.CodeWitness:     "give the address of another server: see \"meshvpc cluster members\"",
+		membership.CodeUnreachable: "have that port let in, see --underlay BIND=ADVERTISE, or use --no-ask-back; a node that is gone for good is taken out by \"meshvpc node remove\"",
+		membership.CodeVersion:     "versions whose minor numbers are the same or neighbours work together",
 		membership.CodeUnavailable: "look at the log of \"meshvpc server\" there",
 	}
 	return failed(hints[r.Code], "join cluster: %w", err)

@@ -59,7 +59,7 @@ func (t *patient) looks() []look {
 		}
 	}
 	return append(list, look{"certificates", t.lookCertificates}, look{"disk", t.lookDisk},
-		look{"path MTU", t.lookPaths}, look{"other programs", t.lookOthers})
+		look{"underlay", t.lookUnderlay}, look{"path MTU", t.lookPaths}, look{"other programs", t.lookOthers})
 }
 
 // endpoints are the servers that the host's files name.

@@ -234,6 +234,36 @@ func TestDoctorPaths(t *testing.T) {
 	}
 }
 
+func TestDoctorUnderlay(t *testing.T) {
+	a, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9")
+	v6 := netip.MustParseAddr("2001:db8::1")
+	at := func(a netip.Addr) *cluster.UnderlayAddress {
+		return &cluster.UnderlayAddress{Bind: a, Advertise: a, Device: "u0", MTU: 1500}
+	}
+	state := watcher.State{Node: "b", Underlay: cluster.Underlay{IPv4: at(a)}, VPCs: map[string]watcher.VPCDetail{}}
+	as := func(v4, v6 netip.Addr) {
+		state.VPCs["blue"] = watcher.VPCDetail{Members: map[string]*cluster.Member{"b": {UnderlayIPv4: v4, UnderlayIPv6: v6}, "c": {UnderlayIPv4: other}}}
+	}
+	check := func(what string, got seen, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, said(got)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	check("in no VPC", judgeUnderlay(state, nil))
+	as(a, netip.Addr{})
+	check("all is well", judgeUnderlay(state, map[netip.Addr]bool{a: false}))
+	check("silent", judgeUnderlay(state, map[netip.Addr]bool{a: true}),
+		"problem: the agent does not answer at 192.0.2.1, UDP port 4788, where the servers ask whether this host is there")
+	as(other, netip.Addr{})
+	check("the old address", judgeUnderlay(state, nil),
+		"problem: this host says that it is at 192.0.2.1, which is not confirmed, or another node's: peers send to 192.0.2.9")
+	state.Underlay.IPv6 = at(v6)
+	as(a, netip.Addr{})
+	check("a second family", judgeUnderlay(state, nil),
+		"note: this host says that it is at 2001:db8::1, which is not confirmed, or another node's: peers do without it")
+}
+
 func TestDoctorOthers(t *testing.T) {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
 	dir := &fstest.MapFile{Mode: fs.ModeDir}

@@ -243,7 +243,8 @@ func cmdCluster(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) > 0 {
 		return
 	}
-	ctl, err := controller.New(controller.Config{Store: store.New(w.kv, cluster.Identity{Role: cluster.Controller}), Name: "jhoster1", Log: zap.NewNop()})
+	ctl, err := controller.New(controller.Config{Store: store.New(w.kv, cluster.Identity{Role: cluster.Controller}), Name: "jhoster1", Log: zap.NewNop(),
+		Ask: func(context.Context, controller.Question) error { return nil }})
 	ts.Check(err)
 	w.wg.Go(func() { _ = ctl.Run(w.ctx) })
 }

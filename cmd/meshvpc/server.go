@@ -20,6 +20,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership"
+	"github.com/meshvpc/meshvpc/cluster/membership/reach"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/controller"
@@ -189,6 +190,7 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 		return err
 	}
 	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
+		Ask:   func(ctx context.Context, q controller.Question) error { return reach.Ask(ctx, q.Key, q.Address) },
 		Alive: tell.alive, AliveEvery: tell.every()})
 	if err != nil {
 		return err
@@ -203,7 +205,7 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 				return nil, &membership.Refusal{Code: membership.CodeWitness, Reason: "server " + cfg.Name + " is a witness, which has no CA key and certifies nobody"}
 			}
 			return cfg.TLS.loadCA()
-		}, Credential: cfg.TLS.load, Members: cli, Log: log})
+		}, Credential: cfg.TLS.load, Members: cli, Ask: reach.Ask, Version: version(), Log: log})
 	if err != nil {
 		return err
 	}

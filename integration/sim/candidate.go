@@ -134,6 +134,9 @@ func (c *candidate) pass() {
 		c.lose()
 		return
 	}
+	for _, q := range c.lead.Questions() {
+		c.ask(q, term)
+	}
 	if ok {
 		c.w.in(again, func() {
 			if c.term == term {
@@ -141,6 +144,40 @@ func (c *candidate) pass() {
 			}
 		})
 	}
+}
+
+// ask puts a question to who is at the address when it arrives.
+func (c *candidate) ask(q controller.Question, term int) {
+	c.w.in(c.w.upTo(50*time.Millisecond), func() {
+		err := c.w.answer(q)
+		wait := c.w.upTo(50 * time.Millisecond)
+		if err != nil {
+			wait = 2 * time.Second
+		}
+		c.w.in(wait, func() { c.take(q, err, term) })
+	})
+}
+
+// take gives the leader an answer, when it is not frozen any more.
+func (c *candidate) take(q controller.Question, err error, term int) {
+	switch {
+	case c.term != term:
+	case c.frozen:
+		c.w.in(time.Second, func() { c.take(q, err, term) })
+	default:
+		c.lead.Answer(q, err)
+		c.wake()
+	}
+}
+
+// answer is nil if the node's agent runs and its host has the address.
+func (w *World) answer(q controller.Question) error {
+	for _, n := range w.nodes {
+		if n.name == q.Node && n.agent != nil && n.underlay() == q.Address && !w.chance(w.loss) {
+			return nil
+		}
+	}
+	return errors.New("no answer")
 }
 
 func (c *candidate) String() string { return fmt.Sprintf("candidate %s", c.name) }

@@ -79,6 +79,7 @@ func (w *World) neverTwice(events []mvcc.Event) {
 		if e.Deleted {
 			continue
 		}
+		w.neverElsewhere(e.KV)
 		what, holder := claim(e.KV)
 		if what == "" {
 			continue
@@ -93,6 +94,22 @@ func (w *World) neverTwice(events []mvcc.Event) {
 		if holders := slices.Compact(slices.Sorted(maps.Values(w.claims[what]))); len(holders) > 1 {
 			w.fail("%s is of %s", what, strings.Join(holders, " and of "))
 		}
+	}
+}
+
+// neverElsewhere holds a member's record to where its node is or was, whatever
+// the node said.
+func (w *World) neverElsewhere(kv mvcc.KeyValue) {
+	k, err := cluster.ParseKey(kv.Key)
+	if err != nil || k.Kind != cluster.KindMember {
+		return
+	}
+	r, err := cluster.Decode(kv.Key, kv.Value)
+	if err != nil {
+		return
+	}
+	if a := r.(*cluster.Member).Underlay(); w.had[a] != k.Node {
+		w.fail("in %s, %s is to be reached at %s, where it never was", k.VPC, k.Node, a)
 	}
 }
 

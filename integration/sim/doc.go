@@ -23,7 +23,8 @@
 //     (computed on the graph of bridges, ports and tunnels).
 //
 // While trouble lasts, every revision is held to what must never be: one VNI of
-// two VPCs or pairs, or one VTEP address of two members.
+// two VPCs or pairs, one VTEP address of two members, or a member at an underlay
+// address that its node, though it may say so, never had.
 //
 // A gentle world has only what must cost members no frame: from when broadcasts
 // pass between two of them, they always do, once.

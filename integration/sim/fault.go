@@ -19,9 +19,9 @@ func (w *World) fault() {
 	w.in(w.upTo(4*time.Second), w.fault)
 	n, c := pick(w, w.nodes), pick(w, w.candidates)
 	for_ := w.upTo(20 * time.Second) // how long it lasts, where it does
-	what := w.rand.IntN(16)
+	what := w.rand.IntN(18)
 	if w.cfg.Gentle {
-		what = pick(w, []int{0, 2, 3, 4, 5, 6, 7})
+		what = pick(w, []int{0, 2, 3, 4, 5, 6, 7, 16})
 	}
 	switch what {
 	case 0:
@@ -79,6 +79,14 @@ func (w *World) fault() {
 		d := w.upTo(2*time.Hour) - time.Hour
 		w.trace("clock of %s jumps by %s", n.name, d)
 		n.skew += d
+	case 16, 17:
+		lie := netip.MustParseAddr("2001:db8:ffff::1") // a stranger's
+		if m := pick(w, w.nodes); m != n {
+			lie = m.underlay()
+		}
+		w.trace("%s says that it is at %s", n.name, lie)
+		n.say(lie)
+		w.in(for_, func() { n.say(netip.Addr{}) })
 	case 13, 14:
 		w.tamper(n)
 	default:
@@ -178,6 +186,7 @@ func (w *World) mend() {
 	w.net.Heal()
 	for _, n := range w.nodes {
 		n.link.cut = false
+		n.say(netip.Addr{})
 		n.start()
 		n.wake()
 	}

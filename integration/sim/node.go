@@ -27,6 +27,7 @@ type node struct {
 	link link
 	disk *watcher.Content // the cache file; nil: there is none
 	can  []string         // how its host carries frames; nil: in all ways
+	lie  netip.Addr       // what it says its underlay address is; zero: the truth
 
 	// Of the agent that runs; nil agent: none does.
 	agent   *watcher.Agent
@@ -61,6 +62,7 @@ func (w *World) newNode(name string) *node {
 func (n *node) nextAddress() netip.Prefix {
 	n.w.addresses++
 	a := netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", n.w.addresses))
+	n.w.had[a] = n.name
 	return netip.PrefixFrom(a, 64)
 }
 
@@ -95,9 +97,13 @@ func (n *node) start() {
 			return
 		}
 	}
+	underlay := watcher.UnderlaySpec{Device: "u0"}
+	if n.lie.IsValid() {
+		underlay = watcher.UnderlaySpec{Bind: n.underlay(), Advertise: n.lie}
+	}
 	n.store = store.New(&n.link, cluster.Identity{Role: cluster.Agent, Name: n.name})
 	n.agent, err = watcher.New(watcher.Config{
-		Node: n.name, NodeID: n.id, Store: n.store, Driver: n.driver, Underlay: []watcher.UnderlaySpec{{Device: "u0"}},
+		Node: n.name, NodeID: n.id, Store: n.store, Driver: n.driver, Underlay: []watcher.UnderlaySpec{underlay},
 		Cache: "memory", Cached: cached, OS: "sim", Version: "sim", Capabilities: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
 	})
 	if err != nil {
@@ -119,6 +125,15 @@ func (n *node) kill() {
 	n.agent, n.cache = nil, nil
 	if err := n.driver.Close(); err != nil {
 		n.w.fail("close driver of %s: %v", n.name, err)
+	}
+}
+
+// say has the agent report another address than it has, or the truth: zero.
+func (n *node) say(a netip.Addr) {
+	if n.lie != a {
+		n.lie = a
+		n.kill()
+		n.start()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -50,6 +51,7 @@ type World struct {
 	followers  []*follower
 	follows    map[string][]*follow // of followers, by prefix
 	addresses  int
+	had        map[netip.Addr]string // whose underlay address it is or was
 
 	operator operator
 
@@ -71,7 +73,7 @@ func New(cfg Config) *World {
 	if cfg.Trouble == 0 {
 		cfg.Trouble = time.Minute
 	}
-	w := &World{cfg: cfg, ctx: context.Background(), rand: rand.New(rand.NewPCG(cfg.Seed, 0)), net: fake.NewLargeNetwork(), follows: map[string][]*follow{}, touched: map[string][]int64{}}
+	w := &World{cfg: cfg, ctx: context.Background(), rand: rand.New(rand.NewPCG(cfg.Seed, 0)), net: fake.NewLargeNetwork(), follows: map[string][]*follow{}, touched: map[string][]int64{}, had: map[netip.Addr]string{}}
 	w.kv = mvcc.NewMemory(mvcc.Config{Now: w.time})
 	w.operator = operator{w: w, wishes: map[string]cluster.Record{}, store: store.New(w.kv, cluster.Identity{Role: cluster.Operator})}
 	w.operator.put(cluster.KeyConfig, &cluster.Config{Cluster: "sim", ID: "c1", Era: 1, UnderlayPort: 4789,
