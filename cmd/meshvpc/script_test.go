@@ -89,6 +89,7 @@ type storeOfScripts struct {
 	endpoint string // host:port
 	ca       *membership.CA
 	admin    membership.Credential
+	tls      pemFiles // the server's
 }
 
 func startStore(t *testing.T) *storeOfScripts {
@@ -112,8 +113,9 @@ func startStore(t *testing.T) *storeOfScripts {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.tls = pemFiles{CA: files.CA, Cert: files.Cert, Key: files.Key}
 	guard := membership.NewAuthorizer(membership.AuthorizerConfig{Self: cluster.Caller{Subject: cluster.Subject{Kind: cluster.SubjectServer, Name: "jhoster1"}, Key: key}})
-	engine, err := etcd.New(etcd.Config{Name: "test", DataDir: t.TempDir(), ListenClient: []netip.AddrPort{address},
+	engine, err := etcd.New(etcd.Config{Name: "jhoster1", DataDir: t.TempDir(), ListenClient: []netip.AddrPort{address},
 		ListenPeer: []netip.AddrPort{netip.MustParseAddrPort(freeAddress(t))}, NoSync: true, TLS: &files, Unary: guard.Unary, Stream: guard.Stream, MayObserve: guard.MayObserve})
 	if err != nil {
 		t.Fatal(err)
@@ -239,6 +241,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 func cmdCluster(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	ts.Check(firstRecords(w.ctx, w.kv, serverConfig{Name: "jhoster1", Datacenter: "skynet", Advertise: []string{ts.Getenv("ENDPOINT")},
+		ListenPeers: []string{"127.0.0.1:2380"}, TLS: w.tls,
 		Bootstrap: &bootstrap{Cluster: "test", ClusterID: "c1", NodeID: "id-jhoster1", UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange}}, time.Now(), zap.NewNop()))
 	if len(args) > 0 {
 		return

@@ -232,7 +232,11 @@ func control(ctx context.Context, cfg serverConfig, engine storeEngine, path str
 		return nil
 	})
 	g.Go(func() error { keep.run(ctx); return nil })
-	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
+	seen := client.New(own) // who waits for others to be ready, while these wait for it, waits long
+	if _, begins := engine.(*joining); begins {
+		seen = kv // it has no vote yet
+	}
+	g.Go(func() error { return guard.Run(ctx, store.New(seen, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
 	g.Go(func() error { return members.Run(ctx) })
 	g.Go(func() error { return watchRemoved(ctx, cfg, own) })
@@ -254,8 +258,17 @@ func retryUnavailable(ctx context.Context, do func() error) error {
 		if !errors.Is(err, mvcc.ErrUnavailable) {
 			return err
 		}
+		t := time.NewTimer(retryEvery)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
 	}
 }
+
+// retryEvery keeps who is refused at once from asking all the time.
+const retryEvery = 100 * time.Millisecond
 
 // startRecords writes what the store has to hold before anybody is let in.
 func startRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Time, log *zap.Logger) error {
