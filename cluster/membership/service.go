@@ -43,6 +43,7 @@ type ServiceConfig struct {
 	Credential func() (Credential, error) // required: the server's own, for each connection
 	Log        *zap.Logger                // nil: none
 	Now        func() time.Time           // default time.Now
+	External   *External                  // nil: the store is the servers' own
 }
 
 // Service lets joiners in, and gives those who are in new certificates.
@@ -63,7 +64,7 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg, admitter{cfg.Store, cfg.CA, cfg.Now}}, nil
+	return &Service{cfg, admitter{cfg.Store, cfg.CA, cfg.Now, cfg.External}}, nil
 }
 
 // Run serves until ctx ends, and returns when all that it started has ended.

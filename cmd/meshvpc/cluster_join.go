@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,14 +225,22 @@ func joinAs(ctx context.Context, d dirs, address string, t membership.Token, age
 	if err != nil {
 		return r, err
 	}
+	if answer.StoreCA != "" {
+		agent.Endpoints, agent.Servers = nil, answer.Servers
+		agent.TLS.StoreCA = filepath.Join(filepath.Dir(agent.TLS.CA), "store-ca.crt")
+		if err := writeFile(agent.TLS.StoreCA, []byte(answer.StoreCA)); err != nil {
+			return r, err
+		}
+	}
 	for _, e := range answer.Endpoints {
 		if !slices.Contains(agent.Endpoints, e) {
 			agent.Endpoints = append(agent.Endpoints, e)
 		}
 	}
-	reader := membership.Credential{CA: ca, Cert: []byte(answer.Viewer), Key: viewer.PEM}
+	reader := newClientConfig(agent.Endpoints, membership.Credential{CA: ca, Cert: []byte(answer.Viewer), Key: viewer.PEM, StoreCA: []byte(answer.StoreCA)})
+	reader.Servers = agent.Servers
 	for _, f := range []file{{agent.TLS.CA, ca}, {agent.TLS.Cert, []byte(answer.Certificate)},
-		{d.client(), newClientConfig(agent.Endpoints, reader)}, {d.agent(), agent}} {
+		{d.client(), reader}, {d.agent(), agent}} {
 		if err := f.write(); err != nil {
 			return r, err
 		}

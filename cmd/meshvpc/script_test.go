@@ -21,6 +21,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meshvpc": ma
 // other on one store, which is emptied in between.
 func TestScripts(t *testing.T) {
 	s := startStore(t)
-	kv := s.kv
+	kv, tools := s.kv, toolPath(t)
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 			for name, dir := range map[string]string{"MESHVPC_CONFIG_DIR": "etc", "MESHVPC_STATE_DIR": "var", "MESHVPC_RUN_DIR": "run"} {
 				env.Setenv(name, filepath.Join(env.WorkDir, dir))
 			}
+			env.Setenv("PATH", tools+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			env.Setenv("GORACE", "atexit_sleep_ms=10") // else each command waits a second, with -race
 			env.Setenv("ENDPOINT", s.endpoint)
 			env.Setenv("JOIN", mustJoinService(t, s.endpoint))
@@ -69,6 +71,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
 			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
 			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "oldclient": cmdOldClient, "within": cmdWithin, "await": cmdAwait,
+			"external": cmdExternal, "hostagent": cmdHostAgent,
 			"expired": cmdExpired, "manager": cmdManager, "told": cmdTold,
 		},
 	})
@@ -214,6 +217,7 @@ type world struct {
 	revision int64
 	operator *store.Store
 	manager  *serviceManager
+	external *enginetest.External
 }
 
 type worldKey struct{}

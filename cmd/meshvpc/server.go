@@ -63,6 +63,9 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	if cfg.TLS.CAKey == "" {
 		return failed("make the cluster anew by \"meshvpc cluster init\", which writes that section and its files", "read config %s: the section tls, with ca, cert, key and ca_key, is missing", path)
 	}
+	if cfg.Engine == engineExternal {
+		return serveExternal(ctx, cfg, path, log)
+	}
 	if err := checkStore(cfg); err != nil {
 		return err
 	}
@@ -93,7 +96,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 			return nil
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, engine.Endpoints(), path, guard, tell, log)
+		return control(ctx, cfg, path, authorized(engine.Endpoints(), guard), tell, log)
 	})
 	g.Go(func() error {
 		keepRenewed(ctx, log, func(context.Context) error { return renewServer(cfg, time.Now(), log) })
@@ -122,8 +125,8 @@ func engineConfig(cfg serverConfig, path string) (e etcd.Config, err error) {
 	if err := cluster.CheckNodeName(cfg.Name); err != nil {
 		return e, fmt.Errorf("read config %s: name: %w", path, err)
 	}
-	if cfg.Engine != "etcd" {
-		return e, failed(`want "engine: etcd"`, "read config %s: unknown engine %q", path, cfg.Engine)
+	if cfg.Engine != engineEtcd {
+		return e, failed(`want "engine: etcd" or "engine: external"`, "read config %s: unknown engine %q", path, cfg.Engine)
 	}
 	var parsed [3][]netip.AddrPort
 	for i, list := range []struct {
@@ -158,10 +161,28 @@ func parseListen(path, field string, values []string) (parsed []netip.AddrPort, 
 	return parsed, nil
 }
 
+// backing is a server's store, and who guards it.
+type backing struct {
+	endpoints []string                                        // URLs
+	ready     <-chan struct{}                                 // closed once others may use it
+	guard     func(ctx context.Context, s *store.Store) error // runs until ctx ends
+	external  *membership.External                            // nil: the store is our own
+	save      saver
+}
+
+// authorized is a store of our own, behind its guard.
+func authorized(endpoints []string, guard *membership.Authorizer) backing {
+	return backing{endpoints: endpoints, ready: guard.Ready(), guard: guard.Run, save: saveSnapshot}
+}
+
 // control writes the first records if the store is new, then runs the
 // controller, the join service and the guard's look at the records.
-func control(ctx context.Context, cfg serverConfig, endpoints []string, path string, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
-	cli, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+func control(ctx context.Context, cfg serverConfig, path string, b backing, tell *notifier, log *zap.Logger) error {
+	tlsConfig, err := membership.StoreDialer(cfg.TLS.load)
+	if err != nil {
+		return err
+	}
+	cli, err := client.Dial(client.Config{Endpoints: b.endpoints, TLS: tlsConfig, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -180,23 +201,23 @@ func control(ctx context.Context, cfg serverConfig, endpoints []string, path str
 		return err
 	}
 	joins, err := membership.NewService(membership.ServiceConfig{Listen: listen, Store: store.New(kv, cluster.Identity{Role: cluster.Operator}),
-		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, Log: log})
+		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, External: b.external, Log: log})
 	if err != nil {
 		return err
 	}
-	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: endpoints[0], cli: cli,
+	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: b.endpoints[0], cli: cli, save: b.save,
 		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		select {
-		case <-guard.Ready():
-			log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", endpoints))
+		case <-b.ready:
+			log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", b.endpoints))
 		case <-ctx.Done():
 		}
 		return nil
 	})
 	g.Go(func() error { keep.run(ctx); return nil })
-	g.Go(func() error { return guard.Run(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
+	g.Go(func() error { return b.guard(ctx, store.New(kv, cluster.Identity{Role: cluster.Controller})) })
 	g.Go(func() error { return joins.Run(ctx) })
 	g.Go(func() error { return ctl.Run(ctx) })
 	return g.Wait()
@@ -275,7 +296,7 @@ func ownServer(ctx context.Context, s *store.Store, cfg serverConfig, why string
 		return nil
 	}
 	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
-		Address: cfg.Advertise[0], Voter: true, Why: why, Joined: cluster.At(now)},
+		Address: cfg.Advertise[0], Voter: cfg.External == nil, Why: why, Joined: cluster.At(now)},
 		func(it store.Item[*cluster.Server]) error {
 			if it.Value.Address == cfg.Advertise[0] {
 				return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -63,7 +64,7 @@ func Enable(ctx context.Context, cli *clientv3.Client, s State, operator string)
 		return fmt.Errorf("switch authentication on: %w (%d)", ErrShared, s.Others)
 	}
 	steps := []step{{do: addRole, role: root}}
-	for _, user := range []string{root, operator} {
+	for _, user := range slices.Compact([]string{root, operator}) {
 		steps = append(steps, step{do: addUser, user: user}, step{do: giveRole, user: user, role: root})
 	}
 	for _, st := range steps {
