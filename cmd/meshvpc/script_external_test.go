@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -68,12 +69,24 @@ func cmdHostAgent(ts *testscript.TestScript, _ bool, args []string) {
 	w.wg.Go(func() { a.run(ctx); _ = cli.Close() })
 }
 
-// toolPath puts a real etcdctl before all else.
+// etcdenv FLAG...: the environment for etcdctl, of "meshvpc cluster env FLAG...".
+func cmdEtcdEnv(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("meshvpc", append([]string{"cluster", "env", "-o", "json"}, args...)...))
+	var env map[string]string
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &env))
+	for name, value := range env {
+		ts.Setenv(name, value)
+	}
+}
+
+// toolPath is a directory with etcd's own tools.
 func toolPath(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Symlink(enginetest.Tool(t, "etcdctl"), filepath.Join(dir, "etcdctl")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"etcdctl", "etcdutl"} {
+		if err := os.Symlink(enginetest.Tool(t, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }

@@ -71,7 +71,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
 			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
 			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "oldclient": cmdOldClient, "within": cmdWithin, "await": cmdAwait,
-			"external": cmdExternal, "hostagent": cmdHostAgent,
+			"external": cmdExternal, "hostagent": cmdHostAgent, "etcdenv": cmdEtcdEnv,
 			"expired": cmdExpired, "manager": cmdManager, "told": cmdTold,
 		},
 	})

@@ -60,11 +60,11 @@ func (a *Accounts) Set(ctx context.Context, want cluster.Accounts) (writes int, 
 
 // Has reports whether there is a user of that name, also one without a role.
 func (a *Accounts) Has(ctx context.Context, user string) (bool, error) {
-	_, err := client.Judged(ctx, func() (*clientv3.AuthUserGetResponse, error) { return a.cli.UserGet(ctx, user) })
-	if errors.Is(err, rpctypes.ErrUserNotFound) {
-		return false, nil
+	users, err := client.Judged(ctx, func() (*clientv3.AuthUserListResponse, error) { return a.cli.UserList(ctx) })
+	if err != nil {
+		return false, fmt.Errorf("read users of etcd: %w", err)
 	}
-	return err == nil, err
+	return slices.Contains(users.Users, user), nil
 }
 
 // observe reads the users and roles that are ours to keep.
