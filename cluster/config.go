@@ -52,7 +52,7 @@ func (c *Config) Unconfirmed() bool { return c.Era > 1 && c.ConfirmedEra < c.Era
 type Server struct {
 	Needs      int    `json:"needs,omitempty"`
 	Datacenter string `json:"datacenter"`
-	Address    string `json:"address"` // host:port of its client endpoint
+	Address    string `json:"address"` // host:port of its client endpoint; with an external store, of its join service
 	Voter      bool   `json:"voter"`
 	Why        string `json:"why,omitempty"`
 	Joined     Time   `json:"joined"`

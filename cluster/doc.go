@@ -14,6 +14,9 @@
 //     its own keys.
 //   - No record holds a secret.
 //
+// Who may do what is Allowed; AccountsOf is as much of it as the users and roles of
+// an external etcd can say.
+//
 // Times are RFC 3339 UTC with milliseconds, durations Go duration strings,
 // addresses as net/netip prints them, MACs lower case with colons.
 package cluster

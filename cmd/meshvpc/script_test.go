@@ -517,7 +517,7 @@ func (a *fakeAgent) start(ctx context.Context, underlay netip.Addr, mtu int, can
 func (a *fakeAgent) run(ctx context.Context) {
 	defer close(a.stopped)
 	m := store.NewMirror(store.MirrorConfig{Store: a.store})
-	m.Follow(cluster.PrefixHost(a.name), cluster.PrefixVPCs)
+	m.Follow(cluster.PrefixHost(a.name))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
 	defer wg.Wait()
@@ -529,7 +529,13 @@ func (a *fakeAgent) run(ctx context.Context) {
 		case <-m.Changed():
 		case <-a.wake:
 		}
-		for key, r := range a.reports(m.Pull()) {
+		v := m.Pull()
+		follow := []string{cluster.PrefixHost(a.name)}
+		for it := range store.Below[*cluster.HostVPC](v, follow[0]) {
+			follow = append(follow, cluster.PrefixVPC(last(it.Key)))
+		}
+		m.Follow(follow...)
+		for key, r := range a.reports(v) {
 			b, err := yaml.Marshal(r)
 			if err != nil || written[key] == string(b) {
 				continue
