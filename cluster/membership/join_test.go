@@ -39,7 +39,9 @@ type house struct {
 	admin   membership.Credential
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T) *house { t.Helper(); return newHouseWith(t, nil) }
+
+func newHouseWith(t *testing.T, external *membership.External) *house {
 	t.Helper()
 	h := &house{t: t, ca: newCA(t), records: store.New(mvcc.NewMemory(mvcc.Config{}), cluster.Identity{Role: cluster.Operator})}
 	h.admin = credential(t, h.ca, "user:admin")
@@ -54,7 +56,7 @@ func newHouse(t *testing.T) *house {
 	h.commit(c)
 	server := credential(t, h.ca, "server:s1")
 	port := enginetest.FreePorts(t, 1)
-	s, err := membership.NewService(membership.ServiceConfig{Listen: port, Store: h.records, Credential: server.Load,
+	s, err := membership.NewService(membership.ServiceConfig{Listen: port, Store: h.records, Credential: server.Load, External: external,
 		CA: func() (*membership.CA, error) { return h.ca, nil }})
 	if err != nil {
 		t.Fatal(err)
