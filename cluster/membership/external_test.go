@@ -4,7 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,12 +122,18 @@ func TestStoreDialer(t *testing.T) {
 // TestExternal: who joins is known to the etcd before it is told so, and names are
 // not given twice.
 func TestExternal(t *testing.T) {
-	var known []string
-	fail := errors.New("no etcd")
+	var known sync.Map // of subjects
+	var serves atomic.Bool
 	h := newHouseWith(t, &membership.External{Endpoints: []string{"192.0.2.7:2379"}, CA: func() ([]byte, error) { return []byte("their CA"), nil },
-		Admit: func(context.Context) error { return fail },
+		Admit: func(context.Context) error {
+			if !serves.Load() {
+				return errors.New("no etcd")
+			}
+			return nil
+		},
 		Known: func(_ context.Context, s cluster.Subject) (bool, error) {
-			return slices.Contains(known, s.String()), nil
+			_, ok := known.Load(s.String())
+			return ok, nil
 		}})
 	tok, m := h.token(9, time.Now().Add(time.Hour)), newMachine(t)
 	code := func(err error) membership.Code {
@@ -138,7 +145,7 @@ func TestExternal(t *testing.T) {
 	if _, _, err := membership.Join(t.Context(), h.address, tok, m.request(t, "b", "id-b")); code(err) != membership.CodeUnavailable {
 		t.Errorf("joined, and the etcd does not know it: %v", err)
 	}
-	fail = nil
+	serves.Store(true)
 	answer, _, err := membership.Join(t.Context(), h.address, tok, m.request(t, "b", "id-b"))
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +165,7 @@ func TestExternal(t *testing.T) {
 	if _, _, err := membership.Join(t.Context(), h.address, tok, newMachine(t).request(t, "b", "another")); code(err) != membership.CodeTaken {
 		t.Errorf("the name of a removed node was given again: %v", err)
 	}
-	known = []string{"user:late"}
+	known.Store("user:late", true)
 	if _, err := membership.NewUser(t.Context(), h.address, h.admin, "late", cluster.UserViewer); code(err) != membership.CodeTaken {
 		t.Errorf("the name of a revoked user was given again: %v", err)
 	}
