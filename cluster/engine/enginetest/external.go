@@ -113,7 +113,9 @@ func (e *External) kill(t testing.TB) {
 	if err := e.process.Process.Kill(); err != nil {
 		t.Error(err)
 	}
-	<-e.ended // with an error, as it was killed
+	if err := <-e.ended; err == nil {
+		t.Error("etcd had ended by itself")
+	}
 }
 
 // Trust makes a CA one of the client CAs, as an operator does: its certificate is
