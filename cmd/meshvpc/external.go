@@ -218,6 +218,15 @@ func (s *serverConfig) use(e *externalConfig, advertise []string) {
 	s.TLS.StoreCA = e.CA
 }
 
+// serves are the addresses of its own that a server listens on: the store, or
+// joins where it has none.
+func (s *serverConfig) serves() []string {
+	if s.External != nil {
+		return s.ListenJoin
+	}
+	return s.Listen
+}
+
 // endpoints are where clients find the store of a server.
 func (s *serverConfig) endpoints() []string {
 	if s.External != nil {
