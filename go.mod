@@ -109,5 +109,7 @@ require (
 tool (
 	github.com/kisielk/errcheck
 	go.etcd.io/etcd/etcdctl/v3
+	go.etcd.io/etcd/etcdutl/v3
+	go.etcd.io/etcd/server/v3
 	honnef.co/go/tools/cmd/staticcheck
 )

@@ -91,7 +91,7 @@ func nodeMay(c Caller, in Roster, a Access) verdict {
 	case OpRead, OpCompare, OpWatch:
 		return nodeReads(me, left, in, a)
 	case OpDelete:
-		if a.within(one(KeyLive(me)), below(PrefixStatus(me)), below(PrefixRequests(me))) {
+		if a.within(byNode(me)...) {
 			return verdict{}
 		}
 		return no("a node deletes what it wrote")
@@ -109,14 +109,13 @@ func nodeMay(c Caller, in Roster, a Access) verdict {
 
 // nodeReads is about what a host reads and watches.
 func nodeReads(me string, left bool, in Roster, a Access) verdict {
-	own := []span{one(KeyConfig), one(KeyNode(me)), below(PrefixHost(me)), one(KeyLive(me)), below(PrefixStatus(me)), below(PrefixRequests(me))}
 	vpc := vpcOf(a.Key)
 	switch {
-	case a.within(own...):
+	case a.within(toNode(me)...), a.within(byNode(me)...):
 		return verdict{}
 	case left:
 		return no("it was removed")
-	case a.within(below(PrefixNodes), below(PrefixFence), below(PrefixSrvs)):
+	case a.within(toNodes()...):
 		return verdict{}
 	case vpc == "" || !a.within(below(PrefixVPC(vpc))):
 		return no("it is no node's to see")
@@ -160,7 +159,7 @@ func userMay(c Caller, in Roster, a Access) verdict {
 	case u.Role != UserOperator && u.Role != UserViewer:
 		return no("its role has no meaning here")
 	case a.reads():
-		if a.within(span{Root, PrefixToks}, span{below(PrefixToks).to, below(Root).to}) {
+		if a.within(toPeople()...) {
 			return verdict{}
 		}
 		return no("only an admin sees tokens, and nobody what is no record")

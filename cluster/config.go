@@ -52,8 +52,10 @@ func (c *Config) Unconfirmed() bool { return c.Era > 1 && c.ConfirmedEra < c.Era
 type Server struct {
 	Needs      int    `json:"needs,omitempty"`
 	Datacenter string `json:"datacenter"`
-	Address    string `json:"address"`        // host:port of its client endpoint
-	Peer       string `json:"peer,omitempty"` // host:port that other servers dial
+	// Address is the host:port of its client endpoint; with an external store, of
+	// its join service.
+	Address string `json:"address"`
+	Peer    string `json:"peer,omitempty"` // host:port that other servers dial
 	// Key is the SHA-256 of the public key (SubjectPublicKeyInfo) that the server's
 	// certificate is of, 64 hexadecimal digits.
 	Key     string `json:"key,omitempty"`

@@ -16,6 +16,9 @@
 //   - Each change of what people want (Intent) is told by an Event, in words that
 //     Describe makes of what was there and what is now.
 //
+// Who may do what is Allowed; AccountsOf is as much of it as the users and roles of
+// an external etcd can say.
+//
 // Times are RFC 3339 UTC with milliseconds, durations Go duration strings,
 // addresses as net/netip prints them, MACs lower case with colons.
 package cluster

@@ -24,6 +24,7 @@ var imports = map[string][]string{
 	"cluster/store":             {"cluster", "cluster/mvcc"},
 	"cluster/engine/etcd":       {},
 	"cluster/engine/client":     {"cluster/mvcc"},
+	"cluster/engine/external":   {"cluster", "cluster/engine/client", "cluster/engine/etcd"},
 	"cluster/engine/enginetest": {"cluster/mvcc", "cluster/engine/etcd", "cluster/engine/client"},
 	"cluster/membership":        {"cluster", "cluster/mvcc", "cluster/store"},
 	"cluster/membership/reach":  {},
@@ -39,7 +40,7 @@ var imports = map[string][]string{
 	"integration/sim":           {"cluster", "cluster/mvcc", "cluster/store", "controller", "hostops", "hostops/fake", "watcher"},
 	"integration/demo":          {"integration/lab"},
 	"integration/bench":         {},
-	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client",
+	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client", "cluster/engine/external",
 		"cluster/membership", "cluster/membership/reach", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "deployments", "integration/lab", "integration/demo"},
 }
 

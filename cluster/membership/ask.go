@@ -70,7 +70,7 @@ func issued(ctx context.Context, address string, c Credential, key Key, r IssueR
 	if err := ask(ctx, address, pathIssue, Dialer(c.Load), r, &answer, nil); err != nil {
 		return Credential{}, err
 	}
-	fresh := Credential{CA: c.CA, Cert: []byte(answer.Certificate), Key: key.PEM}
+	fresh := Credential{CA: c.CA, Cert: []byte(answer.Certificate), Key: key.PEM, StoreCA: c.StoreCA}
 	_, err = fresh.pair()
 	return fresh, err
 }

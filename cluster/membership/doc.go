@@ -71,6 +71,11 @@
 //   - An external etcd has no Authorizer before it: there, joins and what the
 //     controller tells are recorded, but not what people do.
 //
+// An external etcd has no Authorizer before it. There, Roles keeps etcd's own users
+// and roles as the records call for (cluster.AccountsOf), which tells less apart;
+// who joins is answered once etcd knows it (External), and a name is not given
+// twice, since etcd takes each certificate of the name.
+//
 // Certificates are read from their files for each connection, so that new ones
 // serve without a restart.
 package membership

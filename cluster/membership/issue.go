@@ -108,6 +108,11 @@ func (a *admitter) user(ctx context.Context, by holderOf, w wanted, r IssueReque
 		}
 		return subject, err
 	}
+	if a.external != nil {
+		if err := a.external.unused(ctx, subject); err != nil {
+			return subject, err
+		}
+	}
 	var change store.Change
 	change.Why = "credential of " + r.User
 	change.Require(admin.Key, admin.Mod)
@@ -117,6 +122,9 @@ func (a *admitter) user(ctx context.Context, by holderOf, w wanted, r IssueReque
 	_, err = a.store.Commit(ctx, change)
 	if errors.Is(err, store.ErrConflict) {
 		err = refusef(CodeTaken, "somebody else has just made a credential or changed yours: try again")
+	}
+	if err == nil && a.external != nil {
+		err = a.external.Admit(ctx)
 	}
 	return subject, err
 }

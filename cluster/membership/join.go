@@ -39,9 +39,13 @@ type JoinRequest struct {
 // JoinAnswer is what it gets. The CA's certificate is not in it: the joiner has
 // seen it, and knows by the token that it is the right one.
 type JoinAnswer struct {
-	Cluster     string   `json:"cluster"`
-	Datacenter  string   `json:"datacenter"` // of the node's record, which may be older
-	Endpoints   []string `json:"endpoints"`  // of the store, host:port
+	Cluster    string   `json:"cluster"`
+	Datacenter string   `json:"datacenter"` // of the node's record, which may be older
+	Endpoints  []string `json:"endpoints"`  // of the store, host:port
+	// StoreCA, PEM, and Servers, the addresses of join services, are for a store
+	// that is an external etcd.
+	StoreCA     string   `json:"store_ca,omitempty"`
+	Servers     []string `json:"servers,omitempty"`
 	Certificate string   `json:"certificate"`
 	Viewer      string   `json:"viewer_certificate"`
 	Server      string   `json:"server_certificate,omitempty"`
@@ -91,6 +95,8 @@ type admitter struct {
 	// is asked.
 	ask     func(ctx context.Context, key string, at netip.Addr) error
 	version string // of this server
+	// external is nil where the store is the servers' own.
+	external *External
 }
 
 // tries is how often a transaction is tried that others were faster than: as
@@ -132,6 +138,11 @@ func (a *admitter) join(ctx context.Context, r JoinRequest) (JoinAnswer, error) 
 		return JoinAnswer{}, err
 	}
 	answer.Endpoints = voterAddresses(servers)
+	if a.external != nil {
+		if err := a.external.welcome(ctx, &answer); err != nil {
+			return JoinAnswer{}, err
+		}
+	}
 	if answer.Server, err = c.serverCertificate(ca, a.now()); err != nil {
 		return JoinAnswer{}, err
 	}
@@ -351,6 +362,8 @@ func (a *admitter) holder(ctx context.Context, c candidate) (it store.Item[*clus
 		return it, nil, nil
 	case n.ID == c.ID: // ids are no secret: who has a token may not become another node
 		return it, refusef(CodeTaken, "node %s is in the cluster with another key than this host has", c.Name), nil
+	case n.State == cluster.NodeLeft && a.external != nil: // its certificate is good for the name
+		return it, refusef(CodeTaken, "node name %s was a removed node's, and on an external etcd is not given twice: choose another", c.Name), nil
 	case n.State != cluster.NodeLeft:
 		return it, refusef(CodeTaken, "node name %s is taken by a host in datacenter %s (id %s, joined %s)",
 			c.Name, n.Datacenter, n.ID, n.Joined.UTC().Format(time.RFC3339)), nil

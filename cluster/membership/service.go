@@ -46,10 +46,11 @@ type ServiceConfig struct {
 	Members    Members                    // of the store; nil: no server can become one
 	// Ask whether the holder of a key, by its hash, is at an address (see package
 	// reach); nil: joiners' addresses are not asked about.
-	Ask     func(ctx context.Context, key string, at netip.Addr) error
-	Version string           // of this server; joiners too far from it are refused
-	Log     *zap.Logger      // nil: none
-	Now     func() time.Time // default time.Now
+	Ask      func(ctx context.Context, key string, at netip.Addr) error
+	Version  string           // of this server; joiners too far from it are refused
+	External *External        // nil: the store is the servers' own
+	Log      *zap.Logger      // nil: none
+	Now      func() time.Time // default time.Now
 }
 
 // Service lets joiners in, and gives those who are in new certificates.
@@ -70,7 +71,7 @@ func NewService(cfg ServiceConfig) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg, admitter{store: cfg.Store, ca: cfg.CA, now: cfg.Now, members: cfg.Members, ask: cfg.Ask, version: cfg.Version}}, nil
+	return &Service{cfg, admitter{store: cfg.Store, ca: cfg.CA, now: cfg.Now, members: cfg.Members, ask: cfg.Ask, version: cfg.Version, external: cfg.External}}, nil
 }
 
 // Run serves until ctx ends, and returns when all that it started has ended.

@@ -13,18 +13,22 @@ import (
 )
 
 // Credential is who a process is: a certificate, its key, and the CA that it
-// trusts, all PEM.
-type Credential struct{ CA, Cert, Key []byte }
+// trusts, all PEM. StoreCA is that of the store if it is an external etcd, whose
+// servers our CA does not certify; else nil.
+type Credential struct{ CA, Cert, Key, StoreCA []byte }
 
-// Files are where a Credential is kept.
-type Files struct{ CA, Cert, Key string }
+// Files are where a Credential is kept; StoreCA may be "".
+type Files struct{ CA, Cert, Key, StoreCA string }
 
 // Load reads the files.
 func (f Files) Load() (c Credential, err error) {
 	for _, x := range []struct {
 		path string
 		to   *[]byte
-	}{{f.CA, &c.CA}, {f.Cert, &c.Cert}, {f.Key, &c.Key}} {
+	}{{f.CA, &c.CA}, {f.Cert, &c.Cert}, {f.Key, &c.Key}, {f.StoreCA, &c.StoreCA}} {
+		if x.path == "" && x.to == &c.StoreCA {
+			continue
+		}
 		if *x.to, err = os.ReadFile(x.path); err != nil {
 			return Credential{}, fmt.Errorf("read credential: %w", err)
 		}
@@ -127,6 +131,22 @@ func Dialer(load func() (Credential, error)) *tls.Config {
 			return verifyServer(s.PeerCertificates, ca)
 		},
 	}
+}
+
+// StoreDialer is the TLS side of a client of the store, that of Dialer, or if
+// load's credential has a StoreCA, one that trusts that CA and the names that it
+// certifies. A change of StoreCA needs another StoreDialer.
+func StoreDialer(load func() (Credential, error)) (*tls.Config, error) {
+	cfg := Dialer(load)
+	c, err := load()
+	if err != nil || c.StoreCA == nil {
+		return cfg, err
+	}
+	cfg.InsecureSkipVerify, cfg.VerifyConnection, cfg.RootCAs = false, nil, x509.NewCertPool()
+	if !cfg.RootCAs.AppendCertsFromPEM(c.StoreCA) {
+		return nil, fmt.Errorf("read CA of the store: %w", ErrNoCertificate)
+	}
+	return cfg, nil
 }
 
 // PinnedDialer is the TLS side of a joiner, which knows nothing but the CA's

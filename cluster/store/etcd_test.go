@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
+	"github.com/meshvpc/meshvpc/cluster/engine/external"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 )
 
@@ -39,10 +41,42 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
+// onEngines runs a test on an embedded etcd, and on a stock one in its own process
+// as a server of ours, which has no more than its role there.
+func onEngines(t *testing.T, test func(t *testing.T, s *server)) {
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, newServer(t))
+	})
+	t.Run("external", func(t *testing.T) {
+		t.Parallel()
+		e := enginetest.StartExternal(t)
+		root := e.Secured(t)
+		if _, err := external.NewAccounts(root).Set(t.Context(), cluster.AccountsOf(nil, nil, []string{"s1"})); err != nil {
+			t.Fatal(err)
+		}
+		s := &server{t: t}
+		cert, key := e.Credential(t, "server:s1")
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		as := e.TLS(t, "", "")
+		as.Certificates = []tls.Certificate{pair}
+		s.dial(client.Config{Endpoints: []string{e.Endpoint}, TLS: as})
+		test(t, s)
+	})
+}
+
 // connect makes the client, until the test ends.
 func (s *server) connect(endpoints ...string) {
 	s.t.Helper()
-	cli, err := client.Dial(client.Config{Endpoints: endpoints})
+	s.dial(client.Config{Endpoints: endpoints})
+}
+
+func (s *server) dial(cfg client.Config) {
+	s.t.Helper()
+	cli, err := client.Dial(cfg)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -227,9 +261,9 @@ func TestMirrorOfEtcd(t *testing.T) {
 
 // TestVerifyOfEtcd: what a real server tells by a watch is what it answers when
 // asked for the past, of keys on leases, too, in one page and in two.
-func TestVerifyOfEtcd(t *testing.T) {
-	t.Parallel()
-	s := newServer(t)
+func TestVerifyOfEtcd(t *testing.T) { onEngines(t, testVerify) }
+
+func testVerify(t *testing.T, s *server) {
 	id, _, err := s.kv.Grant(t.Context(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -264,9 +298,9 @@ func TestVerifyOfEtcd(t *testing.T) {
 }
 
 // Two candidates on a real server: one leads, the other follows it.
-func TestCampaignOnEtcd(t *testing.T) {
-	t.Parallel()
-	s := newServer(t)
+func TestCampaignOnEtcd(t *testing.T) { onEngines(t, testCampaign) }
+
+func testCampaign(t *testing.T, s *server) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	a, err := Campaign(ctx, New(s.kv, controller), "a", 2*time.Second, nil)

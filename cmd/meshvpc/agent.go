@@ -98,7 +98,12 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 	var connections client.Connections
 	dial := client.Config{Endpoints: urls, Dialer: connections.Dial, Logger: log}
 	if cfg.TLS != nil {
-		dial.TLS = membership.Dialer(cfg.TLS.load)
+		if dial.TLS, err = membership.StoreDialer(cfg.TLS.load); err != nil {
+			return err
+		}
+		if cfg.TLS.StoreCA != "" {
+			dial.SyncInterval = 0 // what an external etcd advertises may be for its own network
+		}
 	}
 	cli, err := client.Dial(dial)
 	if err != nil {
@@ -111,7 +116,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 	agent, err := watcher.New(watcher.Config{
 		Node: cfg.Node, NodeID: cfg.ID, Driver: driver, Underlay: underlay,
 		Store: store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node}),
-		Hint:  func() netip.Addr { return towards(cfg.Endpoints) },
+		Hint:  func() netip.Addr { return towards(slices.Concat(cfg.Servers, cfg.Endpoints)) },
 		Check: func(ctx context.Context) error { return checkHost(ctx, driver) },
 		Moved: func(now cluster.Underlay) {
 			here.move(now)

@@ -26,6 +26,7 @@ func (p *program) clusterCommand() *cli.Command {
 		[]string{
 			"meshvpc cluster init --datacenter skynet",
 			"meshvpc cluster init --datacenter skynet --name jhoster1 --underlay 192.168.1.5=203.0.113.7",
+			"meshvpc cluster init --datacenter skynet --engine external --endpoints https://etcd1:2379,https://etcd2:2379 --cacert etcd-ca.crt --cert root.crt --key root.key",
 			"meshvpc cluster join 2001:db8::1 --datacenter hetzner --token-file token",
 			"meshvpc cluster join 203.0.113.7 --datacenter hetzner --name gold-hoster-01 --underlay eth0 --token - <token",
 			"meshvpc cluster token list",
@@ -37,6 +38,7 @@ func (p *program) clusterCommand() *cli.Command {
 			"meshvpc cluster backup /var/backups/cluster.meshvpc",
 			"meshvpc cluster backup cluster.meshvpc --passphrase-file /root/passphrase --yes",
 			"meshvpc cluster restore cluster.meshvpc --datacenter skynet --underlay 192.168.1.5=203.0.113.7",
+			"meshvpc cluster restore cluster.meshvpc --engine external --endpoints https://etcd1:2379 --cacert etcd-ca.crt --cert root.crt --key root.key",
 			"meshvpc cluster confirm --dark gold-hoster-01",
 		},
 		p.clusterInitCommand(), p.clusterJoinCommand(), p.clusterTokenCommand(), p.clusterCredentialCommand(),
@@ -108,7 +110,11 @@ func serverTable(w io.Writer, members []serverReport) {
 // clusterHealth asks every server for its state. A linearizable read proves
 // the quorum.
 func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
-	r := clusterReport{Engine: "etcd", Members: []serverReport{}, Warnings: []string{}}
+	r := clusterReport{Engine: engineEtcd, Members: []serverReport{}, Warnings: []string{}}
+	start := "start \"meshvpc server\" on it"
+	if s.client.StoreCA != "" {
+		r.Engine, start = engineExternal, "see to it: it is a member of your etcd"
+	}
 	records, _, err := store.List[*cluster.Server](ctx, s.store, cluster.PrefixSrvs)
 	switch {
 	case errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
@@ -152,6 +158,9 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		applied[name], newest = index, max(newest, index)
 		r.Members = append(r.Members, report)
 	}
+	if r.Engine == engineExternal {
+		clear(known) // none of ours is a member of it
+	}
 	for _, name := range slices.Sorted(maps.Keys(known)) { // not in the store yet
 		s := known[name]
 		r.Members = append(r.Members, serverReport{Name: name, Datacenter: clean(s.Datacenter), Witness: s.Witness, Why: clean(s.Why), Endpoints: []string{}})
@@ -161,7 +170,7 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		if m.Healthy {
 			r.Members[i].Lag = newest - applied[m.Name]
 		} else if !m.Voter { // voterWarnings has the others
-			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: start \"meshvpc server\" on it", cmp.Or(m.Name, "without a name, which has not started yet,")))
+			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: %s", cmp.Or(m.Name, "without a name, which has not started yet,"), start))
 		}
 	}
 	for _, warning := range voterWarnings(r.Members) {
@@ -215,7 +224,7 @@ func (p *program) clusterEnv(_ context.Context, c *cli.Context) error {
 	env := map[string]string{"ETCDCTL_ENDPOINTS": strings.Join(s.cli.Endpoints(), ",")}
 	if s.client.CA != "" {
 		dir := pemOf(path)
-		for name, text := range map[string]string{"ETCDCTL_CACERT": s.client.CA, "ETCDCTL_CERT": s.client.Cert, "ETCDCTL_KEY": s.client.Key} {
+		for name, text := range map[string]string{"ETCDCTL_CACERT": cmp.Or(s.client.StoreCA, s.client.CA), "ETCDCTL_CERT": s.client.Cert, "ETCDCTL_KEY": s.client.Key} {
 			env[name] = filepath.Join(dir, strings.ToLower(strings.TrimPrefix(name, "ETCDCTL_")))
 			if err := writeFile(env[name], []byte(text)); err != nil {
 				return err

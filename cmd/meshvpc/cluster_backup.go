@@ -17,6 +17,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/backup"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
+	"github.com/meshvpc/meshvpc/cluster/engine/external"
 	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
@@ -134,7 +135,7 @@ func backupStore(ctx context.Context, s *session, path string, now time.Time, pa
 		if err != nil {
 			return backup.Manifest{}, err
 		}
-		m, err := writeBackup(ctx, t.cli, t.store, path, now, parts, replace)
+		m, err := writeBackup(ctx, t.cli, saverOf(s.client), t.store, path, now, parts, replace)
 		t.cli.Close()
 		if err == nil || errors.Is(err, backup.ErrExists) {
 			return m, err
@@ -147,7 +148,7 @@ func backupStore(ctx context.Context, s *session, path string, now time.Time, pa
 // writeBackup writes a backup of the store of the one server that cli is
 // connected to. Its answer to a linearizable read shows that it is not behind, so
 // what was acknowledged before is in the snapshot.
-func writeBackup(ctx context.Context, cli *clientv3.Client, s *store.Store, path string, now time.Time, parts []backup.Part, replace bool) (m backup.Manifest, err error) {
+func writeBackup(ctx context.Context, cli *clientv3.Client, save saver, s *store.Store, path string, now time.Time, parts []backup.Part, replace bool) (m backup.Manifest, err error) {
 	_, header, err := s.Read(ctx, cluster.KeyConfig)
 	if err != nil {
 		return m, err
@@ -158,7 +159,7 @@ func writeBackup(ctx context.Context, cli *clientv3.Client, s *store.Store, path
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	snapshot := filepath.Join(dir, backup.Store)
-	if err := saveSnapshot(ctx, cli, snapshot); err != nil {
+	if err := save(ctx, cli, snapshot); err != nil {
 		return m, err
 	}
 	_, m, err = describe(snapshot)
@@ -167,6 +168,22 @@ func writeBackup(ctx context.Context, cli *clientv3.Client, s *store.Store, path
 	}
 	m.Version, m.Time, m.Revision = version(), cluster.At(now).Time, max(m.Revision, header.Revision)
 	return backup.Write(path, m, append(parts, backup.Part{Name: backup.Store, File: snapshot}), replace)
+}
+
+// saver writes the store that cli reaches into a new file.
+type saver func(ctx context.Context, cli *clientv3.Client, path string) error
+
+// saverOf is how to save the store of a client file.
+func saverOf(c clientConfig) saver {
+	if c.StoreCA != "" {
+		return saveRecords
+	}
+	return saveSnapshot
+}
+
+// saveRecords saves our part of an external etcd.
+func saveRecords(ctx context.Context, cli *clientv3.Client, path string) error {
+	return external.Save(ctx, cli, cluster.Root, path)
 }
 
 // saveSnapshot writes what a server's store holds into a new file.

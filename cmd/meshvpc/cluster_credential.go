@@ -54,7 +54,7 @@ func (p *program) credentialCreate(_ context.Context, c *cli.Context, s *session
 	if s.client.CA == "" {
 		return failed("use the client file of an admin", "create credential: this client file has no certificate to ask with")
 	}
-	credential, err := askServers(s.endpoints, func(address string) (membership.Credential, error) {
+	credential, err := askServers(s.client.joins(s.endpoints), func(address string) (membership.Credential, error) {
 		ctx, cancel := context.WithTimeout(c.Context, s.call)
 		defer cancel()
 		return membership.NewUser(ctx, address, s.client.credential(), name, role)
@@ -62,7 +62,7 @@ func (p *program) credentialCreate(_ context.Context, c *cli.Context, s *session
 	if err != nil {
 		return fmt.Errorf("create credential: %w", err)
 	}
-	if err := writeConfig(path, newClientConfig(s.endpoints, credential)); err != nil {
+	if err := writeConfig(path, s.client.with(credential)); err != nil {
 		return failed("revoke it (meshvpc cluster credential revoke "+name+") and try again", "create credential: %w", err)
 	}
 	r := userReport{User: name, Role: string(role), Created: cluster.At(p.now()), File: path}

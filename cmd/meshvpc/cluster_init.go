@@ -19,16 +19,15 @@ import (
 )
 
 func (p *program) clusterInitCommand() *cli.Command {
-	return p.verb("init", "", "make this host the first node and server of a new cluster", []cli.Flag{
+	return p.verb("init", "", "make this host the first node and server of a new cluster", append([]cli.Flag{
 		&cli.StringFlag{Name: "datacenter", Usage: "`NAME` of the datacenter that this host is in (required)"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of this node (default: the host's name)"},
 		underlayFlag(),
-		&cli.StringFlag{Name: "engine", Value: "etcd", Usage: "what keeps the records: etcd"},
 		&cli.StringFlag{Name: "cluster", Value: "meshvpc", Usage: "`NAME` of the cluster, for people"},
 		&cli.UintFlag{Name: "underlay-port", Value: cluster.DefaultUnderlayPort, Usage: "UDP `PORT` of all tunnels"},
 		&cli.StringFlag{Name: "vni-range", Value: fmt.Sprintf("%d-%d", cluster.DefaultVNIRange.First, cluster.DefaultVNIRange.Last), Usage: "`FIRST-LAST` of the VNIs to allocate"},
 		outputFlag(),
-	}, p.clusterInit)
+	}, externalFlags()...), p.clusterInit)
 }
 
 func underlayFlag() cli.Flag {
@@ -44,11 +43,14 @@ type initReport struct {
 	Join       string `json:"join"`
 	Encryption string `json:"encryption"`
 	Trust      string `json:"trust"`
+	Engine     string `json:"engine"`
+	ClientCA   string `json:"client_ca,omitempty"` // file that an external etcd has to trust
 }
 
 // clusterInit decides everything and writes the three files; the records
-// follow when `meshvpc server` first starts. It needs no network.
-func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
+// follow when `meshvpc server` first starts. It needs no network, but for a look
+// at an external etcd.
+func (p *program) clusterInit(ctx context.Context, c *cli.Context) error {
 	d := hostDirs()
 	if err := refuseInitialised(d); err != nil {
 		return err
@@ -61,8 +63,9 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if e := c.String("engine"); e != "etcd" {
-		return usage("want --engine etcd", "unknown engine %q", e)
+	theirs, err := chosenEngine(c)
+	if err != nil {
+		return err
 	}
 	vnis, err := parseVNIRange(c.String("vni-range"))
 	if err != nil {
@@ -81,19 +84,31 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 		return err
 	}
 	id := randomID()
-	endpoint := joinHost(advertise, clientPort)
 	server := newServerConfig(d, name, dc, bind, advertise)
+	if theirs != nil {
+		if err := theirs.fresh(ctx, "initialise cluster"); err != nil {
+			return err
+		}
+		server = newExternalServer(d, name, dc, bind, advertise, theirs)
+	}
 	server.Bootstrap = &bootstrap{Cluster: c.String("cluster"), ClusterID: randomID(), NodeID: id, UnderlayPort: uint16(port), VNIs: vnis}
 	node := d.pem(cluster.SubjectNode)
-	agent := agentConfig{Node: name, ID: id, Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay"), TLS: &node}
+	node.StoreCA = server.TLS.StoreCA
+	agent := agentConfig{Node: name, ID: id, Endpoints: server.endpoints(), elsewhere: server.elsewhere(), Underlay: c.StringSlice("underlay"), TLS: &node}
 	token, err := found(d, server, agent, p.now())
 	if err != nil {
 		return err
 	}
-	r := initReport{Cluster: c.String("cluster"), Node: name, Datacenter: dc, Endpoint: endpoint,
+	r := initReport{Cluster: c.String("cluster"), Node: name, Datacenter: dc, Endpoint: server.endpoints()[0], Engine: server.Engine,
 		Join: "meshvpc cluster join " + advertise.String() + " --datacenter DC --token " + token.String(), Encryption: "none", Trust: "mTLS"}
+	if theirs != nil {
+		r.ClientCA = server.TLS.CA
+	}
 	return p.print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "node %s in datacenter %s is the first of cluster %s; its store will be at %s\n", r.Node, r.Datacenter, r.Cluster, r.Endpoint)
+		if theirs != nil {
+			tellExternal(w, server)
+		}
 		fmt.Fprintf(w, "start with:   meshvpc service install   (or, by hand: meshvpc server and meshvpc agent)\n")
 		fmt.Fprintf(w, "join another: %s\n", r.Join)
 		fmt.Fprintf(w, "              (that token is for one host, within %v; more: meshvpc cluster token create --uses 5)\n", tokenLife)
@@ -104,7 +119,7 @@ func (p *program) clusterInit(_ context.Context, c *cli.Context) error {
 
 // newServerConfig is a server with the default ports and directories.
 func newServerConfig(d dirs, name, dc string, bind, advertise netip.Addr) serverConfig {
-	return serverConfig{Name: name, Datacenter: dc, Engine: "etcd", DataDir: d.store(),
+	return serverConfig{Name: name, Datacenter: dc, Engine: engineEtcd, DataDir: d.store(),
 		Listen: []string{joinHost(bind, clientPort)}, Advertise: []string{joinHost(advertise, clientPort)}, ListenPeers: []string{joinHost(bind, peerPort)},
 		ListenJoin: []string{joinHost(bind, joinPort)}, AdvertisePeers: []string{joinHost(advertise, peerPort)}, TLS: d.pem(cluster.SubjectServer)}
 }
@@ -161,8 +176,11 @@ func found(d dirs, server serverConfig, agent agentConfig, now time.Time) (membe
 	b.Admin = &cluster.User{Role: cluster.UserAdmin, Key: admin, Created: cluster.At(now), By: "cluster init"}
 	b.TokenID = token.RecordID()
 	b.Token = token.Record(1, now, tokenLife, "cluster init")
-	return token, writeConfigs(append(files, file{server.TLS.CAKey, key},
-		file{d.client(), newClientConfig(agent.Endpoints, credentials[cluster.SubjectUser])},
+	mine, err := clientOf(server, credentials[cluster.SubjectUser])
+	if err != nil {
+		return membership.Token{}, err
+	}
+	return token, writeConfigs(append(files, file{server.TLS.CAKey, key}, file{d.client(), mine},
 		file{d.agent(), agent}, file{d.server(), server})...)
 }
 

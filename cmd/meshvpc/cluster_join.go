@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -284,13 +285,21 @@ func (j joiner) join(ctx context.Context, address string) (r joinReport, err err
 		return r, err
 	}
 	asked = true
+	if answer.StoreCA != "" {
+		agent.Endpoints, agent.Servers = nil, answer.Servers
+		agent.TLS.StoreCA = filepath.Join(filepath.Dir(agent.TLS.CA), "store-ca.crt")
+		if err := writeFile(agent.TLS.StoreCA, []byte(answer.StoreCA)); err != nil {
+			return r, err
+		}
+	}
 	for _, e := range answer.Endpoints {
 		if !slices.Contains(agent.Endpoints, e) {
 			agent.Endpoints = append(agent.Endpoints, e)
 		}
 	}
-	reader := membership.Credential{CA: ca, Cert: []byte(answer.Viewer), Key: viewer.PEM}
-	files := []file{{d.client(), newClientConfig(agent.Endpoints, reader)}}
+	reader := newClientConfig(agent.Endpoints, membership.Credential{CA: ca, Cert: []byte(answer.Viewer), Key: viewer.PEM, StoreCA: []byte(answer.StoreCA)})
+	reader.Servers = agent.Servers
+	files := []file{{d.client(), reader}}
 	if agent.TLS != nil {
 		files = append(files, file{agent.TLS.CA, ca}, file{agent.TLS.Cert, []byte(answer.Certificate)}, file{d.agent(), agent})
 	}

@@ -19,14 +19,14 @@ import (
 )
 
 func (p *program) clusterRestoreCommand() *cli.Command {
-	return p.verb("restore", "FILE", "make this host the server of the cluster that a backup is of", []cli.Flag{
+	return p.verb("restore", "FILE", "make this host the server of the cluster that a backup is of", append([]cli.Flag{
 		passphraseFlag(),
 		&cli.StringFlag{Name: "datacenter", Usage: "`NAME` of the datacenter that this host is in (default: what the backup says of this node)"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of this node (default: what it is already, else the host's name)"},
 		underlayFlag(),
 		&cli.Int64Flag{Name: "era", Usage: "the store's new `ERA`, if hosts have seen a later one than the next"},
 		outputFlag(),
-	}, p.clusterRestore)
+	}, externalFlags()...), p.clusterRestore)
 }
 
 // restoreReport is `cluster restore -o json`.
@@ -42,7 +42,7 @@ type restoreReport struct {
 
 // clusterRestore makes a store and the files that are not there. The server's
 // first start does the rest, see restored.
-func (p *program) clusterRestore(_ context.Context, c *cli.Context) error {
+func (p *program) clusterRestore(ctx context.Context, c *cli.Context) error {
 	d := hostDirs()
 	f, err := backup.Open(c.Args().First())
 	switch {
@@ -59,13 +59,13 @@ func (p *program) clusterRestore(_ context.Context, c *cli.Context) error {
 			return fmt.Errorf("restore cluster: %w", err)
 		}
 		r := &restoration{dirs: d, file: f, values: values, manifest: m, now: cluster.At(p.now())}
-		if err := r.plan(c); err != nil {
+		if err := r.plan(ctx, c); err != nil {
 			return err
 		}
 		if err := p.certify(c, r); err != nil {
 			return err
 		}
-		if err := r.apply(snapshot); err != nil {
+		if err := r.apply(ctx, snapshot); err != nil {
 			return err
 		}
 		return p.printRestored(c, r)
@@ -100,6 +100,7 @@ type restoration struct {
 	server serverConfig
 	agent  agentConfig
 	isNode bool   // agent.yaml is there
+	moved  bool   // from another engine, whose server.yaml is there
 	files  []file // to be written, none of which is there
 	admin  string // the client file among them
 }
@@ -116,15 +117,19 @@ func record[T cluster.Record](r *restoration, key string) (none T) {
 
 // plan decides the host's configuration: what is there stays, the rest is as
 // `cluster init` would make it.
-func (r *restoration) plan(c *cli.Context) error {
-	err := readConfig(r.dirs.agent(), &r.agent)
+func (r *restoration) plan(ctx context.Context, c *cli.Context) error {
+	theirs, err := chosenEngine(c)
+	if err != nil {
+		return err
+	}
+	err = readConfig(r.dirs.agent(), &r.agent)
 	r.isNode = err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	switch err := readConfig(r.dirs.server(), &r.server); {
 	case errors.Is(err, fs.ErrNotExist):
-		err = r.planServer(c)
+		err = r.planServer(c, theirs)
 		if err != nil {
 			return err
 		}
@@ -132,8 +137,16 @@ func (r *restoration) plan(c *cli.Context) error {
 		return err
 	case c.IsSet("name") || c.IsSet("datacenter") || c.IsSet("underlay"):
 		return usage("leave out --name, --datacenter and --underlay, or change that file", "this host's server is as %s says", r.dirs.server())
+	case c.IsSet("engine"):
+		if err := r.move(theirs); err != nil {
+			return err
+		}
 	}
-	if err := etcd.CheckEmpty(dataDir(r.server)); errors.Is(err, etcd.ErrNotEmpty) {
+	if r.server.External != nil {
+		if err := r.server.External.fresh(ctx, "restore cluster"); err != nil {
+			return err
+		}
+	} else if err := etcd.CheckEmpty(dataDir(r.server)); errors.Is(err, etcd.ErrNotEmpty) {
 		return failed("stop the server and move that directory away, if the backup is to take its place", "restore cluster: %w", err)
 	} else if err != nil {
 		return fmt.Errorf("restore cluster: %w", err)
@@ -149,9 +162,15 @@ func (r *restoration) plan(c *cli.Context) error {
 		return failed("choose another --name", "restore cluster: in the backup, node %s is removed", r.server.Name)
 	case !r.isNode:
 		pem := r.dirs.pem(cluster.SubjectNode)
-		r.agent = agentConfig{Node: r.server.Name, ID: randomID(), Endpoints: r.server.Advertise, Underlay: c.StringSlice("underlay"), TLS: &pem}
+		r.agent = agentConfig{Node: r.server.Name, ID: randomID(), Underlay: c.StringSlice("underlay"), TLS: &pem}
 		if node != nil {
 			r.agent.ID = node.ID
+		}
+	}
+	if !r.isNode || r.moved {
+		r.agent.Endpoints, r.agent.elsewhere = r.server.endpoints(), r.server.elsewhere()
+		if r.agent.TLS != nil {
+			r.agent.TLS.StoreCA = r.server.TLS.StoreCA
 		}
 		r.files = append(r.files, file{r.dirs.agent(), r.agent})
 	}
@@ -162,7 +181,7 @@ func (r *restoration) plan(c *cli.Context) error {
 }
 
 // planServer is a server where there was none.
-func (r *restoration) planServer(c *cli.Context) error {
+func (r *restoration) planServer(c *cli.Context, theirs *externalConfig) error {
 	given := c.String("name")
 	if given == "" {
 		given = r.agent.Node
@@ -186,13 +205,19 @@ func (r *restoration) planServer(c *cli.Context) error {
 		return err
 	}
 	r.server = newServerConfig(r.dirs, name, dc, bind, advertise)
+	if theirs != nil {
+		r.server = newExternalServer(r.dirs, name, dc, bind, advertise, theirs)
+	}
 	return nil
 }
 
 // apply writes server.yaml before the store is there: a server that starts with
 // the store finds what is to be done at first. What was begun, a second restore
 // ends.
-func (r *restoration) apply(snapshot string) error {
+func (r *restoration) apply(ctx context.Context, snapshot string) error {
+	if r.server.External != nil {
+		return r.applyExternal(ctx)
+	}
 	cfg, err := engineConfig(r.server, r.dirs.server())
 	if err != nil {
 		return err
@@ -211,14 +236,21 @@ func (r *restoration) apply(snapshot string) error {
 
 func (p *program) printRestored(c *cli.Context, r *restoration) error {
 	report := restoreReport{Cluster: clean(r.manifest.Cluster), ClusterID: clean(r.manifest.ClusterID), Revision: r.manifest.Revision,
-		Era: r.server.Restored.Era, Node: r.server.Name, Endpoints: r.server.Advertise, Admin: r.admin}
+		Era: r.server.Restored.Era, Node: r.server.Name, Endpoints: r.server.endpoints(), Admin: r.admin}
 	return p.print(c, report, func(w io.Writer) {
 		fmt.Fprintf(w, "node %s has the store of cluster %s as of %s (revision %d)\n", report.Node, report.Cluster, r.file.Time.Format("2006-01-02 15:04:05 MST"), report.Revision)
 		if r.admin != "" {
 			fmt.Fprintf(w, "%s is an admin's: keep it to yourself\n", r.admin)
 		}
+		if r.server.External != nil {
+			tellExternal(w, r.server)
+		}
 		fmt.Fprintf(w, "1. start it:   meshvpc server   and   meshvpc agent\n")
-		fmt.Fprintf(w, "2. if other hosts know servers by other addresses than %s: put it into \"endpoints\" of their agent.yaml and client.yaml\n", cmp.Or(append(report.Endpoints, "")...))
+		if r.moved || r.server.External != nil {
+			fmt.Fprintf(w, "2. have the other hosts know of it: there, meshvpc cluster join with a new token, which keeps what they are, and restart the agent\n")
+		} else {
+			fmt.Fprintf(w, "2. if other hosts know servers by other addresses than %s: put it into \"endpoints\" of their agent.yaml and client.yaml\n", cmp.Or(append(report.Endpoints, "")...))
+		}
 		fmt.Fprintf(w, "3. hosts keep their network as it is until all are heard from and you say so: meshvpc cluster confirm\n")
 		fmt.Fprintf(w, "Nodes and users that were removed since the backup are in it: remove them again before that. Tokens open nothing any more.\n")
 	})

@@ -62,6 +62,12 @@ func (r *restoration) certifyAdmin(ca *membership.CA) error {
 	case err != nil || !r.isAdmin(has.credential()):
 		name = "restored-admin"
 		r.admin = filepath.Join(r.dirs.config, name+".yaml")
+	case r.moved:
+		mine := has.credential()
+		mine.StoreCA = nil
+		as, err := clientOf(r.server, mine)
+		r.files = append(r.files, file{r.dirs.client(), as})
+		return err
 	default:
 		return nil
 	}
@@ -75,8 +81,9 @@ func (r *restoration) certifyAdmin(ca *membership.CA) error {
 	}
 	r.server.Restored.AdminName = name
 	r.server.Restored.Admin = &cluster.User{Role: cluster.UserAdmin, Key: key, Created: r.now, By: "cluster restore"}
-	r.files = append(r.files, file{r.admin, newClientConfig(r.server.Advertise, credential)})
-	return nil
+	as, err := clientOf(r.server, credential)
+	r.files = append(r.files, file{r.admin, as})
+	return err
 }
 
 func (r *restoration) isAdmin(c membership.Credential) bool {

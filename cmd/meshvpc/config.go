@@ -34,14 +34,25 @@ type clientConfig struct {
 	CA        string   `json:"ca,omitempty"`
 	Cert      string   `json:"cert,omitempty"`
 	Key       string   `json:"key,omitempty"`
+	elsewhere
+	StoreCA string `json:"store_ca,omitempty"` // PEM: of an external etcd's servers
+}
+
+// elsewhere is where to find servers if the store is an external etcd.
+type elsewhere struct {
+	Servers []string `json:"servers,omitempty"` // host:port of join services; else they are beside the endpoints
 }
 
 func (c clientConfig) credential() membership.Credential {
-	return membership.Credential{CA: []byte(c.CA), Cert: []byte(c.Cert), Key: []byte(c.Key)}
+	b := membership.Credential{CA: []byte(c.CA), Cert: []byte(c.Cert), Key: []byte(c.Key)}
+	if c.StoreCA != "" {
+		b.StoreCA = []byte(c.StoreCA)
+	}
+	return b
 }
 
 func newClientConfig(endpoints []string, c membership.Credential) clientConfig {
-	return clientConfig{endpoints, string(c.CA), string(c.Cert), string(c.Key)}
+	return clientConfig{Endpoints: endpoints, CA: string(c.CA), Cert: string(c.Cert), Key: string(c.Key), StoreCA: string(c.StoreCA)}
 }
 
 // agentConfig is agent.yaml.
@@ -49,6 +60,7 @@ type agentConfig struct {
 	Node      string   `json:"node"`
 	ID        string   `json:"id"`
 	Endpoints []string `json:"endpoints"`
+	elsewhere
 	// Underlay is where tunnels end: device names, or addresses
 	// BIND[=ADVERTISE], at most one a family. Empty: found by itself.
 	Underlay []string `json:"underlay,omitempty"`
@@ -61,7 +73,7 @@ type agentConfig struct {
 type serverConfig struct {
 	Name        string   `json:"name"`
 	Datacenter  string   `json:"datacenter"`
-	Engine      string   `json:"engine"` // etcd
+	Engine      string   `json:"engine"` // etcd or external
 	DataDir     string   `json:"data_dir"`
 	Listen      []string `json:"listen"`       // host:port, for clients
 	Advertise   []string `json:"advertise"`    // host:port, what clients dial
@@ -73,6 +85,8 @@ type serverConfig struct {
 	// Witness says that this server votes and does nothing else: it has no CA key.
 	Witness  bool   `json:"witness,omitempty"`
 	LogLevel string `json:"log_level,omitempty"`
+	// External is the store of the engine external.
+	External *externalConfig `json:"external,omitempty"`
 	// Bootstrap is what the first start of the first server writes into the
 	// empty store.
 	Bootstrap *bootstrap `json:"bootstrap,omitempty"`

@@ -13,6 +13,7 @@
 //	output.go    -o table|json|yaml; text from other machines is cleaned
 //	config.go    client.yaml, agent.yaml, server.yaml
 //	session.go   the connection to the store, bounded in time
+//	external.go  an etcd of the operator's, and what is wrong with it
 //	mesh.go      whether a VPC is as asked, a pure function of its records
 //	service.go   systemd and rc.d: what is found, planned (pure), and done
 //	node_add.go  a host added over SSH: what it says, planned (pure), and done

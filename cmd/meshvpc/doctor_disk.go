@@ -28,8 +28,8 @@ func (t *patient) lookDisk(ctx context.Context) seen {
 	if t.agent == nil && t.server == nil {
 		return skip("this host is no node")
 	}
-	dir := t.state
-	if t.server != nil {
+	dir, stores := t.state, t.server != nil && t.server.External == nil
+	if stores {
 		dir = t.server.DataDir
 		if dir == "" {
 			dir = filepath.Join(t.state, "store")
@@ -42,7 +42,7 @@ func (t *patient) lookDisk(ctx context.Context) seen {
 	if err != nil {
 		return skip("%v", err)
 	}
-	d := disk{dir: dir, free: free, server: t.server != nil}
+	d := disk{dir: dir, free: free, server: stores}
 	if d.server {
 		d.sync, d.err = syncTime(ctx, dir)
 	}

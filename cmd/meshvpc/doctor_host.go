@@ -138,7 +138,7 @@ func (t *patient) lookServer(ctx context.Context) seen {
 		return skip("%v", err)
 	}
 	var failed []error
-	for _, v := range t.server.Listen {
+	for _, v := range t.server.serves() {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", dialable(v))
 		if err != nil {
 			failed = append(failed, err)
@@ -159,7 +159,7 @@ func judgeServing(cfg serverConfig, lost string, failed []error, path string) (s
 		s.add(gradeProblem, "meshvpc server, or start its service: systemctl start meshvpc-server",
 			"%s is there, and no server answers: %v", path, errors.Join(failed...))
 	default:
-		s.good = fmt.Sprintf("%s answers at %s", cfg.Name, strings.Join(cfg.Listen, ", "))
+		s.good = fmt.Sprintf("%s answers at %s", cfg.Name, strings.Join(cfg.serves(), ", "))
 	}
 	return s
 }

@@ -53,10 +53,8 @@ func (t *patient) looks() []look {
 		list = append(list, look{"store " + e, func(ctx context.Context) seen { return t.lookEndpoint(ctx, e) }})
 	}
 	list = append(list, look{"quorum", t.lookQuorum})
-	for _, e := range t.endpoints() {
-		if address, err := joinService(e); err == nil {
-			list = append(list, look{"joins and clock " + address, func(ctx context.Context) seen { return t.lookJoins(ctx, address) }})
-		}
+	for _, address := range t.joinServices() {
+		list = append(list, look{"joins and clock " + address, func(ctx context.Context) seen { return t.lookJoins(ctx, address) }})
 	}
 	return append(list, look{"certificates", t.lookCertificates}, look{"disk", t.lookDisk},
 		look{"underlay", t.lookUnderlay}, look{"path MTU", t.lookPaths}, look{"other programs", t.lookOthers})
@@ -78,6 +76,18 @@ func (t *patient) endpoints() []string {
 		}
 	}
 	return list
+}
+
+// joinServices are those of the servers that the host's files name.
+func (t *patient) joinServices() []string {
+	named := elsewhere{}
+	if t.client != nil {
+		named.Servers = t.client.Servers
+	}
+	if t.agent != nil && len(t.agent.Servers) > 0 {
+		named.Servers = t.agent.Servers
+	}
+	return named.joins(t.endpoints())
 }
 
 // credential is who this host is to the servers: the node, else whom the client

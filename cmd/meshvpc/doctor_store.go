@@ -36,8 +36,18 @@ func (t *patient) lookEndpoint(ctx context.Context, endpoint string) seen {
 	if len(c.CA) == 0 {
 		return seen{good: "TCP, in the clear"}
 	}
-	if err := tls.Client(conn, membership.Dialer(c.Load)).HandshakeContext(ctx); err != nil {
+	cfg, err := membership.StoreDialer(c.Load)
+	if err != nil {
+		return skip("%v", err)
+	}
+	if cfg.ServerName, _, err = net.SplitHostPort(endpoint); err != nil {
+		return skip("%v", err)
+	}
+	if err := tls.Client(conn, cfg).HandshakeContext(ctx); err != nil {
 		return judgeReach(endpoint, source, fmt.Errorf("after TCP connected: %w", err))
+	}
+	if c.StoreCA != nil {
+		return seen{good: "TCP, and a trusted external etcd"}
 	}
 	return seen{good: "TCP, and a trusted server of this cluster"}
 }
@@ -123,7 +133,9 @@ func (t *patient) session(call time.Duration) (*session, error) {
 		if err != nil {
 			return nil, err
 		}
-		return dialSession(newClientConfig(t.agent.Endpoints, c), source, call)
+		as := newClientConfig(t.agent.Endpoints, c)
+		as.elsewhere = t.agent.elsewhere
+		return dialSession(as, source, call)
 	}
 	return nil, nil
 }

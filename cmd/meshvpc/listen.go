@@ -24,7 +24,7 @@ const moveServer = "put the new address into listen, advertise and listen_peers 
 // not this host's, "" if there are none.
 func lostListen(cfg serverConfig, own []netip.Addr) string {
 	var lost []string
-	for _, v := range slices.Concat(cfg.Listen, cfg.ListenPeers) {
+	for _, v := range slices.Concat(cfg.Listen, cfg.ListenPeers, cfg.ListenJoin) {
 		a, err := netip.ParseAddrPort(v)
 		if err == nil && !a.Addr().IsUnspecified() && !slices.Contains(own, a.Addr().Unmap()) && !slices.Contains(lost, a.Addr().String()) {
 			lost = append(lost, a.Addr().String())

@@ -21,6 +21,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meshvpc": ma
 // other on one store, which is emptied in between.
 func TestScripts(t *testing.T) {
 	s := startStore(t)
-	kv := s.kv
+	kv, tools := s.kv, toolPath(t)
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 			for name, dir := range map[string]string{"MESHVPC_CONFIG_DIR": "etc", "MESHVPC_STATE_DIR": "var", "MESHVPC_RUN_DIR": "run"} {
 				env.Setenv(name, filepath.Join(env.WorkDir, dir))
 			}
+			env.Setenv("PATH", tools+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			env.Setenv("GORACE", "atexit_sleep_ms=10") // else each command waits a second, with -race
 			env.Setenv("ENDPOINT", s.endpoint)
 			env.Setenv("JOIN", mustJoinService(t, s.endpoint))
@@ -69,6 +71,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
 			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
 			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "oldclient": cmdOldClient, "within": cmdWithin, "await": cmdAwait,
+			"external": cmdExternal, "hostagent": cmdHostAgent, "etcdenv": cmdEtcdEnv,
 			"expired": cmdExpired, "manager": cmdManager, "told": cmdTold,
 		},
 	})
@@ -220,6 +223,7 @@ type world struct {
 	revision int64
 	operator *store.Store
 	manager  *serviceManager
+	external *enginetest.External
 }
 
 type worldKey struct{}
@@ -521,7 +525,7 @@ func (a *fakeAgent) start(ctx context.Context, underlay netip.Addr, mtu int, can
 func (a *fakeAgent) run(ctx context.Context) {
 	defer close(a.stopped)
 	m := store.NewMirror(store.MirrorConfig{Store: a.store})
-	m.Follow(cluster.PrefixHost(a.name), cluster.PrefixVPCs)
+	m.Follow(cluster.PrefixHost(a.name))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
 	defer wg.Wait()
@@ -533,7 +537,13 @@ func (a *fakeAgent) run(ctx context.Context) {
 		case <-m.Changed():
 		case <-a.wake:
 		}
-		for key, r := range a.reports(m.Pull()) {
+		v := m.Pull()
+		follow := []string{cluster.PrefixHost(a.name)}
+		for it := range store.Below[*cluster.HostVPC](v, follow[0]) {
+			follow = append(follow, cluster.PrefixVPC(last(it.Key)))
+		}
+		m.Follow(follow...)
+		for key, r := range a.reports(v) {
 			b, err := yaml.Marshal(r)
 			if err != nil || written[key] == string(b) {
 				continue

@@ -17,13 +17,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
-	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership"
-	"github.com/meshvpc/meshvpc/cluster/membership/reach"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
-	"github.com/meshvpc/meshvpc/controller"
 )
 
 func (p *program) serverCommand() *cli.Command {
@@ -64,6 +61,9 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	if cfg.TLS.CAKey == "" && !cfg.Witness {
 		return failed("make the cluster anew by \"meshvpc cluster init\", which writes that section and its files", "read config %s: the section tls, with ca, cert, key and ca_key, is missing", path)
 	}
+	if cfg.Engine == engineExternal {
+		return serveExternal(ctx, cfg, path, log)
+	}
 	if err := checkStore(cfg); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 			}
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, engine, path, guard, tell, log)
+		return control(ctx, cfg, path, ownStore(cfg, engine, guard, tell, log), tell, log)
 	})
 	g.Go(func() error {
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
@@ -140,8 +140,8 @@ func engineConfig(cfg serverConfig, path string) (e etcd.Config, err error) {
 	if err := cluster.CheckNodeName(cfg.Name); err != nil {
 		return e, fmt.Errorf("read config %s: name: %w", path, err)
 	}
-	if cfg.Engine != "etcd" {
-		return e, failed(`want "engine: etcd"`, "read config %s: unknown engine %q", path, cfg.Engine)
+	if cfg.Engine != engineEtcd {
+		return e, failed(`want "engine: etcd" or "engine: external"`, "read config %s: unknown engine %q", path, cfg.Engine)
 	}
 	var parsed [4][]netip.AddrPort
 	for i, list := range []struct {
@@ -174,77 +174,6 @@ func parseListen(path, field string, values []string) (parsed []netip.AddrPort, 
 		parsed = append(parsed, a)
 	}
 	return parsed, nil
-}
-
-// control writes the first records if the store is new, then runs the
-// controller, the join service and the guard's look at the records.
-func control(ctx context.Context, cfg serverConfig, engine storeEngine, path string, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
-	endpoints := engine.Endpoints()
-	cli, err := dialVoters(cfg, engine, log)
-	if err != nil {
-		return err
-	}
-	defer cli.Close()
-	kv := client.New(cli)
-	if err := retryUnavailable(ctx, func() error { return startRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
-		return err
-	}
-	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
-		Ask:   func(ctx context.Context, q controller.Question) error { return reach.Ask(ctx, q.Key, q.Address) },
-		Alive: tell.alive, AliveEvery: tell.every()})
-	if err != nil {
-		return err
-	}
-	listen, err := parseListen(path, "listen_join", cfg.ListenJoin)
-	if err != nil {
-		return err
-	}
-	joins, err := membership.NewService(membership.ServiceConfig{Listen: listen, Store: store.New(kv, cluster.Identity{Role: cluster.Operator}),
-		CA: func() (*membership.CA, error) {
-			if cfg.Witness {
-				return nil, &membership.Refusal{Code: membership.CodeWitness, Reason: "server " + cfg.Name + " is a witness, which has no CA key and certifies nobody"}
-			}
-			return cfg.TLS.loadCA()
-		}, Credential: cfg.TLS.load, Members: cli, Ask: reach.Ask, Version: version(), Log: log})
-	if err != nil {
-		return err
-	}
-	own, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
-	if err != nil {
-		return err
-	}
-	defer own.Close()
-	keeping := membership.KeeperConfig{Client: own, Own: endpoints[0],
-		Store: store.New(client.New(own), cluster.Identity{Role: cluster.Operator}), Log: log}
-	if cfg.Witness { // it has no controller, which says that of other servers
-		keeping.Alive, keeping.AliveEvery = tell.alive, tell.every()
-	}
-	members := membership.NewKeeper(keeping)
-	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: endpoints[0], cli: cli,
-		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		select {
-		case <-guard.Ready():
-			log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", endpoints))
-		case <-ctx.Done():
-		}
-		return nil
-	})
-	g.Go(func() error { keep.run(ctx); return nil })
-	seen := client.New(own) // who waits for others to be ready, while these wait for it, waits long
-	if _, begins := engine.(*joining); begins {
-		seen = kv // it has no vote yet
-	}
-	g.Go(func() error { return guard.Run(ctx, store.New(seen, cluster.Identity{Role: cluster.Controller})) })
-	g.Go(func() error { return joins.Run(ctx) })
-	g.Go(func() error { return members.Run(ctx) })
-	g.Go(func() error { return watchRemoved(ctx, cfg, own) })
-	g.Go(func() error { keepEndpoints(ctx, cli, log, endpoints...); return nil })
-	if !cfg.Witness {
-		g.Go(func() error { return ctl.Run(ctx) })
-	}
-	return g.Wait()
 }
 
 // retryUnavailable calls do again while the store does not answer, until ctx
@@ -338,7 +267,7 @@ func ownServer(ctx context.Context, s *store.Store, cfg serverConfig, why string
 	}
 	peer := peerAddresses(cfg)[0]
 	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
-		Address: cfg.Advertise[0], Peer: peer, Key: key, Voter: true, Why: why, Joined: cluster.At(now)},
+		Address: cfg.Advertise[0], Peer: peer, Key: key, Voter: cfg.External == nil, Why: why, Joined: cluster.At(now)},
 		func(it store.Item[*cluster.Server]) error {
 			if v := it.Value; v.Address == cfg.Advertise[0] && v.Peer == peer && v.Key == key {
 				return nil

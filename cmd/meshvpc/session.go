@@ -56,11 +56,11 @@ func (s *session) renewClient(ctx context.Context, path string, now time.Time) e
 	if s.client.CA == "" {
 		return nil
 	}
-	fresh, due, err := renewDue(ctx, s.endpoints, s.client.credential(), now, s.call)
+	fresh, due, err := renewDue(ctx, s.client.joins(s.endpoints), s.client.credential(), now, s.call)
 	if err != nil || !due {
 		return err
 	}
-	return writeConfig(path, newClientConfig(s.client.Endpoints, fresh))
+	return writeConfig(path, s.client.with(fresh))
 }
 
 // openSession dials the endpoints of a client file. It does not wait for an
@@ -93,7 +93,9 @@ func dialSession(cfg clientConfig, source string, call time.Duration) (*session,
 	}
 	dial := client.Config{Endpoints: urls}
 	if secure {
-		dial.TLS = membership.Dialer(cfg.credential().Load)
+		if dial.TLS, err = membership.StoreDialer(cfg.credential().Load); err != nil {
+			return nil, fmt.Errorf("read config %s: %w", source, err)
+		}
 	}
 	cli, err := client.Dial(dial)
 	if err != nil {

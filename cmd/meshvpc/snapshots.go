@@ -35,6 +35,7 @@ type snapshots struct {
 	ca       string // file of the CA's certificate
 	endpoint string // of this server
 	cli      *clientv3.Client
+	save     saver
 	store    *store.Store
 	log      *zap.Logger
 }
@@ -96,7 +97,7 @@ func (k *snapshots) take(ctx context.Context) error {
 	}
 	now := time.Now()
 	half := filepath.Join(k.dir, ".new")
-	m, err := writeBackup(ctx, k.cli, k.store, half, now, []backup.Part{{Name: backup.CA, Text: ca}}, true)
+	m, err := writeBackup(ctx, k.cli, k.save, k.store, half, now, []backup.Part{{Name: backup.CA, Text: ca}}, true)
 	if err != nil {
 		return err
 	}

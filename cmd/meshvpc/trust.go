@@ -24,10 +24,12 @@ type pemFiles struct {
 	Cert  string `json:"cert"`
 	Key   string `json:"key"`
 	CAKey string `json:"ca_key,omitempty"`
+	// StoreCA certifies the servers of an external etcd.
+	StoreCA string `json:"store_ca,omitempty"`
 }
 
 func (f pemFiles) load() (membership.Credential, error) {
-	return membership.Files{CA: f.CA, Cert: f.Cert, Key: f.Key}.Load()
+	return membership.Files{CA: f.CA, Cert: f.Cert, Key: f.Key, StoreCA: f.StoreCA}.Load()
 }
 
 // loadCA reads the cluster's CA, which only a server has.
@@ -130,7 +132,7 @@ func renewAgent(ctx context.Context, cfg agentConfig, log *zap.Logger) error {
 	if err != nil {
 		return err
 	}
-	fresh, due, err := renewDue(ctx, cfg.Endpoints, c, time.Now(), defaultCall)
+	fresh, due, err := renewDue(ctx, cfg.joins(cfg.Endpoints), c, time.Now(), defaultCall)
 	if err != nil || !due {
 		return err
 	}
@@ -140,11 +142,11 @@ func renewAgent(ctx context.Context, cfg agentConfig, log *zap.Logger) error {
 
 // renewDue asks the servers for a younger certificate if it is time for one. Call
 // bounds each try.
-func renewDue(ctx context.Context, endpoints []string, c membership.Credential, now time.Time, call time.Duration) (fresh membership.Credential, due bool, err error) {
+func renewDue(ctx context.Context, servers []string, c membership.Credential, now time.Time, call time.Duration) (fresh membership.Credential, due bool, err error) {
 	if due, err = c.Old(nil, now); err != nil || !due {
 		return fresh, due, err
 	}
-	fresh, err = askServers(endpoints, func(address string) (membership.Credential, error) {
+	fresh, err = askServers(servers, func(address string) (membership.Credential, error) {
 		ctx, cancel := context.WithTimeout(ctx, call)
 		defer cancel()
 		return membership.Renew(ctx, address, c)
@@ -152,15 +154,26 @@ func renewDue(ctx context.Context, endpoints []string, c membership.Credential, 
 	return fresh, true, err
 }
 
-// askServers asks the join services of the servers with these store addresses,
-// in turn, until one answers.
-func askServers[T any](endpoints []string, ask func(address string) (T, error)) (answer T, err error) {
-	var errs []error
+// joins are the addresses of the join services: those that are named, else those
+// beside the store's endpoints.
+func (e elsewhere) joins(endpoints []string) []string {
+	if len(e.Servers) > 0 {
+		return e.Servers
+	}
+	var list []string
 	for _, e := range endpoints {
-		address, err := joinService(e)
-		if err != nil {
-			return answer, err
+		if address, err := joinService(e); err == nil { // else the store is not found either, and that is told
+			list = append(list, address)
 		}
+	}
+	return list
+}
+
+// askServers asks the join services at these addresses, in turn, until one
+// answers.
+func askServers[T any](addresses []string, ask func(address string) (T, error)) (answer T, err error) {
+	var errs []error
+	for _, address := range addresses {
 		if answer, err = ask(address); err == nil {
 			return answer, nil
 		}

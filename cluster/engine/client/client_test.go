@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,11 +39,36 @@ func TestTranslate(t *testing.T) {
 		"unreachable":    {status.Error(codes.Unavailable, "connection refused"), mvcc.ErrUnavailable},
 		"client closed":  {context.Canceled, mvcc.ErrUnavailable},
 		"denied":         {rpctypes.ErrPermissionDenied, mvcc.ErrDenied},
+		"users change":   {rpctypes.ErrGRPCAuthOldRevision, mvcc.ErrUnavailable},
+		"no user":        {rpctypes.ErrUserEmpty, mvcc.ErrDenied},
 		"other":          {io.EOF, io.EOF},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := translate(t.Context(), tt.in); !errors.Is(got, tt.want) {
 				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestJudged: a call that met a change of etcd's users is made again, and no other.
+func TestJudged(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answers []error
+		want    error
+		calls   int
+	}{
+		"well":           {[]error{nil}, nil, 1},
+		"changed twice":  {[]error{rpctypes.ErrAuthOldRevision, rpctypes.ErrGRPCAuthOldRevision, nil}, nil, 3},
+		"then denied":    {[]error{rpctypes.ErrAuthOldRevision, rpctypes.ErrPermissionDenied}, rpctypes.ErrPermissionDenied, 2},
+		"denied":         {[]error{rpctypes.ErrPermissionDenied}, rpctypes.ErrPermissionDenied, 1},
+		"always changed": {slices.Repeat([]error{rpctypes.ErrAuthOldRevision}, 99), rpctypes.ErrAuthOldRevision, judgements},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			got, err := Judged(t.Context(), func() (int, error) { calls++; return calls, tt.answers[calls-1] })
+			if !errors.Is(err, tt.want) || calls != tt.calls || got != calls {
+				t.Errorf("%d calls, answer %d, %v; want %d, %v", calls, got, err, tt.calls, tt.want)
 			}
 		})
 	}

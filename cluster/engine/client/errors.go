@@ -36,6 +36,12 @@ func translate(ctx context.Context, err error) error {
 			return pair.ours
 		}
 	}
+	switch {
+	case errors.Is(rpctypes.Error(err), rpctypes.ErrAuthOldRevision): // all of Judged's calls, so the users change and change
+		return fmt.Errorf("%w: %w", mvcc.ErrUnavailable, err)
+	case errors.Is(rpctypes.Error(err), rpctypes.ErrUserEmpty):
+		return fmt.Errorf("%w: etcd does not know by which certificate it is asked", mvcc.ErrDenied)
+	}
 	switch code(err) {
 	case codes.PermissionDenied:
 		return fmt.Errorf("%w: %s", mvcc.ErrDenied, message(err))

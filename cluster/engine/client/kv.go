@@ -24,7 +24,9 @@ func (s kv) Range(ctx context.Context, r mvcc.RangeRequest) (mvcc.RangeResponse,
 	if r.CountOnly {
 		opts = append(opts, clientv3.WithCountOnly())
 	}
-	resp, err := again(ctx, func(ctx context.Context) (*clientv3.GetResponse, error) { return s.cli.Get(ctx, r.Key, opts...) })
+	resp, err := again(ctx, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return Judged(ctx, func() (*clientv3.GetResponse, error) { return s.cli.Get(ctx, r.Key, opts...) })
+	})
 	if err != nil {
 		return mvcc.RangeResponse{}, translate(ctx, err)
 	}
@@ -53,7 +55,9 @@ func (s kv) Txn(ctx context.Context, t mvcc.TxnRequest) (mvcc.TxnResponse, error
 	if err != nil {
 		return mvcc.TxnResponse{}, err
 	}
-	resp, err := s.cli.Txn(ctx).If(cmps...).Then(then...).Else(or...).Commit()
+	resp, err := Judged(ctx, func() (*clientv3.TxnResponse, error) {
+		return s.cli.Txn(ctx).If(cmps...).Then(then...).Else(or...).Commit()
+	})
 	if err != nil {
 		return mvcc.TxnResponse{}, translate(ctx, err)
 	}

@@ -27,6 +27,12 @@ func TestDifferential(t *testing.T) {
 	}
 }
 
+// TestDifferentialExternal does so with a stock etcd in its own process.
+func TestDifferentialExternal(t *testing.T) {
+	t.Parallel()
+	Differential(t, uint64(time.Now().UnixNano()), *ops, Etcd(t.Context(), StartExternal(t).Secured(t)))
+}
+
 // TestDifferentialMemory keeps the suite itself right, and quick to try.
 func TestDifferentialMemory(t *testing.T) {
 	t.Parallel()

@@ -6,5 +6,9 @@
 // only lease IDs and cluster IDs may differ. Since the streams also run against
 // an embedded etcd, mvcc is held to etcd, and each later engine to both.
 //
-// StartEtcd gives tests of other packages an embedded etcd.
+// Both also run against a stock etcd in its own process, over TLS and with
+// authentication on, as an operator has one.
+//
+// StartEtcd gives tests of other packages an embedded etcd, StartExternal such a
+// stock one.
 package enginetest

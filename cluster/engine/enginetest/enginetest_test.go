@@ -19,3 +19,10 @@ func TestEtcd(t *testing.T) {
 	t.Parallel()
 	Run(t, func(t *testing.T) Store { return Etcd(t.Context(), StartEtcd(t)) })
 }
+
+// TestExternal holds a stock etcd in its own process to the same contract, over
+// TLS and with authentication on.
+func TestExternal(t *testing.T) {
+	t.Parallel()
+	Run(t, func(t *testing.T) Store { return Etcd(t.Context(), StartExternal(t).Secured(t)) })
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/engine/client"
+	"github.com/meshvpc/meshvpc/cluster/membership"
+	"github.com/meshvpc/meshvpc/cluster/membership/reach"
+	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller"
+)
+
+// backing is a server's store.
+type backing struct {
+	endpoints []string // URLs
+	dial      func() (*clientv3.Client, error)
+	ready     <-chan struct{} // closed once others may use it
+	// tend does what the store needs done, by a client of it, until ctx ends.
+	tend     func(ctx context.Context, cli *clientv3.Client) error
+	external *membership.External // nil: the store is our own
+	save     saver
+}
+
+// ownStore is the store that this server is a member of, behind its guard.
+func ownStore(cfg serverConfig, engine storeEngine, guard *membership.Authorizer, tell *notifier, log *zap.Logger) backing {
+	return backing{endpoints: engine.Endpoints(), ready: guard.Ready(), save: saveSnapshot,
+		dial: func() (*clientv3.Client, error) { return dialVoters(cfg, engine, log) },
+		tend: func(ctx context.Context, cli *clientv3.Client) error {
+			return tendOwn(ctx, cfg, engine, cli, guard, tell, log)
+		}}
+}
+
+// tendOwn keeps the guard's look at the records, the store's members, and what
+// this server knows of the others.
+func tendOwn(ctx context.Context, cfg serverConfig, engine storeEngine, cli *clientv3.Client, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
+	endpoints := engine.Endpoints()
+	own, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	keeping := membership.KeeperConfig{Client: own, Own: endpoints[0],
+		Store: store.New(client.New(own), cluster.Identity{Role: cluster.Operator}), Log: log}
+	if cfg.Witness { // it has no controller, which says that of other servers
+		keeping.Alive, keeping.AliveEvery = tell.alive, tell.every()
+	}
+	members := membership.NewKeeper(keeping)
+	seen := own // who waits for others to be ready, while these wait for it, waits long
+	if _, begins := engine.(*joining); begins {
+		seen = cli // it has no vote yet
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return guard.Run(ctx, store.New(client.New(seen), cluster.Identity{Role: cluster.Controller}))
+	})
+	g.Go(func() error { return members.Run(ctx) })
+	g.Go(func() error { return watchRemoved(ctx, cfg, own) })
+	g.Go(func() error { keepEndpoints(ctx, cli, log, endpoints...); return nil })
+	return g.Wait()
+}
+
+// control writes the first records if the store is new, then tends the store and
+// runs the controller and the join service. A witness has no controller.
+func control(ctx context.Context, cfg serverConfig, path string, b backing, tell *notifier, log *zap.Logger) error {
+	cli, err := b.dial()
+	if err != nil {
+		return err
+	}
+	defer cli.Close()
+	kv := client.New(cli)
+	if err := retryUnavailable(ctx, func() error { return startRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
+		return err
+	}
+	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
+		Ask:   func(ctx context.Context, q controller.Question) error { return reach.Ask(ctx, q.Key, q.Address) },
+		Alive: tell.alive, AliveEvery: tell.every()})
+	if err != nil {
+		return err
+	}
+	joins, err := newJoinService(cfg, path, b, cli, log)
+	if err != nil {
+		return err
+	}
+	keep := &snapshots{dir: hostDirs().snapshots(), ca: cfg.TLS.CA, endpoint: b.endpoints[0], cli: cli, save: b.save,
+		store: store.New(kv, cluster.Identity{Role: cluster.Operator}), log: log.Named("snapshots")}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case <-b.ready:
+			log.Info("server ready", zap.String("name", cfg.Name), zap.Strings("endpoints", b.endpoints))
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	g.Go(func() error { return b.tend(ctx, cli) })
+	g.Go(func() error { keep.run(ctx); return nil })
+	g.Go(func() error { return joins.Run(ctx) })
+	if !cfg.Witness {
+		g.Go(func() error { return ctl.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// newJoinService is who lets in joiners, by the store that cli dials.
+func newJoinService(cfg serverConfig, path string, b backing, cli *clientv3.Client, log *zap.Logger) (*membership.Service, error) {
+	listen, err := parseListen(path, "listen_join", cfg.ListenJoin)
+	if err != nil {
+		return nil, err
+	}
+	service := membership.ServiceConfig{Listen: listen, Store: store.New(client.New(cli), cluster.Identity{Role: cluster.Operator}),
+		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, External: b.external, Ask: reach.Ask, Version: version(), Log: log}
+	if b.external == nil {
+		service.Members = cli
+	}
+	if cfg.Witness {
+		service.CA = func() (*membership.CA, error) {
+			return nil, &membership.Refusal{Code: membership.CodeWitness, Reason: "server " + cfg.Name + " is a witness, which has no CA key and certifies nobody"}
+		}
+	}
+	return membership.NewService(service)
+}
