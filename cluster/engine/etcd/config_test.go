@@ -69,7 +69,6 @@ func TestEmbedded(t *testing.T) {
 		"fsync":                 !e.UnsafeNoFsync,
 		"hourly compaction":     e.AutoCompactionMode == "periodic" && e.AutoCompactionRetention == "1h",
 		"pre-vote":              e.PreVote,
-		"initial corrupt check": e.ServerFeatureGate.Enabled(features.InitialCorruptCheck),
 		"compact hash check":    e.ServerFeatureGate.Enabled(features.CompactHashCheck),
 		"timings":               e.TickMs == 100 && e.ElectionMs == 1000,
 		"initial cluster":       e.InitialCluster == "a=http://[2001:db8::1]:2380",
