@@ -65,15 +65,14 @@ func TestEmbedded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, ok := range map[string]bool{
-		"no HTTP gateway":       !e.EnableGRPCGateway,
-		"fsync":                 !e.UnsafeNoFsync,
-		"hourly compaction":     e.AutoCompactionMode == "periodic" && e.AutoCompactionRetention == "1h",
-		"pre-vote":              e.PreVote,
-		"initial corrupt check": e.ServerFeatureGate.Enabled(features.InitialCorruptCheck),
-		"compact hash check":    e.ServerFeatureGate.Enabled(features.CompactHashCheck),
-		"timings":               e.TickMs == 100 && e.ElectionMs == 1000,
-		"initial cluster":       e.InitialCluster == "a=http://[2001:db8::1]:2380",
-		"client URL":            len(e.AdvertiseClientUrls) == 1 && e.AdvertiseClientUrls[0].String() == "http://192.0.2.1:2379",
+		"no HTTP gateway":    !e.EnableGRPCGateway,
+		"fsync":              !e.UnsafeNoFsync,
+		"hourly compaction":  e.AutoCompactionMode == "periodic" && e.AutoCompactionRetention == "1h",
+		"pre-vote":           e.PreVote,
+		"compact hash check": e.ServerFeatureGate.Enabled(features.CompactHashCheck),
+		"timings":            e.TickMs == 100 && e.ElectionMs == 1000,
+		"initial cluster":    e.InitialCluster == "a=http://[2001:db8::1]:2380",
+		"client URL":         len(e.AdvertiseClientUrls) == 1 && e.AdvertiseClientUrls[0].String() == "http://192.0.2.1:2379",
 	} {
 		if !ok {
 			t.Errorf("%s: not so in %+v", what, e)
