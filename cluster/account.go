@@ -88,13 +88,13 @@ func roleOf(u UserRole) string {
 
 func commonRoles() map[string][]Grant {
 	people := append(grants(false, toPeople()), grants(false, []span{one(healthKey)})...)
-	everything := grants(true, []span{below(Root)})
+	all := []span{below(Root)}
 	return map[string][]Grant{
 		RoleNodes:    sorted(grants(false, append(toNodes(), below(PrefixVPCs)))),
 		RoleViewer:   sorted(people),
 		RoleOperator: sorted(append(grants(true, []span{below(PrefixNodes), below(PrefixVPCs)}), people...)),
-		RoleAdmin:    sorted(append(grants(false, []span{one(healthKey)}), everything...)),
-		RoleServer:   everything,
+		RoleAdmin:    sorted(append(grants(true, byAdmins()), grants(false, append(all, one(healthKey)))...)),
+		RoleServer:   grants(true, all),
 	}
 }
 

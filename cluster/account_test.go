@@ -52,7 +52,7 @@ func (a Accounts) permits(user string, x Access) bool {
 func TestAccounts(t *testing.T) {
 	accounts := accountsOfRoster()
 	names := []string{"n1", "n2", "n3", "n4", "n9", "blue", "red", "t", "adm", "junk", "spec", "net", "node", "ping", "members", "controller", "Not!"}
-	first := []string{"config", "nodes", "live", "vpcs", "hosts", "status", "requests", "fences", "servers", "tokens", "users", "alloc", "leader", "zzz", ""}
+	first := []string{"config", "nodes", "live", "vpcs", "hosts", "status", "requests", "fences", "servers", "tokens", "users", "events", "alloc", "leader", "zzz", ""}
 	middle := []string{"vpcs", "links", "members", "node", "spec", "net", "blue", "n1"}
 	keys := rapid.Custom(func(t *rapid.T) string {
 		if rapid.IntRange(0, 30).Draw(t, "outside") == 0 {

@@ -22,3 +22,8 @@ func toNodes() []span {
 func toPeople() []span {
 	return []span{{Root, PrefixToks}, {below(PrefixToks).to, below(Root).to}}
 }
+
+// byAdmins is what admins write: all but the history.
+func byAdmins() []span {
+	return []span{{Root, PrefixEvents}, {below(PrefixEvents).to, below(Root).to}}
+}

@@ -114,8 +114,8 @@ func TestAddressOfAStranger(t *testing.T) {
 			t.Errorf("h3 is at %s, %q", r.at("h3"), r.refused("h3"))
 		}
 		pass(2 * time.Minute)
-		if n := r.mem.Revision() - before; n != 2 {
-			t.Errorf("%d revisions, want 2: the report, the reason", n)
+		if n := r.mem.Revision() - before; n != 3 {
+			t.Errorf("%d revisions, want 3: the report, the reason, the event that tells of it", n)
 		}
 		if n := u.count("h3", "198.51.100.9"); n < 6 || n > 10 {
 			t.Errorf("asked %d times in 2 minutes, want it after 1, 2, 4 … 30 s", n)
