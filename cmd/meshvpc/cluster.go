@@ -199,7 +199,7 @@ func voterWarnings(members []serverReport) []voters.Warning {
 		switch {
 		case m.Voter:
 			role = voters.Voter
-		case len(m.Endpoints) == 0:
+		case !m.Healthy && len(m.Endpoints) == 0: // it has a record and is no member, or has not started
 			role = voters.Absent
 		}
 		view.Servers = append(view.Servers, voters.Server{

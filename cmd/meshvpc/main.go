@@ -13,12 +13,12 @@ func main() {
 	if handled, exit := lab.Stage(os.Args); handled {
 		os.Exit(exit) // a process of a lab
 	}
-	os.Exit(run(os.Args))
+	os.Exit(newProgram(os.Stdin, os.Stdout, os.Stderr).main(os.Args))
 }
 
-// run is one invocation, from its arguments to its exit code.
-func run(args []string) int {
+// main is one invocation, from its arguments to its exit code.
+func (p *program) main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return newProgram(os.Stdin, os.Stdout, os.Stderr).run(ctx, args)
+	return p.run(ctx, args)
 }

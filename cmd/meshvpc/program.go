@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"github.com/meshvpc/meshvpc/cluster/membership/reach"
 )
 
 // program is one invocation of the command line.
@@ -20,11 +23,16 @@ type program struct {
 	outTerm  bool  // out is a terminal
 	errTerm  bool  // err is a terminal
 	asks     asker // nil: nobody to ask
+	ask      askFunc
 	now      func() time.Time
 }
 
+// askFunc asks whether the holder of a key, by its hash, is at an address; see
+// package reach.
+type askFunc func(ctx context.Context, key string, at netip.Addr) error
+
 func newProgram(in io.Reader, out, err io.Writer) *program {
-	return &program{in: in, out: out, err: err, outTerm: isTerminal(out), errTerm: isTerminal(err), asks: terminalOf(in, err), now: time.Now}
+	return &program{in: in, out: out, err: err, outTerm: isTerminal(out), errTerm: isTerminal(err), asks: terminalOf(in, err), ask: reach.Ask, now: time.Now}
 }
 
 func isTerminal(w io.Writer) bool {

@@ -52,17 +52,17 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 	if err := checkListen(cfg, path); err != nil {
 		return err
 	}
-	return serve(ctx, cfg, path, log)
+	return serve(ctx, cfg, path, p.ask, log)
 }
 
 // serve runs the engine and, once it serves, the controller, until ctx ends or
 // one of them fails. The controller ends first, so that it can step down.
-func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) error {
+func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log *zap.Logger) error {
 	if cfg.TLS.CAKey == "" && !cfg.Witness {
 		return failed("make the cluster anew by \"meshvpc cluster init\", which writes that section and its files", "read config %s: the section tls, with ca, cert, key and ca_key, is missing", path)
 	}
 	if cfg.Engine == engineExternal {
-		return serveExternal(ctx, cfg, path, log)
+		return serveExternal(ctx, cfg, path, ask, log)
 	}
 	if err := checkStore(cfg); err != nil {
 		return err
@@ -101,7 +101,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 			}
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, path, ownStore(cfg, engine, guard, tell, log), tell, log)
+		return control(ctx, cfg, path, ownStore(cfg, engine, guard, tell, log), ask, tell, log)
 	})
 	g.Go(func() error {
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
@@ -254,7 +254,7 @@ func firstRecords(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.Ti
 
 // ownServer writes the record of this server, or the address into it.
 func ownServer(ctx context.Context, s *store.Store, cfg serverConfig, why string, now time.Time, log *zap.Logger) error {
-	if len(cfg.Advertise) == 0 || len(peerAddresses(cfg)) == 0 {
+	if len(cfg.Advertise) == 0 {
 		return nil
 	}
 	own, err := cfg.TLS.load()
@@ -265,7 +265,10 @@ func ownServer(ctx context.Context, s *store.Store, cfg serverConfig, why string
 	if err != nil {
 		return err
 	}
-	peer := peerAddresses(cfg)[0]
+	peer := "" // beside an external store
+	if peers := peerAddresses(cfg); len(peers) > 0 {
+		peer = peers[0]
+	}
 	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
 		Address: cfg.Advertise[0], Peer: peer, Key: key, Voter: cfg.External == nil, Why: why, Joined: cluster.At(now)},
 		func(it store.Item[*cluster.Server]) error {

@@ -11,7 +11,6 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/membership"
-	"github.com/meshvpc/meshvpc/cluster/membership/reach"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/controller"
 )
@@ -67,7 +66,7 @@ func tendOwn(ctx context.Context, cfg serverConfig, engine storeEngine, cli *cli
 
 // control writes the first records if the store is new, then tends the store and
 // runs the controller and the join service. A witness has no controller.
-func control(ctx context.Context, cfg serverConfig, path string, b backing, tell *notifier, log *zap.Logger) error {
+func control(ctx context.Context, cfg serverConfig, path string, b backing, ask askFunc, tell *notifier, log *zap.Logger) error {
 	cli, err := b.dial()
 	if err != nil {
 		return err
@@ -78,12 +77,12 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, tell
 		return err
 	}
 	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
-		Ask:   func(ctx context.Context, q controller.Question) error { return reach.Ask(ctx, q.Key, q.Address) },
+		Ask:   func(ctx context.Context, q controller.Question) error { return ask(ctx, q.Key, q.Address) },
 		Alive: tell.alive, AliveEvery: tell.every()})
 	if err != nil {
 		return err
 	}
-	joins, err := newJoinService(cfg, path, b, cli, log)
+	joins, err := newJoinService(cfg, path, b, ask, cli, log)
 	if err != nil {
 		return err
 	}
@@ -108,13 +107,13 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, tell
 }
 
 // newJoinService is who lets in joiners, by the store that cli dials.
-func newJoinService(cfg serverConfig, path string, b backing, cli *clientv3.Client, log *zap.Logger) (*membership.Service, error) {
+func newJoinService(cfg serverConfig, path string, b backing, ask askFunc, cli *clientv3.Client, log *zap.Logger) (*membership.Service, error) {
 	listen, err := parseListen(path, "listen_join", cfg.ListenJoin)
 	if err != nil {
 		return nil, err
 	}
 	service := membership.ServiceConfig{Listen: listen, Store: store.New(client.New(cli), cluster.Identity{Role: cluster.Operator}),
-		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, External: b.external, Ask: reach.Ask, Version: version(), Log: log}
+		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, External: b.external, Ask: ask, Version: version(), Log: log}
 	if b.external == nil {
 		service.Members = cli
 	}

@@ -22,7 +22,7 @@ import (
 
 // serveExternal runs the controller, the join service and what keeps the users of
 // an external etcd, until ctx ends or one of them fails.
-func serveExternal(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) error {
+func serveExternal(ctx context.Context, cfg serverConfig, path string, ask askFunc, log *zap.Logger) error {
 	if cfg.External == nil || len(cfg.External.Endpoints) == 0 {
 		return failed("mend that file, or make the cluster anew by \"meshvpc cluster init --engine external\"", "read config %s: the section external, with endpoints, ca, cert and key, is missing", path)
 	}
@@ -50,7 +50,7 @@ func serveExternal(ctx context.Context, cfg serverConfig, path string, log *zap.
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		return control(ctx, cfg, path, b, tell, log)
+		return control(ctx, cfg, path, b, ask, tell, log)
 	})
 	err := g.Wait()
 	log.Info("server stopped", zap.Error(err))
