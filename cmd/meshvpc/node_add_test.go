@@ -190,7 +190,7 @@ func (n *newcomer) agent() (a agentConfig) {
 // SSH, to a real store, with this program there. Its steps build on each other.
 func TestNodeAdd(t *testing.T) {
 	s := startStore(t)
-	if err := firstRecords(t.Context(), s.kv, serverConfig{Name: "jhoster1", Datacenter: "skynet", Advertise: []string{s.endpoint},
+	if err := firstRecords(t.Context(), s.kv, serverConfig{Name: "jhoster1", Datacenter: "skynet", Advertise: []string{s.endpoint}, TLS: s.tls,
 		Bootstrap: &bootstrap{Cluster: "test", ClusterID: "c1", NodeID: "id-jhoster1", UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange}}, time.Now(), zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}

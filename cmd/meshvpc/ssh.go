@@ -118,7 +118,7 @@ func (h *sshHost) close() { _ = h.client.Close() }
 // run runs a command in the login shell of the user there. The end of ctx ends
 // the connection.
 func (h *sshHost) run(ctx context.Context, command string, stdin io.Reader) (string, error) {
-	stop := context.AfterFunc(ctx, func() { h.client.Close() })
+	stop := context.AfterFunc(ctx, h.close)
 	defer stop()
 	out, words := &tail{max: maxRemoteOutput}, &tail{max: maxRemoteOutput}
 	err := h.exec(command, stdin, out, words)
@@ -143,7 +143,7 @@ func (h *sshHost) exec(command string, stdin io.Reader, out, words io.Writer) er
 	if err != nil {
 		return err
 	}
-	defer s.Close() // it is over by then, or the connection is
+	defer func() { _ = s.Close() }() // it is over by then, or the connection is
 	s.Stdin, s.Stdout, s.Stderr = stdin, out, words
 	return s.Run(command)
 }
