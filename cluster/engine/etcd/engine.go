@@ -74,7 +74,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	e.running.Store(member)
-	defer member.Close()
+	defer closeMember(member)
 	return e.wait(ctx, member, start)
 }
 
@@ -91,6 +91,17 @@ func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryS
 
 func removed(member *embed.Etcd) bool {
 	return member.Server.IsIDRemoved(uint64(member.Server.MemberID()))
+}
+
+// closeMember ends a member. One that is not ready, as it finds no others, would wait
+// for that first, for ever.
+func closeMember(member *embed.Etcd) {
+	select {
+	case <-member.Server.ReadyNotify():
+	default:
+		member.Server.HardStop()
+	}
+	member.Close()
 }
 
 func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) error {
