@@ -112,3 +112,44 @@ func (m *mesh) comesBack(ctx context.Context, host string) {
 	_, err := m.Meshvpc(ctx, host, "node", "purge", "--yes")
 	m.must(err)
 }
+
+// TestRestoreAndGrow restores a backup, and two servers more join the one there is.
+func TestRestoreAndGrow(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	m := newNodes(t, lab.IPv6)
+	disk := m.Lab.Disk(m.Server)
+	file := filepath.Join(disk.Var, "backup")
+	_, err := m.Meshvpc(ctx, m.Server, "cluster", "backup", file, "--no-ca")
+	m.must(err)
+	m.must(m.Lab.Kill(ctx, m.Server, "server"))
+	m.must(os.RemoveAll(filepath.Join(disk.Var, "store")))
+	_, err = m.Meshvpc(ctx, m.Server, "cluster", "restore", file)
+	m.must(err)
+	m.must(m.Lab.StartServices(ctx, m.Server, "server"))
+	m.must(m.Until(ctx, func() error {
+		_, err := m.Meshvpc(ctx, m.Server, "cluster", "confirm", "--yes", "--timeout", "2s")
+		return err
+	}))
+	for _, name := range []string{"second", "third"} {
+		h := lab.HostConfig{Name: name, Datacenter: name}
+		_, err := m.Lab.AddHost(ctx, h)
+		m.must(err)
+		m.Servers = append(m.Servers, h)
+	}
+	m.must(m.Join(ctx, "second", "third"))
+	m.must(m.AwaitVoters(ctx, m.hosts[1], 3))
+	m.must(m.Until(ctx, func() error { // until the host knows all
+		known, err := os.ReadFile(filepath.Join(m.Lab.Disk(m.hosts[1]).Var, "endpoints"))
+		if err == nil && strings.Count(string(known), "\n") != 3 {
+			err = fmt.Errorf("it knows the servers %q", known)
+		}
+		return err
+	}))
+	m.must(m.Lab.PowerOff(ctx, m.Server)) // the two others go on
+	m.Server = m.hosts[1]
+	m.must(m.Until(ctx, func() error {
+		_, err := m.Meshvpc(ctx, m.hosts[1], "node", "set", m.hosts[1], "--label", "rack=7", "--timeout", "5s")
+		return err
+	}))
+}
