@@ -101,16 +101,22 @@ func (m *mesh) comesBack(ctx context.Context, host string) {
 		m.t.Logf("node remove says: %v", err) // it may say that it waits for the host
 	}
 	m.must(m.Lab.Boot(ctx, host))
-	m.must(m.Until(ctx, func() error {
-		log, err := os.ReadFile(filepath.Join(m.Lab.Disk(host).Log, "server.log"))
-		if err == nil && !strings.Contains(string(log), "was removed from the cluster") {
-			err = fmt.Errorf("the lost server does not say that it was removed:\n%s", log)
-		}
-		return err
-	}))
+	m.says(ctx, host, "was removed from the cluster")
 	m.must(m.Lab.Kill(ctx, host, "agent"))
 	_, err := m.Meshvpc(ctx, host, "node", "purge", "--yes")
 	m.must(err)
+}
+
+// says waits for words in the log of a host's server.
+func (m *mesh) says(ctx context.Context, host, words string) {
+	m.t.Helper()
+	m.must(m.Until(ctx, func() error {
+		log, err := os.ReadFile(filepath.Join(m.Lab.Disk(host).Log, "server.log"))
+		if err == nil && !strings.Contains(string(log), words) {
+			err = fmt.Errorf("the server of %s does not say %q:\n%s", host, words, log)
+		}
+		return err
+	}))
 }
 
 // TestRestoreAndGrow restores a backup, and two servers more join the one there is.

@@ -56,7 +56,7 @@ func (e *Engine) Endpoints() []string {
 
 // Run serves until ctx ends, and returns when all has stopped: nil soon after
 // ctx (calls under way are cut, watches too), an error when etcd could not
-// start, failed or stopped by itself (ErrStopped). It can be called once.
+// start (ErrDamaged, for one), failed or stopped by itself (ErrStopped). It can be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	start := time.Now()
 	unlock, err := preflight(e.cfg.DataDir)
@@ -64,12 +64,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("prepare data directory %s: %w", e.cfg.DataDir, err)
 	}
 	defer unlock()
-	cfg, err := e.cfg.embedded(ctx, quieted(e.log, &e.stopping))
+	log := quieted(e.log, &e.stopping)
+	cfg, err := e.cfg.embedded(ctx, log)
 	if err != nil {
 		return err
 	}
 	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved))
-	member, err := embed.StartEtcd(cfg)
+	member, err := startEtcd(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/storage/schema"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -146,12 +145,13 @@ func forceAlone(ctx context.Context, cfg Config) error {
 	cfg.ListenClient, cfg.ListenPeer, cfg.AdvertiseClient, cfg.AdvertisePeer = nowhere, nowhere, nowhere, nowhere
 	cfg.Unary, cfg.Stream, cfg.Join = refuseCall, refuseStream, nil
 	var stopping atomic.Bool
-	e, err := cfg.embedded(ctx, quieted(cfg.Logger.Named("etcd"), &stopping))
+	log := quieted(cfg.Logger.Named("etcd"), &stopping)
+	e, err := cfg.embedded(ctx, log)
 	if err != nil {
 		return err
 	}
 	e.ForceNewCluster = true
-	member, err := embed.StartEtcd(e)
+	member, err := startEtcd(e, log)
 	if err != nil {
 		return err
 	}
