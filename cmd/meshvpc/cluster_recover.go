@@ -45,7 +45,7 @@ type recoverReport struct {
 // clusterRecover makes a new store, of this server alone, from the one it has: as
 // `cluster restore` does with a backup, so that whoever watched the old one reads
 // all anew, and no lost server finds its way back into it.
-func (p *program) clusterRecover(ctx context.Context, c *cli.Context) error {
+func (p *program) clusterRecover(ctx context.Context, c *cli.Context) (err error) {
 	if !c.Bool("force-new-cluster") {
 		return usage("give --force-new-cluster if the other servers are lost for good; if they can be started, start them", "recover cluster: it goes on without what only the lost servers know")
 	}
@@ -70,7 +70,7 @@ func (p *program) clusterRecover(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover cluster: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	snapshot := filepath.Join(dir, backup.Store)
 	if err := etcd.Salvage(ctx, e, snapshot); err != nil {
 		return failed("restore a backup instead: meshvpc cluster restore FILE (this server's own are in "+d.snapshots()+")", "recover cluster: %w", err)
