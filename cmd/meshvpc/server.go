@@ -88,7 +88,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 		if err == nil && ctx.Err() == nil {
 			return errors.New("serve store: it ended")
 		}
-		return explainEnd(cfg, err)
+		return explainEnd(context.WithoutCancel(ctx), cfg, err)
 	})
 	g.Go(func() error {
 		defer stopEngine()

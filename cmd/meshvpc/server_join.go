@@ -131,9 +131,16 @@ func removedServer(cfg serverConfig) error {
 }
 
 // explainEnd says why the engine has ended.
-func explainEnd(cfg serverConfig, err error) error {
-	if errors.Is(err, etcd.ErrRemoved) {
+func explainEnd(ctx context.Context, cfg serverConfig, err error) error {
+	switch {
+	case errors.Is(err, etcd.ErrRemoved), errors.Is(err, etcd.ErrDamaged) && wasRemoved(ctx, cfg):
 		return removedServer(cfg)
+	case errors.Is(err, etcd.ErrDamaged) && len(otherEndpoints(cfg)) > 0:
+		return failed(fmt.Sprintf("the other servers have it: where an admin is, meshvpc node remove %s; here, one after the other, meshvpc server (which says that it was removed), meshvpc node purge, meshvpc cluster join; if no other is left: meshvpc cluster restore FILE (this server's own are in %s)",
+			cfg.Name, hostDirs().snapshots()), "start server: %w", err)
+	case errors.Is(err, etcd.ErrDamaged):
+		return failed(fmt.Sprintf("move %s away and restore a backup: meshvpc cluster restore FILE (this server's own are in %s)", filepath.Join(dataDir(cfg), "member"), hostDirs().snapshots()),
+			"start server: %w", err)
 	}
 	return err
 }
@@ -171,7 +178,7 @@ func otherEndpoints(cfg serverConfig) []string {
 	return slices.DeleteFunc(slices.Compact(list), func(e string) bool { return slices.Contains(cfg.Advertise, e) })
 }
 
-// otherJoins are their join services.
+// otherJoins are the join services of these servers.
 func otherJoins(cfg serverConfig) []string { return elsewhere{}.joins(otherEndpoints(cfg)) }
 
 // revokedFile is the list of the servers' certificates that open nothing.

@@ -10,11 +10,12 @@
 //
 // Run returns when all that it started has ended. What was acknowledged
 // survives kill -9 and a power cut (but not under Config.NoSync). A data
-// directory serves one process at a time.
+// directory serves one process at a time. A store that cannot be read as it was
+// written is ErrDamaged, if that shows at the start.
 //
 // # Trap
 //
-// etcd ends its process when its disk fails or fills (zap's Fatal). So an
+// etcd ends its process when its disk fails or fills while it runs (zap's Fatal). So an
 // engine belongs in a process that may die at any instant; the host agent never
 // shares it.
 package etcd

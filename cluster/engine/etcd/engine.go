@@ -56,7 +56,7 @@ func (e *Engine) Endpoints() []string {
 
 // Run serves until ctx ends, and returns when all has stopped: nil soon after
 // ctx (calls under way are cut, watches too), an error when etcd could not
-// start, failed or stopped by itself (ErrStopped). It can be called once.
+// start (ErrDamaged, for one), failed or stopped by itself (ErrStopped). It can be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	start := time.Now()
 	unlock, err := preflight(e.cfg.DataDir)
@@ -64,17 +64,18 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("prepare data directory %s: %w", e.cfg.DataDir, err)
 	}
 	defer unlock()
-	cfg, err := e.cfg.embedded(ctx, quieted(e.log, &e.stopping))
+	log := quieted(e.log, &e.stopping)
+	cfg, err := e.cfg.embedded(ctx, log)
 	if err != nil {
 		return err
 	}
 	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved))
-	member, err := embed.StartEtcd(cfg)
+	member, err := startEtcd(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	e.running.Store(member)
-	defer member.Close()
+	defer closeMember(member)
 	return e.wait(ctx, member, start)
 }
 
@@ -91,6 +92,17 @@ func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryS
 
 func removed(member *embed.Etcd) bool {
 	return member.Server.IsIDRemoved(uint64(member.Server.MemberID()))
+}
+
+// closeMember ends a member. One that is not ready, as it finds no others, would wait
+// for that first, for ever.
+func closeMember(member *embed.Etcd) {
+	select {
+	case <-member.Server.ReadyNotify():
+	default:
+		member.Server.HardStop()
+	}
+	member.Close()
 }
 
 func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) error {

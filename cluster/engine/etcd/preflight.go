@@ -32,7 +32,7 @@ func preflight(dir string) (unlock func(), err error) {
 	unlock = func() { _ = lock.Close() } // nothing was written
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		unlock()
-		return nil, fmt.Errorf("is in use by another process, stop that first: %w", err)
+		return nil, fmt.Errorf("%w, stop that first: %w", ErrRunning, err)
 	}
 	if err := checkFree(dir, needed(dir)); err != nil {
 		unlock()

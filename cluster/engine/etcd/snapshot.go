@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,8 +113,8 @@ func Restore(cfg Config, path string) error {
 // restoring is where in the data directory Restore works.
 const restoring = "restoring"
 
-// CheckEmpty is ErrNotEmpty for a directory with more in it than our lock and what
-// a Restore that was cut short left.
+// CheckEmpty is ErrNotEmpty for a directory with more in it than our lock, what
+// Supplant put aside, and what a Restore or a Salvage that was cut short left.
 func CheckEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,7 +124,7 @@ func CheckEmpty(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != "lock" && e.Name() != restoring {
+		if !slices.Contains([]string{"lock", restoring, salvaging, supplanted}, e.Name()) {
 			return fmt.Errorf("%w: %s", ErrNotEmpty, filepath.Join(dir, e.Name()))
 		}
 	}
