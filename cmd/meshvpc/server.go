@@ -49,10 +49,19 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := checkListen(cfg, path); err != nil {
-		return err
+	for {
+		if err := checkListen(cfg, path); err != nil {
+			return err
+		}
+		err := serve(ctx, cfg, path, log)
+		if !errors.Is(err, errReplaced) {
+			return err
+		}
+		log.Warn("other servers took this one's place in the store: its copy is removed, and it joins them again", zap.String("data_dir", dataDir(cfg)))
+		if cfg, err = rejoin(cfg, path); err != nil {
+			return err
+		}
 	}
-	return serve(ctx, cfg, path, log)
 }
 
 // serve runs the engine and, once it serves, the controller, until ctx ends or
@@ -80,7 +89,12 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	}
 	tell := newNotifier("server "+cfg.Name+", version "+version(), log)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { tell.stopping(ctx); return nil })
+	g.Go(func() error {
+		if <-ctx.Done(); !errors.Is(context.Cause(ctx), errReplaced) { // then it goes on
+			tell.stopping(ctx)
+		}
+		return nil
+	})
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error {
 		defer stopEngine()
@@ -88,7 +102,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 		if err == nil && ctx.Err() == nil {
 			return errors.New("serve store: it ended")
 		}
-		return explainEnd(cfg, err)
+		return explainEnd(ctx, cfg, engine, err, log)
 	})
 	g.Go(func() error {
 		defer stopEngine()
@@ -117,6 +131,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 type storeEngine interface {
 	Ready() <-chan struct{}
 	Endpoints() []string
+	MemberID() uint64 // of the store; 0 while it is none
 	Run(ctx context.Context) error
 }
 
@@ -127,6 +142,9 @@ func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log 
 	}
 	e.Logger, e.Unary, e.Stream, e.MayObserve = log, guard.Unary, guard.Stream, guard.MayObserve
 	if cfg.Joined != nil && etcd.IsNew(e.DataDir) {
+		if err := os.RemoveAll(asideOf(cfg)); err != nil {
+			return nil, fmt.Errorf("remove the store of before: %w", err)
+		}
 		return newJoining(cfg, e, log), nil
 	}
 	return etcd.New(e)

@@ -160,7 +160,7 @@ func secure(ctx context.Context, cfg serverConfig, root *clientv3.Client, log *z
 	ready := make(chan struct{})
 	close(ready)
 	return backing{endpoints: e.urls(), ready: ready, save: saveRecords,
-		dial: func() (*clientv3.Client, error) {
+		dial: func(context.Context) (*clientv3.Client, error) {
 			own, err := membership.StoreDialer(cfg.TLS.load)
 			if err != nil {
 				return nil, err
