@@ -115,7 +115,7 @@ func standing(ctx context.Context, cfg serverConfig, id uint64) error {
 	if err != nil {
 		return fmt.Errorf("ask other servers: %w", err)
 	}
-	members, err := askServers(otherEndpoints(cfg), func(address string) ([]uint64, error) {
+	members, err := askServers(otherJoins(cfg), func(address string) ([]uint64, error) {
 		ctx, cancel := context.WithTimeout(ctx, defaultCall)
 		defer cancel()
 		return membership.StillServes(ctx, address, c)
