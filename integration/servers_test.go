@@ -136,6 +136,17 @@ func TestServerGoesForGood(t *testing.T) {
 		}
 		return err
 	}))
+	readyAgain := func(n int) error {
+		log, err := os.ReadFile(filepath.Join(c.Lab.Disk("witness").Log, "server.log"))
+		if got := strings.Count(string(log), `"server ready"`); err == nil && got < n {
+			err = fmt.Errorf("the witness was ready %d times, want %d", got, n)
+		}
+		return err
+	}
+	c.must(c.Until(ctx, func() error { return readyAgain(2) })) // when it joined, and as a learner
+	c.must(c.Lab.Kill(ctx, "witness", "server"))
+	c.must(c.Lab.StartServices(ctx, "witness", "server"))
+	c.must(c.Until(ctx, func() error { return readyAgain(3) })) // a learner that starts again
 	c.must(c.Until(ctx, func() error { // it stops by itself, and says why
 		h, err := c.Lab.Host(ctx, c.Server)
 		if err != nil {
