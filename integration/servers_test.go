@@ -147,7 +147,7 @@ func TestServerGoesForGood(t *testing.T) {
 	c.must(c.Lab.Kill(ctx, "witness", "server"))
 	c.must(c.Lab.StartServices(ctx, "witness", "server"))
 	c.must(c.Until(ctx, func() error { return readyAgain(3) })) // a learner that starts again
-	c.must(c.Until(ctx, func() error { // it stops by itself, and says why
+	c.must(c.Until(ctx, func() error {                          // it stops by itself, and says why
 		h, err := c.Lab.Host(ctx, c.Server)
 		if err != nil {
 			return err

@@ -50,11 +50,14 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 		return err
 	}
 	for {
-		if err := checkListen(cfg, path); err != nil {
+		if cfg, err = checkListen(cfg, path, log); err != nil {
 			return err
 		}
 		err := serve(ctx, cfg, path, log)
-		if !errors.Is(err, errReplaced) {
+		switch {
+		case errors.Is(err, errMoved):
+			continue
+		case !errors.Is(err, errReplaced):
 			return err
 		}
 		log.Warn("other servers took this one's place in the store: its copy is removed, and it joins them again", zap.String("data_dir", dataDir(cfg)))
@@ -90,7 +93,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	tell := newNotifier("server "+cfg.Name+", version "+version(), log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if <-ctx.Done(); !errors.Is(context.Cause(ctx), errReplaced) { // then it goes on
+		if <-ctx.Done(); !goesOn(context.Cause(ctx)) {
 			tell.stopping(ctx)
 		}
 		return nil
@@ -121,11 +124,14 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
 		return nil
 	})
-	g.Go(func() error { watchListen(ctx, cfg, path, log); return nil })
+	g.Go(func() error { return watchListen(ctx, cfg, path, log) })
 	err = g.Wait()
 	log.Info("server stopped", zap.Error(err))
 	return err
 }
+
+// goesOn reports whether the server begins anew in this process.
+func goesOn(err error) bool { return errors.Is(err, errReplaced) || errors.Is(err, errMoved) }
 
 // storeEngine serves the store.
 type storeEngine interface {

@@ -65,6 +65,7 @@ func tendOwn(ctx context.Context, cfg serverConfig, engine storeEngine, cli *cli
 		return guard.Run(ctx, store.New(client.New(seen), cluster.Identity{Role: cluster.Controller}))
 	})
 	g.Go(func() error { return members.Run(ctx) })
+	g.Go(func() error { return announce(ctx, cfg, engine.MemberID(), cli, log) })
 	g.Go(func() error { return watchRemoved(ctx, cfg, engine, own) })
 	g.Go(func() error { keepEndpoints(ctx, cli, log, endpoints...); return nil })
 	return g.Wait()

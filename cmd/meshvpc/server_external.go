@@ -36,7 +36,7 @@ func serveExternal(ctx context.Context, cfg serverConfig, path string, log *zap.
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
 		return nil
 	})
-	g.Go(func() error { watchListen(ctx, cfg, path, log); return nil })
+	g.Go(func() error { return watchListen(ctx, cfg, path, log) })
 	g.Go(func() error {
 		if err := awaitExternal(ctx, cfg, log); err != nil || ctx.Err() != nil {
 			return err
