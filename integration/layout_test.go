@@ -26,7 +26,7 @@ var imports = map[string][]string{
 	"cluster/engine/client":     {"cluster/mvcc"},
 	"cluster/engine/external":   {"cluster", "cluster/engine/client", "cluster/engine/etcd"},
 	"cluster/engine/enginetest": {"cluster/mvcc", "cluster/engine/etcd", "cluster/engine/client"},
-	"cluster/membership":        {"cluster", "cluster/mvcc", "cluster/store"},
+	"cluster/membership":        {"cluster", "cluster/membership/voters", "cluster/mvcc", "cluster/store"},
 	"cluster/membership/reach":  {},
 	"cluster/membership/voters": {},
 	"allocator":                 {"cluster", "cluster/mvcc", "cluster/store"},

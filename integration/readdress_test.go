@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,35 +47,32 @@ func TestRepoint(t *testing.T) {
 		told.Sub(begun).Round(time.Millisecond), followed.Sub(told).Round(time.Millisecond), got.Lost, got.Sent, got.Gap)
 }
 
-// TestServerMoves gives the only server's host another address. Nobody can
-// know the new one: traffic goes on, the host says what to do, and that is
-// enough.
+// TestServerMoves gives the only server's host another address. The server
+// follows, and all on its host. Others cannot know the new one: traffic goes on,
+// and they are told by hand.
 func TestServerMoves(t *testing.T) {
 	ctx := within(t)
 	m := newMesh(t, lab.IPv6)
 	before, err := m.Lab.Host(ctx, m.Server)
 	m.must(err)
-	var after lab.Host
 	stays, err := m.Lab.StartPing(ctx, lab.Ping{Host: m.workloads[1].Host, Workload: m.workloads[1].Name,
 		To: m.workloads[2].Prefixes[0].Addr(), Interval: 10 * time.Millisecond})
 	m.must(err)
-	after, err = m.Lab.Readdress(ctx, m.Server)
+	after, err := m.Lab.Readdress(ctx, m.Server)
 	m.must(err)
 	was, is := before.Underlay[0].Addr().String(), after.Underlay[0].Addr().String()
-	said, err := m.Meshvpc(ctx, m.Server, "status")
-	for _, want := range []string{"the server of this host cannot be reached: it listens on " + was, "put the new address into listen, advertise and listen_peers of "} {
-		if err == nil || !strings.Contains(said, want) {
-			t.Errorf("status lacks %q: %v\n%s", want, err, said)
-		}
-	}
 	m.must(m.Until(ctx, func() error {
-		log, err := os.ReadFile(filepath.Join(m.Lab.Disk(m.Server).Log, "server.log"))
-		if err == nil && !strings.Contains(string(log), "nobody reaches this server") {
-			err = errors.New("the server's log says nothing")
+		record, err := m.Meshvpc(ctx, m.Server, "get", "servers/"+m.Server, "--timeout", "2s")
+		if err == nil && !strings.Contains(record, is) {
+			err = fmt.Errorf("the server's record lacks %s: %s", is, record)
 		}
 		return err
 	}))
-	for _, h := range m.hosts {
+	log, err := os.ReadFile(filepath.Join(m.Lab.Disk(m.Server).Log, "server.log"))
+	if err != nil || !strings.Contains(string(log), "put it into endpoints of their agent.yaml") {
+		t.Errorf("the server's log does not say what others need: %v", err)
+	}
+	for _, h := range m.hosts[1:] {
 		files, err := filepath.Glob(filepath.Join(m.Lab.Disk(h).Etc, "*.yaml"))
 		m.must(err)
 		for _, f := range files {
@@ -92,8 +88,32 @@ func TestServerMoves(t *testing.T) {
 		t.Errorf("%d of %d pings between the others were lost, %v; want none", got.Lost, got.Sent, err)
 	}
 	m.awaitPings(ctx)
-	record, err := m.Meshvpc(ctx, m.hosts[1], "get", "servers/"+m.Server)
-	if err != nil || !strings.Contains(record, is) {
-		t.Errorf("the server's record after the move: %s %v; want %s", record, err, is)
+}
+
+// TestOneOfServersMoves gives the hosts of two of three servers, one of them a
+// witness, another address, one after the other: they follow, and so do all others,
+// and nobody does anything.
+func TestOneOfServersMoves(t *testing.T) {
+	ctx := within(t)
+	c := newTrio(ctx, t, "testsmove")
+	for _, h := range []string{c.Server, "witness"} {
+		after, err := c.Lab.Readdress(ctx, h)
+		c.must(err)
+		is := after.Underlay[0].Addr().String()
+		c.must(c.Until(ctx, func() error {
+			known, err := os.ReadFile(filepath.Join(c.Lab.Disk(c.plain).Var, "endpoints"))
+			if err == nil && !strings.Contains(string(known), is) {
+				err = fmt.Errorf("host %s knows the servers %s; want %s", c.plain, known, is)
+			}
+			if err != nil {
+				return err
+			}
+			record, err := c.Meshvpc(ctx, c.plain, "get", "servers/"+h, "--timeout", "2s")
+			if err == nil && strings.Count(record, is) != 2 {
+				err = fmt.Errorf("the record of %s lacks %s: %s", h, is, record)
+			}
+			return err
+		}))
+		c.must(c.AwaitVoters(ctx, c.plain, 3))
 	}
 }

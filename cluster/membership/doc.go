@@ -40,10 +40,12 @@
 // and certifies its key; the CA's key it gets by Authority, when it shows that
 // certificate, and a witness never. When it starts and its store is empty, it has
 // itself made a learner of the store (Serve), as often as it takes, and begins with
-// what the others have. The Keeper beside the store's leader gives it a vote when
-// it has caught up and the number of voters becomes odd by that (NextStep), and
-// takes out of the store whose node was removed, never below a majority that
-// answers. On the port where servers speak among themselves there is nobody to ask
+// what the others have. The Keeper beside the store's leader does, one step at a
+// time, what package voters decides: who has caught up gets a vote when that makes
+// the number odd, who is silent for long is replaced, whose node was removed leaves
+// the store, never below a majority that answers. A server that was taken out of
+// the store though its record stands hears so from the others (StillServes),
+// empties its store and comes back as a learner. On the port where servers speak among themselves there is nobody to ask
 // what may be done: it opens to certificates with PeerName, which only servers
 // have, and not to those in the RevocationList, which follows from Node.Revoked. A
 // connection that is open there when its server is removed lasts until it breaks.

@@ -86,8 +86,8 @@ func TestJoinServers(t *testing.T) {
 			if v := server.Value; v.Voter || v.Witness != witness || v.Key != keyOf(t, own) || v.Peer != tt.host+":2380" || v.Datacenter != "dc2" || node.Value.Agent == witness {
 				t.Errorf("%s: records %+v %+v", name, v, node.Value)
 			}
-			if err := membership.StillServes(t.Context(), h.address, own); err != nil {
-				t.Errorf("%s: %v", name, err)
+			if ids, err := membership.StillServes(t.Context(), h.address, own); err != nil || len(ids) != len(h.members) {
+				t.Errorf("%s: members %v, %v", name, ids, err)
 			}
 			given, err := membership.Authority(t.Context(), h.address, own)
 			if refused := refusedBy(err) == membership.CodeForbidden; refused != witness {

@@ -1,31 +1,34 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/membership/voters"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// KeeperConfig configures a Keeper. All but Log is required.
+// KeeperConfig configures a Keeper. Client, Own and Store are required.
 type KeeperConfig struct {
 	Client *clientv3.Client // of this server alone: it may be the one that goes
 	Own    string           // URL of its endpoint
 	Store  *store.Store     // by way of this server; writes as an operator
 	Log    *zap.Logger      // nil: none
+	// Policy of who votes. Its Stabilization is 1 s by default here: a cluster that
+	// grows should not be without spare for long, and who fails soon after costs no
+	// quorum.
+	Policy voters.Policy
+	Now    func() time.Time // monotonic; nil: time.Now
 	// Alive is called before each wait, and at least every AliveEvery; nil: nobody is
 	// told.
 	Alive      func()
@@ -38,6 +41,12 @@ type KeeperConfig struct {
 type Keeper struct {
 	cfg KeeperConfig
 	log *zap.Logger
+
+	// Since this server leads:
+	term    uint64 // of raft, in which it does; 0: it does not
+	watch   voters.Watch
+	looked  time.Time            // when watch was last told
+	refused map[uint64]time.Time // learners that etcd found not ready, and when
 }
 
 // NewKeeper starts nothing.
@@ -46,15 +55,22 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Keeper{cfg, log.Named("members")}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	cfg.Policy.Stabilization = cmp.Or(cfg.Policy.Stabilization, stabilization)
+	return &Keeper{cfg: cfg, log: log.Named("members")}
 }
 
-// How often the Keeper looks: while something is to be done, else; and how long a
-// member may take to say how it is.
+// How often the Keeper looks: while something is about to be done, else; how long
+// a member is new; how long a member may take to say how it is.
 const (
 	keepSoon  = 300 * time.Millisecond
 	keepRest  = 3 * time.Second
+	newFor    = time.Minute
 	askWithin = time.Second
+
+	stabilization = time.Second
 )
 
 // Run looks until ctx ends, and returns nil then.
@@ -86,120 +102,82 @@ func (k *Keeper) pass(ctx context.Context) (time.Duration, error) {
 	defer cancel()
 	own, err := k.status(ctx, []string{k.cfg.Own})
 	if err != nil || own.Leader != own.Header.MemberId {
+		k.term = 0
 		return keepRest, nil //nolint:nilerr // who does not answer, or does not lead, has nothing to do
+	}
+	if k.term != own.RaftTerm {
+		k.term, k.watch, k.looked, k.refused = own.RaftTerm, voters.Watch{}, k.cfg.Now(), map[uint64]time.Time{}
 	}
 	list, err := k.cfg.Client.MemberList(ctx)
 	if err != nil {
 		return keepRest, fmt.Errorf("list members: %w", err)
 	}
-	servers, _, err := store.List[*cluster.Server](ctx, k.cfg.Store, cluster.PrefixSrvs)
+	records, _, err := store.List[*cluster.Server](ctx, k.cfg.Store, cluster.PrefixSrvs)
 	if err != nil {
 		return keepRest, err
 	}
-	seats, err := k.seats(ctx, list.Members, servers, own)
+	seen, err := k.look(ctx, list.Members, records, own)
 	if err != nil {
 		return keepRest, err
 	}
-	step := NextStep(seats)
-	if err := k.tell(ctx, servers, seats, step.Why); err != nil {
+	d := voters.Decide(voters.View{Servers: seen.servers, Policy: k.cfg.Policy})
+	if err := k.tell(ctx, records, seen, d); err != nil {
 		return keepSoon, err
 	}
 	again := keepRest
-	if slices.ContainsFunc(seats, func(s Seat) bool { return !s.Voter || s.Out }) {
+	if d.Step.Kind != voters.None || slices.ContainsFunc(seen.servers, unsettled) {
 		again = keepSoon
 	}
-	return again, k.do(ctx, step)
+	return again, k.do(ctx, d.Step, seen)
 }
 
-func (k *Keeper) do(ctx context.Context, step Step) (err error) {
-	switch step.Do {
-	case StepPromote:
-		_, err = k.cfg.Client.MemberPromote(ctx, step.ID)
+// unsettled is a server about which something is to be decided soon.
+func unsettled(s voters.Server) bool {
+	return s.Role != voters.Absent && s.Removed || s.Role == voters.Learner && s.For < newFor
+}
+
+func (k *Keeper) do(ctx context.Context, step voters.Step, seen sighting) (err error) {
+	id := seen.ids[step.Server]
+	switch {
+	case step.Kind == voters.None:
+		return nil
+	case step.Kind == voters.Promote:
+		_, err = k.cfg.Client.MemberPromote(ctx, id)
 		if errors.Is(err, rpctypes.ErrMemberLearnerNotReady) {
+			k.refused[id] = k.cfg.Now()
 			return nil // a moment later
 		}
-	case StepRemove:
-		_, err = k.cfg.Client.MemberRemove(ctx, step.ID)
+	case step.Server == seen.own: // its successor removes it
+		_, err = k.cfg.Client.MoveLeader(ctx, seen.heir())
 	default:
-		return nil
+		_, err = k.cfg.Client.MemberRemove(ctx, id)
 	}
 	if err != nil {
-		return fmt.Errorf("%s member %x: %w", step.Do, step.ID, err)
+		return fmt.Errorf("%s member %x, server %s: %w", step.Kind, id, step.Server, err)
 	}
-	k.log.Info("changed the store's members", zap.String("step", string(step.Do)), zap.String("member", fmt.Sprintf("%x", step.ID)))
+	k.log.Info("changed the store's members", zap.String("step", string(step.Kind)), zap.String("server", step.Server),
+		zap.String("member", fmt.Sprintf("%x", id)), zap.String("why", step.Why), zap.Bool("moved_lead_first", step.Kind == voters.Remove && step.Server == seen.own))
 	return nil
 }
 
-// seats asks all members how they are, if there is anything to decide.
-func (k *Keeper) seats(ctx context.Context, members []*pb.Member, servers []store.Item[*cluster.Server], own *clientv3.StatusResponse) ([]Seat, error) {
-	nodes, _, err := store.List[*cluster.Node](ctx, k.cfg.Store, cluster.PrefixNodes)
-	if err != nil && len(nodes) == 0 {
-		return nil, err
-	}
-	left := map[string]bool{}
-	for _, it := range nodes {
-		name := baseOf(it.Key)
-		left[name] = it.Value.State == cluster.NodeLeft
-	}
-	byURL, known := map[string]string{}, map[string]bool{}
-	for _, it := range servers {
-		byURL[peerURL(it.Value)], known[baseOf(it.Key)] = baseOf(it.Key), true
-	}
-	seats := make([]Seat, len(members))
-	var asking sync.WaitGroup
-	for i, m := range members {
-		s := &seats[i]
-		*s = Seat{Name: m.Name, ID: m.ID, Voter: !m.IsLearner}
-		name := m.Name
-		if name == "" && len(m.PeerURLs) > 0 {
-			name = byURL[m.PeerURLs[0]]
-		}
-		s.Out = !known[name] && left[name] || name == "" // who never started and is nobody's is in the way
-		if m.Name == "" {
-			continue
-		}
-		asking.Go(func() {
-			st, err := k.status(ctx, m.ClientURLs)
-			switch {
-			case err == nil:
-				s.Healthy = true
-				s.Lag = own.RaftIndex - min(own.RaftIndex, st.RaftAppliedIndex)
-			case status.Code(err) == codes.PermissionDenied: // it answers; this server was taken out
-				s.Healthy = true
-			}
-		})
-	}
-	asking.Wait()
-	return seats, nil
-}
-
-// status asks the one member with these URLs.
-func (k *Keeper) status(ctx context.Context, urls []string) (answer *clientv3.StatusResponse, err error) {
-	err = errors.New("no address")
-	for _, u := range urls {
-		if _, bad := url.Parse(u); bad != nil {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, askWithin)
-		answer, err = k.cfg.Client.Status(ctx, u)
-		cancel()
-		if err == nil {
-			return answer, nil
-		}
-	}
-	return nil, err
-}
+// whyOut begins what is said of a server that is no member any more, though no
+// operator removed it.
+const whyOut = "taken out of the store: "
 
 // tell writes into the servers' records who votes and why.
-func (k *Keeper) tell(ctx context.Context, servers []store.Item[*cluster.Server], seats []Seat, why map[string]string) error {
+func (k *Keeper) tell(ctx context.Context, records []store.Item[*cluster.Server], seen sighting, d voters.Decision) error {
 	var errs []error
-	for _, it := range servers {
+	for _, it := range records {
 		name, s := baseOf(it.Key), it.Value
-		i := slices.IndexFunc(seats, func(x Seat) bool { return x.Name == name })
-		voter, because := i >= 0 && seats[i].Voter, whyNew
-		if i >= 0 {
-			because = why[name]
+		member := seen.of(name)
+		voter, because := member.Role == voters.Voter, d.Why[name]
+		switch {
+		case d.Step.Kind == voters.Remove && d.Step.Server == name && name != seen.own && !member.Removed:
+			because = whyOut + d.Step.Why + "; it comes back by itself, to stand by"
+		case member.Role == voters.Absent && (s.Why == whyNew || strings.HasPrefix(s.Why, whyOut)):
+			because = s.Why
 		}
+		because = cluster.CleanText(because)
 		if s.Voter == voter && s.Why == because {
 			continue
 		}

@@ -26,6 +26,8 @@ type Members interface {
 type ServeAnswer struct {
 	Members   map[string][]string `json:"members"`   // of the store, with the asker: URLs for other servers by name
 	Endpoints []string            `json:"endpoints"` // of the store, host:port
+	// IDs are etcd's, of all members; also for who only looks.
+	IDs []uint64 `json:"ids,omitempty"`
 }
 
 // Serve asks as c, a server that has joined and whose store is empty, to become a
@@ -35,11 +37,13 @@ func Serve(ctx context.Context, address string, c Credential) (answer ServeAnswe
 	return answer, err
 }
 
-// StillServes asks as c, a server, whether it is one still: if not, the error is a
-// *Refusal with CodeRemoved.
-func StillServes(ctx context.Context, address string, c Credential) error {
+// StillServes asks as c, a server, which members the store has, by etcd's IDs: who
+// was one of another ID is one no more. It may join again. If it is no server any
+// more, the error is a *Refusal with CodeRemoved. No members: who answers does not say.
+func StillServes(ctx context.Context, address string, c Credential) (members []uint64, err error) {
 	var answer ServeAnswer
-	return ask(ctx, address, pathServe, Dialer(c.Load), serveRequest{Look: true}, &answer, nil)
+	err = ask(ctx, address, pathServe, Dialer(c.Load), serveRequest{Look: true}, &answer, nil)
+	return answer.IDs, err
 }
 
 type serveRequest struct {
@@ -90,8 +94,11 @@ func (s *Service) serve(ctx context.Context, conn *tls.ConnectionState, r serveR
 		return ServeAnswer{}, err
 	}
 	record, err := s.admitter.server(ctx, by)
-	if err != nil || r.Look {
+	if err != nil {
 		return ServeAnswer{}, err
+	}
+	if s.cfg.Members == nil && r.Look {
+		return ServeAnswer{}, nil
 	}
 	if s.cfg.Members == nil {
 		return ServeAnswer{}, refusef(CodeForbidden, "the store is not run by servers of meshvpc")
@@ -99,6 +106,9 @@ func (s *Service) serve(ctx context.Context, conn *tls.ConnectionState, r serveR
 	list, err := s.cfg.Members.MemberList(ctx)
 	if err != nil {
 		return ServeAnswer{}, fmt.Errorf("list members: %w", err)
+	}
+	if r.Look {
+		return ServeAnswer{IDs: idsOf(list.Members)}, nil
 	}
 	members, url := list.Members, peerURL(record)
 	mine := slices.IndexFunc(members, func(m *pb.Member) bool { return m.Name == by.Name || slices.Contains(m.PeerURLs, url) })
@@ -117,7 +127,14 @@ func (s *Service) serve(ctx context.Context, conn *tls.ConnectionState, r serveR
 	if err != nil && len(servers) == 0 {
 		return ServeAnswer{}, err
 	}
-	return ServeAnswer{Members: peersOf(members, by.Name, url), Endpoints: voterAddresses(servers)}, nil
+	return ServeAnswer{Members: peersOf(members, by.Name, url), Endpoints: voterAddresses(servers), IDs: idsOf(members)}, nil
+}
+
+func idsOf(members []*pb.Member) (ids []uint64) {
+	for _, m := range members {
+		ids = append(ids, m.ID)
+	}
+	return ids
 }
 
 func peerURL(s *cluster.Server) string { return "https://" + s.Peer }

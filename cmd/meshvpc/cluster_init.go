@@ -85,6 +85,7 @@ func (p *program) clusterInit(ctx context.Context, c *cli.Context) error {
 	}
 	id := randomID()
 	server := newServerConfig(d, name, dc, bind, advertise)
+	server.Follow = followed(c.StringSlice("underlay"))
 	if theirs != nil {
 		if err := theirs.fresh(ctx, "initialise cluster"); err != nil {
 			return err

@@ -96,6 +96,9 @@ func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if server != nil {
+		server.Follow = followed(c.StringSlice("underlay"))
+	}
 	endpoint, err := storeOf(address)
 	if err != nil {
 		return err

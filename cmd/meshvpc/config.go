@@ -85,6 +85,12 @@ type serverConfig struct {
 	// Witness says that this server votes and does nothing else: it has no CA key.
 	Witness  bool   `json:"witness,omitempty"`
 	LogLevel string `json:"log_level,omitempty"`
+	// ReplaceAfter is how long a server is silent before another takes its vote, like
+	// "10m"; default 5m. The server that leads goes by its own.
+	ReplaceAfter string `json:"replace_after,omitempty"`
+	// Follow names the device whose address the server's addresses follow when the
+	// host gets another, "auto" for any; "": they were chosen, and stay.
+	Follow string `json:"follow,omitempty"`
 	// External is the store of the engine external.
 	External *externalConfig `json:"external,omitempty"`
 	// Bootstrap is what the first start of the first server writes into the

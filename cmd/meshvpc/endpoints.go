@@ -58,7 +58,7 @@ func keepEndpoints(ctx context.Context, cli *clientv3.Client, log *zap.Logger, o
 	for {
 		if err := syncEndpoints(ctx, cli); err != nil {
 			wait = min(2*wait, endpointsEvery)
-			tryAll(cli, all)
+			tryAll(cli, withFile(all))
 		} else {
 			wait = endpointsEvery
 			now := addressesOf(cli.Endpoints())
@@ -85,6 +85,15 @@ func keepEndpoints(ctx context.Context, cli *clientv3.Client, log *zap.Logger, o
 			}
 		}
 	}
+}
+
+// withFile is urls and what the file holds now: a server of this host may have moved.
+func withFile(urls []string) []string {
+	file, err := storeURLs(knownEndpoints(), true)
+	if err != nil || !slices.ContainsFunc(urls, func(u string) bool { return strings.HasPrefix(u, "https://") }) {
+		return urls
+	}
+	return slices.Concat(urls, file)
 }
 
 // tryAll adds addresses to those that a client tries.

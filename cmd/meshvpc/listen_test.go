@@ -2,7 +2,10 @@ package main
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestLostListen(t *testing.T) {
@@ -24,5 +27,51 @@ func TestLostListen(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestMoved(t *testing.T) {
+	addr := netip.MustParseAddr
+	server := func(follow string) serverConfig {
+		return serverConfig{Follow: follow, Listen: []string{"192.0.2.1:2379", "[2001:db8::1]:2379"}, Advertise: []string{"192.0.2.1:2379"},
+			ListenPeers: []string{"192.0.2.1:2380"}, ListenJoin: []string{"192.0.2.1:2378"}, AdvertisePeers: []string{"192.0.2.1:2380"}}
+	}
+	for name, tt := range map[string]struct {
+		follow string
+		have   []hostAddress
+		want   string // the listen address of IPv4; "": it does not move
+	}{
+		"nothing is lost":             {anyDevice, []hostAddress{{"e0", addr("2001:db8::1")}, {"e0", addr("192.0.2.1")}, {"e0", addr("192.0.2.9")}}, ""},
+		"another address":             {anyDevice, []hostAddress{{"e0", addr("2001:db8::1")}, {"e0", addr("192.0.2.9")}}, "192.0.2.9"},
+		"on the device":               {"e1", []hostAddress{{"e0", addr("2001:db8::1")}, {"e0", addr("192.0.2.8")}, {"e1", addr("192.0.2.9")}}, "192.0.2.9"},
+		"not on the device":           {"e1", []hostAddress{{"e0", addr("2001:db8::1")}, {"e0", addr("192.0.2.9")}}, ""},
+		"chosen by hand":              {"", []hostAddress{{"e0", addr("2001:db8::1")}, {"e0", addr("192.0.2.9")}}, ""},
+		"none of the family":          {anyDevice, []hostAddress{{"e0", addr("2001:db8::1")}, {"e0", addr("2001:db8::9")}}, ""},
+		"one of two families is gone": {anyDevice, []hostAddress{{"e0", addr("192.0.2.9")}}, ""},
+		"no address at all":           {anyDevice, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			was := server(tt.follow)
+			now, ok := moved(was, tt.have)
+			want := server(tt.follow)
+			if tt.want != "" {
+				want.Listen[0], want.Advertise[0], want.ListenPeers[0] = tt.want+":2379", tt.want+":2379", tt.want+":2380"
+				want.ListenJoin[0], want.AdvertisePeers[0] = tt.want+":2378", tt.want+":2380"
+			}
+			if diff := cmp.Diff(want, now, cmp.AllowUnexported(serverConfig{})); ok != (tt.want != "") || diff != "" {
+				t.Errorf("moved %v (-want +got):\n%s", ok, diff)
+			}
+			if diff := cmp.Diff(server(tt.follow), was, cmp.AllowUnexported(serverConfig{})); diff != "" {
+				t.Errorf("what was given has changed:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestFollowed(t *testing.T) {
+	for words, want := range map[string]string{"": anyDevice, "eth0": "eth0", "192.0.2.1": "", "192.0.2.1=203.0.113.7": "", "192.0.2.1 2001:db8::1": ""} {
+		if got := followed(strings.Fields(words)); got != want {
+			t.Errorf("%q: follows %q, want %q", words, got, want)
+		}
 	}
 }

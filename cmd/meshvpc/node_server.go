@@ -9,7 +9,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/meshvpc/meshvpc/cluster"
-	"github.com/meshvpc/meshvpc/cluster/membership"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
@@ -25,10 +24,8 @@ func (s *session) mayLoseServer(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	var seats []membership.Seat
 	mine, voters, healthy := -1, 0, 0
 	for i, m := range r.Members {
-		seats = append(seats, membership.Seat{Name: m.Name, ID: uint64(i), Voter: m.Voter, Healthy: m.Healthy})
 		if m.Name == name {
 			mine = i
 		} else if m.Voter {
@@ -39,7 +36,7 @@ func (s *session) mayLoseServer(ctx context.Context, name string) error {
 		}
 	}
 	switch {
-	case mine < 0 || !r.Members[mine].Voter || membership.MayLose(seats, uint64(mine)):
+	case mine < 0 || !r.Members[mine].Voter || voters > 0 && healthy > voters/2:
 		return nil
 	case voters == 0:
 		return failed("make another server vote first: meshvpc cluster token create --role server; who votes: meshvpc cluster members",

@@ -49,10 +49,22 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := checkListen(cfg, path); err != nil {
-		return err
+	for {
+		if cfg, err = checkListen(cfg, path, log); err != nil {
+			return err
+		}
+		err := serve(ctx, cfg, path, p.ask, log)
+		switch {
+		case errors.Is(err, errMoved):
+			continue
+		case !errors.Is(err, errReplaced):
+			return err
+		}
+		log.Warn("other servers took this one's place in the store: its copy is removed, and it joins them again", zap.String("data_dir", dataDir(cfg)))
+		if cfg, err = rejoin(cfg, path); err != nil {
+			return err
+		}
 	}
-	return serve(ctx, cfg, path, p.ask, log)
 }
 
 // serve runs the engine and, once it serves, the controller, until ctx ends or
@@ -80,7 +92,12 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 	}
 	tell := newNotifier("server "+cfg.Name+", version "+version(), log)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { tell.stopping(ctx); return nil })
+	g.Go(func() error {
+		if <-ctx.Done(); !goesOn(context.Cause(ctx)) {
+			tell.stopping(ctx)
+		}
+		return nil
+	})
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error {
 		defer stopEngine()
@@ -88,7 +105,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 		if err == nil && ctx.Err() == nil {
 			return errors.New("serve store: it ended")
 		}
-		return explainEnd(context.WithoutCancel(ctx), cfg, err)
+		return explainEnd(ctx, cfg, engine, err, log)
 	})
 	g.Go(func() error {
 		defer stopEngine()
@@ -107,16 +124,20 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
 		return nil
 	})
-	g.Go(func() error { watchListen(ctx, cfg, path, log); return nil })
+	g.Go(func() error { return watchListen(ctx, cfg, path, log) })
 	err = g.Wait()
 	log.Info("server stopped", zap.Error(err))
 	return err
 }
 
+// goesOn reports whether the server begins anew in this process.
+func goesOn(err error) bool { return errors.Is(err, errReplaced) || errors.Is(err, errMoved) }
+
 // storeEngine serves the store.
 type storeEngine interface {
 	Ready() <-chan struct{}
 	Endpoints() []string
+	MemberID() uint64 // of the store; 0 while it is none
 	Run(ctx context.Context) error
 }
 
@@ -127,6 +148,9 @@ func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log 
 	}
 	e.Logger, e.Unary, e.Stream, e.MayObserve = log, guard.Unary, guard.Stream, guard.MayObserve
 	if cfg.Joined != nil && etcd.IsNew(e.DataDir) {
+		if err := os.RemoveAll(asideOf(cfg)); err != nil {
+			return nil, fmt.Errorf("remove the store of before: %w", err)
+		}
 		return newJoining(cfg, e, log), nil
 	}
 	return etcd.New(e)

@@ -11,6 +11,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/membership"
+	"github.com/meshvpc/meshvpc/cluster/membership/voters"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/controller"
 )
@@ -18,7 +19,7 @@ import (
 // backing is a server's store.
 type backing struct {
 	endpoints []string // URLs
-	dial      func() (*clientv3.Client, error)
+	dial      func(ctx context.Context) (*clientv3.Client, error)
 	ready     <-chan struct{} // closed once others may use it
 	// tend does what the store needs done, by a client of it, until ctx ends.
 	tend     func(ctx context.Context, cli *clientv3.Client) error
@@ -29,7 +30,7 @@ type backing struct {
 // ownStore is the store that this server is a member of, behind its guard.
 func ownStore(cfg serverConfig, engine storeEngine, guard *membership.Authorizer, tell *notifier, log *zap.Logger) backing {
 	return backing{endpoints: engine.Endpoints(), ready: guard.Ready(), save: saveSnapshot,
-		dial: func() (*clientv3.Client, error) { return dialVoters(cfg, engine, log) },
+		dial: func(ctx context.Context) (*clientv3.Client, error) { return dialVoters(ctx, cfg, engine, log) },
 		tend: func(ctx context.Context, cli *clientv3.Client) error {
 			return tendOwn(ctx, cfg, engine, cli, guard, tell, log)
 		}}
@@ -44,22 +45,27 @@ func tendOwn(ctx context.Context, cfg serverConfig, engine storeEngine, cli *cli
 		return err
 	}
 	defer own.Close()
-	keeping := membership.KeeperConfig{Client: own, Own: endpoints[0],
+	grace, err := replaceAfter(cfg)
+	if err != nil {
+		return err
+	}
+	keeping := membership.KeeperConfig{Policy: voters.Policy{Grace: grace}, Client: own, Own: endpoints[0],
 		Store: store.New(client.New(own), cluster.Identity{Role: cluster.Operator}), Log: log}
 	if cfg.Witness { // it has no controller, which says that of other servers
 		keeping.Alive, keeping.AliveEvery = tell.alive, tell.every()
 	}
 	members := membership.NewKeeper(keeping)
 	seen := own // who waits for others to be ready, while these wait for it, waits long
-	if _, begins := engine.(*joining); begins {
-		seen = cli // it has no vote yet
+	if learns(ctx, engine, own) {
+		seen = cli
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return guard.Run(ctx, store.New(client.New(seen), cluster.Identity{Role: cluster.Controller}))
 	})
 	g.Go(func() error { return members.Run(ctx) })
-	g.Go(func() error { return watchRemoved(ctx, cfg, own) })
+	g.Go(func() error { return announce(ctx, cfg, engine.MemberID(), cli, log) })
+	g.Go(func() error { return watchRemoved(ctx, cfg, engine, own) })
 	g.Go(func() error { keepEndpoints(ctx, cli, log, endpoints...); return nil })
 	return g.Wait()
 }
@@ -67,7 +73,7 @@ func tendOwn(ctx context.Context, cfg serverConfig, engine storeEngine, cli *cli
 // control writes the first records if the store is new, then tends the store and
 // runs the controller and the join service. A witness has no controller.
 func control(ctx context.Context, cfg serverConfig, path string, b backing, ask askFunc, tell *notifier, log *zap.Logger) error {
-	cli, err := b.dial()
+	cli, err := b.dial(ctx)
 	if err != nil {
 		return err
 	}

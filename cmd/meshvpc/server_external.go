@@ -36,7 +36,7 @@ func serveExternal(ctx context.Context, cfg serverConfig, path string, ask askFu
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
 		return nil
 	})
-	g.Go(func() error { watchListen(ctx, cfg, path, log); return nil })
+	g.Go(func() error { return watchListen(ctx, cfg, path, log) })
 	g.Go(func() error {
 		if err := awaitExternal(ctx, cfg, log); err != nil || ctx.Err() != nil {
 			return err
@@ -160,7 +160,7 @@ func secure(ctx context.Context, cfg serverConfig, root *clientv3.Client, log *z
 	ready := make(chan struct{})
 	close(ready)
 	return backing{endpoints: e.urls(), ready: ready, save: saveRecords,
-		dial: func() (*clientv3.Client, error) {
+		dial: func(context.Context) (*clientv3.Client, error) {
 			own, err := membership.StoreDialer(cfg.TLS.load)
 			if err != nil {
 				return nil, err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -27,6 +28,7 @@ type joining struct {
 	cfg    etcd.Config
 	own    []string
 	ready  chan struct{}
+	engine atomic.Pointer[etcd.Engine] // once it is a member
 	log    *zap.Logger
 }
 
@@ -43,6 +45,14 @@ func (j *joining) Ready() <-chan struct{} { return j.ready }
 
 // Endpoints implements storeEngine.
 func (j *joining) Endpoints() []string { return j.own }
+
+// MemberID implements storeEngine.
+func (j *joining) MemberID() uint64 {
+	if e := j.engine.Load(); e != nil {
+		return e.MemberID()
+	}
+	return 0
+}
 
 // Waits between two attempts to become a member.
 const (
@@ -98,6 +108,7 @@ func (j *joining) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	j.engine.Store(engine)
 	ended := make(chan error, 1)
 	go func() { ended <- engine.Run(ctx) }() // waited for below
 	select {
@@ -130,30 +141,20 @@ func removedServer(cfg serverConfig) error {
 	return failed("run \"meshvpc node purge\" on this host; it may join again after that", "server %s was removed from the cluster", cfg.Name)
 }
 
-// explainEnd says why the engine has ended.
-func explainEnd(ctx context.Context, cfg serverConfig, err error) error {
-	switch {
-	case errors.Is(err, etcd.ErrRemoved), errors.Is(err, etcd.ErrDamaged) && wasRemoved(ctx, cfg):
-		return removedServer(cfg)
-	case errors.Is(err, etcd.ErrDamaged) && len(otherEndpoints(cfg)) > 0:
-		return failed(fmt.Sprintf("the other servers have it: where an admin is, meshvpc node remove %s; here, one after the other, meshvpc server (which says that it was removed), meshvpc node purge, meshvpc cluster join; if no other is left: meshvpc cluster restore FILE (this server's own are in %s)",
-			cfg.Name, hostDirs().snapshots()), "start server: %w", err)
-	case errors.Is(err, etcd.ErrDamaged):
-		return failed(fmt.Sprintf("move %s away and restore a backup: meshvpc cluster restore FILE (this server's own are in %s)", filepath.Join(dataDir(cfg), "member"), hostDirs().snapshots()),
-			"start server: %w", err)
-	}
-	return err
-}
-
 // votersEvery is how often a server asks which servers have a vote: only those
 // serve reads and writes.
 const votersEvery = 10 * time.Second
 
 // dialVoters is a client of the servers that have a vote, as soon as it has asked
 // which do. At first it is one of this server; of one that has joined, and may
-// have no vote yet, also of the others that it knows, and of them alone while its
-// store has just begun. A restored store must not be taken for the one before.
-func dialVoters(cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv3.Client, error) {
+// have no vote yet, also of the others that it knows, and of them alone while it
+// learns. A restored store must not be taken for the one before.
+func dialVoters(ctx context.Context, cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv3.Client, error) {
+	own, err := client.Dial(client.Config{Endpoints: engine.Endpoints(), TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
 	var others []string
 	if cfg.Joined != nil {
 		others = otherEndpoints(cfg)
@@ -162,10 +163,22 @@ func dialVoters(cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv
 	if err != nil {
 		return nil, err
 	}
-	if _, begins := engine.(*joining); !begins || len(urls) == 0 {
+	if !learns(ctx, engine, own) || len(urls) == 0 {
 		urls = append(urls, engine.Endpoints()...)
 	}
 	return client.Dial(client.Config{Endpoints: urls, SyncInterval: votersEvery, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+}
+
+// learns reports whether the store of this server, by a client of it, has no vote,
+// and so does not serve what is to be current.
+func learns(ctx context.Context, engine storeEngine, own *clientv3.Client) bool {
+	if _, begins := engine.(*joining); begins {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, defaultCall)
+	defer cancel()
+	st, err := own.Status(ctx, engine.Endpoints()[0])
+	return err == nil && st.IsLearner
 }
 
 // otherEndpoints are the store addresses of the servers that a server knows of.
@@ -178,7 +191,7 @@ func otherEndpoints(cfg serverConfig) []string {
 	return slices.DeleteFunc(slices.Compact(list), func(e string) bool { return slices.Contains(cfg.Advertise, e) })
 }
 
-// otherJoins are the join services of these servers.
+// otherJoins are their join services.
 func otherJoins(cfg serverConfig) []string { return elsewhere{}.joins(otherEndpoints(cfg)) }
 
 // revokedFile is the list of the servers' certificates that open nothing.

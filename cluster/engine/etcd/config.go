@@ -176,7 +176,10 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 	e.TickMs = uint(c.Timings.Tick.Milliseconds())
 	e.ElectionMs = uint(c.Timings.Election.Milliseconds())
 	e.PreVote = true
-	e.StrictReconfigCheck = true
+	// etcd's own check refuses a learner while one of three voters is dead, which is
+	// when another server is needed. Who changes members sees to the quorum itself
+	// (cluster/membership/voters); learnersOnly refuses what could cost it at once.
+	e.StrictReconfigCheck = false
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModePeriodic, compactionHistory
 	e.QuotaBackendBytes = quota
 	e.UnsafeNoFsync = c.NoSync

@@ -45,6 +45,14 @@ func New(cfg Config) (*Engine, error) {
 // Ready is closed once the member serves clients.
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
+// MemberID is the member's, from shortly after Run on; 0 before.
+func (e *Engine) MemberID() uint64 {
+	if m := e.running.Load(); m != nil {
+		return uint64(m.Server.MemberID())
+	}
+	return 0
+}
+
 // Endpoints are the URLs that clients dial.
 func (e *Engine) Endpoints() []string {
 	var endpoints []string
@@ -69,7 +77,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved))
+	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved, learnersOnly))
 	member, err := startEtcd(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
@@ -86,6 +94,14 @@ func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryS
 		if m := e.running.Load(); m != nil && removed(m) {
 			return nil, status.Error(codes.Unavailable, ErrRemoved.Error())
 		}
+	}
+	return handler(ctx, request)
+}
+
+// learnersOnly refuses a member that would vote before it has the log, or at all.
+func learnersOnly(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if r, ok := request.(*pb.MemberAddRequest); ok && !r.IsLearner {
+		return nil, status.Error(codes.FailedPrecondition, "a new member begins as a learner (etcdctl member add --learner), and is promoted when it has caught up")
 	}
 	return handler(ctx, request)
 }
