@@ -84,7 +84,7 @@ func (j *joining) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := askServers(otherEndpoints(j.server), func(address string) (membership.ServeAnswer, error) {
+	answer, err := askServers(otherJoins(j.server), func(address string) (membership.ServeAnswer, error) {
 		ctx, cancel := context.WithTimeout(ctx, defaultCall)
 		defer cancel()
 		return membership.Serve(ctx, address, c)
@@ -171,6 +171,9 @@ func otherEndpoints(cfg serverConfig) []string {
 	return slices.DeleteFunc(slices.Compact(list), func(e string) bool { return slices.Contains(cfg.Advertise, e) })
 }
 
+// otherJoins are their join services.
+func otherJoins(cfg serverConfig) []string { return elsewhere{}.joins(otherEndpoints(cfg)) }
+
 // revokedFile is the list of the servers' certificates that open nothing.
 func revokedFile(cfg serverConfig) string {
 	return filepath.Join(filepath.Dir(cfg.TLS.Cert), "revoked.crl")
@@ -211,7 +214,7 @@ func newGuard(cfg serverConfig, log *zap.Logger) (*membership.Authorizer, error)
 // renewWitness has another server renew the certificate of one that has no CA key.
 // Without an answer it goes on with the old one.
 func renewWitness(ctx context.Context, cfg serverConfig, c membership.Credential, addresses []netip.Addr, log *zap.Logger) error {
-	fresh, err := askServers(otherEndpoints(cfg), func(address string) (membership.Credential, error) {
+	fresh, err := askServers(otherJoins(cfg), func(address string) (membership.Credential, error) {
 		ctx, cancel := context.WithTimeout(ctx, defaultCall)
 		defer cancel()
 		return membership.RenewServer(ctx, address, c, addresses)

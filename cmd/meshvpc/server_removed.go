@@ -58,7 +58,7 @@ func wasRemoved(ctx context.Context, cfg serverConfig) bool {
 	if err != nil {
 		return false
 	}
-	_, err = askServers(otherEndpoints(cfg), func(address string) (struct{}, error) {
+	_, err = askServers(otherJoins(cfg), func(address string) (struct{}, error) {
 		ctx, cancel := context.WithTimeout(ctx, defaultCall)
 		defer cancel()
 		return struct{}{}, membership.StillServes(ctx, address, c)
