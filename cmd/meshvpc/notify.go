@@ -68,6 +68,9 @@ func (n *notifier) alive() {
 // stopping waits until ctx ends, and says that the service then does.
 func (n *notifier) stopping(ctx context.Context) {
 	<-ctx.Done()
+	if errors.Is(context.Cause(ctx), errTrustChanged) {
+		return // it begins anew
+	}
 	n.send("STOPPING=1\nSTATUS=stopping")
 }
 

@@ -52,7 +52,11 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 	if err := checkListen(cfg, path); err != nil {
 		return err
 	}
-	return serve(ctx, cfg, path, log)
+	for {
+		if err := serve(ctx, cfg, path, log); !errors.Is(err, errTrustChanged) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // serve runs the engine and, once it serves, the controller, until ctx ends or
@@ -73,6 +77,10 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 	guard, err := newGuard(cfg, log)
 	if err != nil {
 		return err
+	}
+	trusted, err := os.ReadFile(cfg.TLS.CA) // what the engine reads as it starts
+	if err != nil {
+		return fmt.Errorf("read CA: %w", err)
 	}
 	engine, err := newEngine(cfg, path, guard, log)
 	if err != nil {
@@ -101,7 +109,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, log *zap.Logger) 
 			}
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, path, ownStore(cfg, engine, guard, tell, log), tell, log)
+		return control(ctx, cfg, path, ownStore(cfg, engine, trusted, guard, tell, log), tell, log)
 	})
 	g.Go(func() error {
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
