@@ -67,6 +67,9 @@ func (p *program) clusterRotate(ctx context.Context, c *cli.Context) error {
 	case r.server.External != nil:
 		return failed("have your etcd trust a new CA, and make the cluster anew by a backup", "rotate CA: the store is an external etcd, which reads the CAs that it trusts when its operator restarts it")
 	}
+	if slices.Contains(r.leave, r.server.Name) {
+		return usage("start what does not run here, or run this on another server", "--leave-behind %s: that is this host, whose server makes the CA", r.server.Name)
+	}
 	endpoints := withKnown(r.server.endpoints())
 	urls, err := storeURLs(endpoints, true)
 	if err != nil {
