@@ -187,7 +187,7 @@ func operates(a Access) bool {
 		return false
 	}
 	switch k.Kind {
-	case KindConfig, KindServer, KindToken, KindUser:
+	case KindConfig, KindServer, KindToken, KindUser, KindTrust:
 		return false
 	}
 	return true

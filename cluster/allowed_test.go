@@ -128,6 +128,7 @@ func TestAllowedKeys(t *testing.T) {
 		requests/n2/x           | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		alloc/…                 | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		leader/controller       | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		trust/node/n1           | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		tokens/…                | rcwpd  -     -     -      -       -      rcwpd -     -      -       -      -   -      -
 		tokens/t                | rcwpd  -     -     -      -       -      rcwpd -     -      -       -      -   -      -
 		tokens                  | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -

@@ -19,6 +19,7 @@ type Config struct {
 	UnderlayPort uint16   `json:"underlay_port"` // UDP, of all tunnels
 	VNIs         VNIRange `json:"vni_range"`
 	Encryption   string   `json:"encryption"` // "none" (or empty) until the underlay can encrypt
+	Trust        *Trust   `json:"trust,omitempty"`
 }
 
 // DefaultUnderlayPort is the UDP port of VXLAN (RFC 7348 §8).
@@ -40,6 +41,11 @@ func (c *Config) Validate() error {
 	}
 	if err := checkText("cluster name", c.Cluster); err != nil {
 		return err
+	}
+	if c.Trust != nil {
+		if err := c.Trust.validate(); err != nil {
+			return err
+		}
 	}
 	return c.VNIs.Validate()
 }

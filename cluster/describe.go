@@ -106,7 +106,7 @@ func stateVerb(k Kind, w Written) Verb {
 // Fields that an event leaves out, or does not show the value of.
 var (
 	unsaid = []string{"needs", "created", "joined", "by"}
-	hidden = []string{"hash", "key"}
+	hidden = []string{"hash", "key", "trust"}
 )
 
 // fieldsOf lists the fields of a new record.

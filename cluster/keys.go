@@ -25,6 +25,7 @@ const (
 	PrefixFence  = Root + "fences/"
 	PrefixReqs   = Root + "requests/"
 	PrefixEvents = Root + "events/"
+	PrefixTrust  = Root + "trust/"
 	PrefixVNIs   = PrefixAlloc + "vni/"
 	PrefixVTEPs  = PrefixAlloc + "vtep/"
 )
@@ -98,6 +99,12 @@ func KeyToken(id string) string { return PrefixToks + id }
 // KeyUser is the record of a person's credential.
 func KeyUser(name string) string { return PrefixUsers + name }
 
+// KeyNodeTrust is whom a node trusts.
+func KeyNodeTrust(node string) string { return PrefixTrust + "node/" + node }
+
+// KeyServerTrust is whom a server trusts.
+func KeyServerTrust(name string) string { return PrefixTrust + "server/" + name }
+
 // Kind is the family that a key belongs to.
 type Kind string
 
@@ -122,6 +129,7 @@ const (
 	KindUser       Kind = "user"
 	KindLeader     Kind = "leader"
 	KindEvent      Kind = "event"
+	KindTrust      Kind = "trust"
 )
 
 // Key is a parsed key. Node, VPC and Name are set where the kind has them;
@@ -158,6 +166,8 @@ var patterns = []struct {
 	{KindUser, "users/{name}"},
 	{KindLeader, "leader/{name}"},
 	{KindEvent, "events/{name}"},
+	{KindTrust, "trust/node/{name}"},
+	{KindTrust, "trust/server/{name}"},
 }
 
 // ParseKey tells what a key is; one that is no record, or that is not written

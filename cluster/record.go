@@ -186,6 +186,8 @@ func newRecord(k Kind) Record {
 		return new(Server)
 	case KindToken:
 		return new(Token)
+	case KindTrust:
+		return &Trusting{}
 	case KindUser:
 		return new(User)
 	case KindLeader:

@@ -54,6 +54,8 @@ func examples() map[string]Record {
 		KeyServer("a"):              &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
 		KeyToken("0a1b2c3d4e"):      &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
 		KeyUser("alice"):            &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
+		KeyNodeTrust("a"):           &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
+		KeyServerTrust("a"):         &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
 		KeyLeader:                   &Leader{Name: "a", Since: when},
 	}
 }

@@ -112,25 +112,35 @@ func (f *traffic) through(happens func()) tally {
 	return r
 }
 
+// trafficClient is the part of a client file that the program needs.
+type trafficClient struct {
+	Endpoints     []string
+	CA, Cert, Key string
+}
+
+func readTrafficClient() (file trafficClient, err error) {
+	b, err := os.ReadFile(os.Getenv("MESHVPC_CONFIG"))
+	if err == nil {
+		err = yaml.Unmarshal(b, &file)
+	}
+	return file, err
+}
+
 // runTraffic is the program.
 func runTraffic() error {
-	var file struct {
-		Endpoints     []string
-		CA, Cert, Key string
-	}
-	b, err := os.ReadFile(os.Getenv("MESHVPC_CONFIG"))
+	file, err := readTrafficClient()
 	if err != nil {
-		return err
-	}
-	if err := yaml.Unmarshal(b, &file); err != nil {
 		return err
 	}
 	urls := make([]string, len(file.Endpoints))
 	for i, e := range file.Endpoints {
 		urls[i] = "https://" + e
 	}
-	me := membership.Credential{CA: []byte(file.CA), Cert: []byte(file.Cert), Key: []byte(file.Key)}
-	cli, err := client.Dial(client.Config{Endpoints: urls, SyncInterval: 5 * time.Second, TLS: membership.Dialer(me.Load)})
+	load := func() (membership.Credential, error) { // for each connection: the file may change
+		now, err := readTrafficClient()
+		return membership.Credential{CA: []byte(now.CA), Cert: []byte(now.Cert), Key: []byte(now.Key)}, err
+	}
+	cli, err := client.Dial(client.Config{Endpoints: urls, SyncInterval: 5 * time.Second, TLS: membership.Dialer(load)})
 	if err != nil {
 		return err
 	}

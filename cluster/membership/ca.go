@@ -36,6 +36,8 @@ var ErrNoCertificate = errors.New("no PEM certificate or key")
 type CA struct {
 	cert *x509.Certificate
 	key  crypto.Signer
+	// other is the CA whose place this one takes, while both are trusted.
+	other *CA
 }
 
 // NewCA makes the CA of a new cluster. Name is for people.
@@ -47,7 +49,7 @@ func NewCA(name string, now time.Time) (*CA, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: name + " CA"},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(lifeOfCA),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		IsCA: true, BasicConstraintsValid: true, MaxPathLen: 1, // for the CA that will take its place
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -58,28 +60,30 @@ func NewCA(name string, now time.Time) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make CA: %w", err)
 	}
-	return &CA{cert, key}, nil
+	return &CA{cert: cert, key: key}, nil
 }
 
-// ReadCA is the CA of PEM texts, as CertPEM and KeyPEM give them.
+// ReadCA is the CA of PEM texts, as CertPEM and KeyPEM give them. Of several it is
+// the first, and the second is the one whose place it takes, if its key is there.
 func ReadCA(certPEM, keyPEM []byte) (*CA, error) {
-	cert, err := parseCert(certPEM)
+	list, err := parseCAs(certPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read CA: %w", err)
 	}
-	block, _ := pem.Decode(keyPEM)
-	if block == nil {
-		return nil, fmt.Errorf("read CA key: %w", ErrNoCertificate)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	keys, err := keysOf(keyPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read CA key: %w", err)
 	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, errors.New("read CA key: it is not the key of the CA's certificate")
+	ca := &CA{cert: list[0], key: keyFor(list[0], keys)}
+	if ca.key == nil {
+		return nil, errNotItsKey
 	}
-	return &CA{cert, key}, nil
+	if len(list) > 1 {
+		if key := keyFor(list[1], keys); key != nil {
+			ca.other = &CA{cert: list[1], key: key}
+		}
+	}
+	return ca, nil
 }
 
 // CertPEM is the CA's certificate.
@@ -92,7 +96,8 @@ func (ca *CA) KeyPEM() ([]byte, error) { return keyPEM(ca.key) }
 func (ca *CA) Pin() Pin { return pinOf(ca.cert) }
 
 // Issue certifies that the holder of a key is s. Only a server's certificate
-// serves; addresses are where, for clients that look at them, as etcdctl does.
+// serves; addresses are where, for clients that look at them, as etcdctl does. While
+// the CA takes the place of another, a server's text has what shows that, too.
 func (ca *CA) Issue(key crypto.PublicKey, s cluster.Subject, addresses []netip.Addr, now time.Time) (text []byte, err error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: s.String()},
@@ -114,7 +119,15 @@ func (ca *CA) Issue(key crypto.PublicKey, s cluster.Subject, addresses []netip.A
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate of %s: %w", s, err)
 	}
-	return certPEM(der), nil
+	text = certPEM(der)
+	if s.Kind == cluster.SubjectServer && ca.other != nil {
+		chain, err := ca.endorsement()
+		if err != nil {
+			return nil, err
+		}
+		text = append(text, chain...)
+	}
+	return text, nil
 }
 
 // Reissue is a younger certificate of c's key and subject.

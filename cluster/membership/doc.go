@@ -25,6 +25,36 @@
 // Versions more than one minor number apart (Compatible) are refused. Both are
 // looked at only for who has a good token.
 //
+// # Another CA
+//
+// One CA takes the place of another while all runs. Config.Trust says how far that
+// is: which CAs are trusted, first the one that signs. Everybody keeps them in that
+// order in ca.crt, servers their keys, too, which they have from each other by
+// Authority; a key that signs is always the one of the first certificate. Each phase
+// ends when all who are waited for (StillOld) have said that they are in it: nodes to
+// the join service (Trusts), which sees itself who certified them, servers in the
+// store.
+//
+//   - trust: all learn the new CA. The old one signs.
+//   - renew: the new one signs, and all whose certificate is Old get another.
+//   - drop: all forget the old one, whose certificates open nothing then.
+//
+// Our own listeners and clients read the CAs for each connection. etcd reads them
+// when it starts, and nothing can change them in it: a server whose store has loaded
+// others starts the store anew, in the same process, when it is its Turn, one server
+// at a time. Watches go on at another server from the revision where they were. An
+// endorsement of the new CA by the old one alone would not do: it cannot make an etcd
+// forget the old one, and CAs were made at first with no room for another below. It
+// is shown by servers in the phase renew all the same, for who was away in the phase
+// before: our clients follow it (endorsed).
+//
+// Who is off all the time is left behind when a person says so, and joins again by a
+// token, with the key and the record that it has. A token names the CA that signed
+// when it was made, and no other. A restored store has no Trust: hosts keep the CAs
+// that they have; a record that names none of them is not followed.
+//
+// An external etcd is told by its operator whom to trust: there it cannot be done.
+//
 // # Authorization
 //
 // An Authorizer stands before an engine of ours, on every server, and lets each

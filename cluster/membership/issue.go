@@ -42,6 +42,17 @@ var errNotYours = refusef(CodeForbidden, "the certificate is no longer one of th
 // mayRenew: the record still names the asker's key. Another key is for who joins
 // again, so that an answer that is lost locks nobody out.
 func (a *admitter) mayRenew(ctx context.Context, by holderOf, w wanted) error {
+	if err := a.holdsKey(ctx, by); err != nil {
+		return err
+	}
+	if w.hash != by.hash {
+		return refusef(CodeInvalid, "a certificate is renewed for the key that it has")
+	}
+	return nil
+}
+
+// holdsKey: the record still names the asker's key.
+func (a *admitter) holdsKey(ctx context.Context, by holderOf) error {
 	key := ""
 	switch by.Kind {
 	case cluster.SubjectNode:
@@ -69,9 +80,6 @@ func (a *admitter) mayRenew(ctx context.Context, by holderOf, w wanted) error {
 	}
 	if key != by.hash {
 		return errNotYours
-	}
-	if w.hash != by.hash {
-		return refusef(CodeInvalid, "a certificate is renewed for the key that it has")
 	}
 	return nil
 }

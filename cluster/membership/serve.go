@@ -50,7 +50,8 @@ type serveRequest struct {
 	Look bool `json:"look,omitempty"` // change nothing
 }
 
-// AuthorityAnswer is the key of the CA.
+// AuthorityAnswer is the key of the CA, and while it takes the place of another, or
+// is about to give its own up, that of the other.
 type AuthorityAnswer struct {
 	Key string `json:"key"` // PEM
 }
@@ -81,6 +82,11 @@ func (s *Service) authority(ctx context.Context, conn *tls.ConnectionState, _ st
 		return AuthorityAnswer{}, err
 	}
 	key, err := ca.KeyPEM()
+	if err == nil && ca.other != nil {
+		var other []byte
+		other, err = ca.other.KeyPEM()
+		key = append(key, other...)
+	}
 	if err == nil {
 		s.cfg.Log.Info("handed over the CA's key", zap.Stringer("to", by.Subject))
 	}

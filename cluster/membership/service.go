@@ -28,6 +28,7 @@ const (
 	pathIssue     = "/v1/issue"     // IssueRequest to IssueAnswer, for who has a certificate
 	pathServe     = "/v1/serve"     // serveRequest to ServeAnswer, for servers
 	pathAuthority = "/v1/authority" // {} to AuthorityAnswer, for servers
+	pathTrusts    = "/v1/trusts"    // trustsRequest to {}, for nodes
 )
 
 // How long strangers may take, and how much they may send.
@@ -83,6 +84,7 @@ func (s *Service) Run(ctx context.Context) error {
 	mux.HandleFunc("POST "+pathIssue, answering(s, s.issue))
 	mux.HandleFunc("POST "+pathServe, answering(s, s.serve))
 	mux.HandleFunc("POST "+pathAuthority, answering(s, s.authority))
+	mux.HandleFunc("POST "+pathTrusts, answering(s, s.trusts))
 	quiet := zap.NewStdLog(s.cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))) // what strangers do wrong is no news
 	server := &http.Server{Handler: mux, ErrorLog: quiet, ReadHeaderTimeout: readWithin, ReadTimeout: 2 * readWithin,
 		WriteTimeout: 2*readWithin + callWithin, MaxHeaderBytes: 4 << 10,
@@ -200,12 +202,18 @@ func (s *Service) subject(conn *tls.ConnectionState) (holderOf, error) {
 	if conn == nil || len(conn.PeerCertificates) == 0 {
 		return holderOf{}, nobody
 	}
-	ca, err := s.cfg.CA()
+	if _, err := s.cfg.CA(); err != nil { // who certifies nobody is asked nothing
+		return holderOf{}, err
+	}
+	own, err := s.cfg.Credential()
 	if err != nil {
 		return holderOf{}, err
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.cert)
+	list, err := parseCAs(own.CA)
+	if err != nil {
+		return holderOf{}, fmt.Errorf("read CA: %w", err)
+	}
+	roots := poolOf(list)
 	leaf := conn.PeerCertificates[0]
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: s.cfg.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return holderOf{}, nobody

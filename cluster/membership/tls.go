@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -13,7 +14,8 @@ import (
 )
 
 // Credential is who a process is: a certificate, its key, and the CA that it
-// trusts, all PEM. StoreCA is that of the store if it is an external etcd, whose
+// trusts, all PEM. While one CA takes the place of another there are two, first the
+// one that signs. StoreCA is that of the store if it is an external etcd, whose
 // servers our CA does not certify; else nil.
 type Credential struct{ CA, Cert, Key, StoreCA []byte }
 
@@ -48,7 +50,7 @@ func (c Credential) Subject() (cluster.Subject, error) {
 	return cluster.ParseSubject(cert.Subject.CommonName)
 }
 
-// CAPin names the CA.
+// CAPin names the CA that signs.
 func (c Credential) CAPin() (Pin, error) {
 	ca, err := parseCert(c.CA)
 	if err != nil {
@@ -58,7 +60,8 @@ func (c Credential) CAPin() (Pin, error) {
 }
 
 // Old reports whether the certificate is to be renewed: a third of its time is
-// left, or it does not name all of addresses, or lacks what a server's has.
+// left, another CA signs now, or it does not name all of addresses, or lacks what a
+// server's has.
 func (c Credential) Old(addresses []netip.Addr, now time.Time) (bool, error) {
 	cert, err := parseCert(c.Cert)
 	if err != nil {
@@ -77,6 +80,13 @@ func (c Credential) Old(addresses []netip.Addr, now time.Time) (bool, error) {
 		if !named[a.Unmap().WithZone("")] {
 			return true, nil
 		}
+	}
+	list, err := parseCAs(c.CA)
+	if err != nil {
+		return false, fmt.Errorf("read CA: %w", err)
+	}
+	if cert.CheckSignatureFrom(list[0]) != nil || len(list) == 1 && bytes.Count(c.Cert, []byte("-----BEGIN")) > 1 {
+		return true, nil // another signs now, or the former one is gone
 	}
 	return cert.NotAfter.Sub(now) < cert.NotAfter.Sub(cert.NotBefore)/3, nil
 }
@@ -124,11 +134,11 @@ func Dialer(load func() (Credential, error)) *tls.Config {
 			if err != nil {
 				return err
 			}
-			ca, err := parseCert(c.CA)
+			list, err := parseCAs(c.CA)
 			if err != nil {
 				return fmt.Errorf("read CA: %w", err)
 			}
-			return verifyServer(s.PeerCertificates, ca)
+			return verifyServer(s.PeerCertificates, append(list, endorsed(s.PeerCertificates[1:], list, time.Now())...)...)
 		},
 	}
 }
@@ -191,9 +201,8 @@ func Listener(load func() (Credential, error)) *tls.Config {
 	}
 }
 
-func verifyServer(shown []*x509.Certificate, ca *x509.Certificate) error {
-	roots := x509.NewCertPool()
-	roots.AddCert(ca)
+func verifyServer(shown []*x509.Certificate, cas ...*x509.Certificate) error {
+	roots := poolOf(cas)
 	leaf := shown[0]
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
 		if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired {

@@ -144,6 +144,14 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 			return nil
 		})
 	}
+	if cfg.TLS != nil && cfg.TLS.StoreCA == "" {
+		g.Go(func() error {
+			s := store.New(client.New(cli), cluster.Identity{Role: cluster.Agent, Name: cfg.Node})
+			return followTrust(ctx, s, log, func(ctx context.Context, t *cluster.Trust) (bool, error) {
+				return agentTrust(ctx, cfg, t, log)
+			})
+		})
+	}
 	g.Go(func() error { here.run(ctx); return nil })
 	g.Go(func() error { return agent.Run(ctx) })
 	g.Go(func() error { keepEndpoints(ctx, cli, log); return nil })

@@ -41,9 +41,11 @@ func (p *program) clusterCommand() *cli.Command {
 			"meshvpc cluster restore cluster.meshvpc --engine external --endpoints https://etcd1:2379 --cacert etcd-ca.crt --cert root.crt --key root.key",
 			"meshvpc cluster recover --force-new-cluster",
 			"meshvpc cluster confirm --dark gold-hoster-01",
+			"meshvpc cluster rotate-ca",
+			"meshvpc cluster rotate-ca --leave-behind gold-hoster-01 --yes",
 		},
 		p.clusterInitCommand(), p.clusterJoinCommand(), p.clusterTokenCommand(), p.clusterCredentialCommand(),
-		p.clusterBackupCommand(), p.clusterRestoreCommand(), p.clusterRecoverCommand(), p.clusterConfirmCommand(),
+		p.clusterRotateCommand(), p.clusterBackupCommand(), p.clusterRestoreCommand(), p.clusterRecoverCommand(), p.clusterConfirmCommand(),
 		p.verb("status", "", "the store's health: leader, quorum, members", storeFlags(), p.withStore(p.clusterStatus)),
 		p.verb("members", "", "list the servers", storeFlags(), p.withStore(p.clusterMembers)),
 		p.verb("env", "", "print the environment for etcdctl", []cli.Flag{configFlag(), outputFlag()}, p.clusterEnv),
@@ -173,6 +175,11 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		} else if !m.Voter { // voterWarnings has the others
 			r.Warnings = append(r.Warnings, fmt.Sprintf("server %s does not answer: %s", cmp.Or(m.Name, "without a name, which has not started yet,"), start))
 		}
+	}
+	if text, err := trustWarning(ctx, s.store); err != nil {
+		r.Warnings = append(r.Warnings, "whether the CA is being replaced cannot be read: "+oneLine(err.Error()))
+	} else if text != "" {
+		r.Warnings = append(r.Warnings, text)
 	}
 	for _, warning := range voterWarnings(r.Members) {
 		r.Warnings = append(r.Warnings, warning.String())

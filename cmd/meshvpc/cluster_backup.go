@@ -101,11 +101,7 @@ func caOfHost(operator membership.Credential) (*membership.CA, error) {
 	if err != nil {
 		return nil, failed(hint, "back up cluster: %w", err)
 	}
-	pin, err := operator.CAPin()
-	if err != nil {
-		return nil, fmt.Errorf("back up cluster: %w", err)
-	}
-	if pin != ca.Pin() {
+	if !membership.SharesCA(operator.CA, ca.CertPEM()) {
 		return nil, failed("name the client file of the cluster that this host's server is of", "back up cluster: the client file is for a cluster with another CA than %s", cfg.TLS.CA)
 	}
 	return ca, nil

@@ -355,7 +355,7 @@ func askToJoin(ctx context.Context, address string, t membership.Token, q member
 // explainJoin says what to do about a join that failed.
 func explainJoin(err error, address, name string, timeout time.Duration) error {
 	if errors.Is(err, membership.ErrUntrusted) {
-		return failed("is ADDR a server of the cluster that made the token? if it is, somebody is between you and it", "join cluster: the server at %s: %w", address, err)
+		return failed("is ADDR a server of the cluster that made the token? if it is, its CA was replaced since (get another token), or somebody is between you and it", "join cluster: the server at %s: %w", address, err)
 	}
 	r, refused := errors.AsType[*membership.Refusal](err)
 	if !refused {

@@ -101,7 +101,7 @@ func (p *program) caOfBackup(c *cli.Context, r *restoration) (*membership.CA, er
 	t, cert := r.server.TLS, r.file.Text(backup.CA)
 	mine, err := os.ReadFile(t.CA)
 	if err == nil && !bytes.Equal(bytes.TrimSpace(mine), bytes.TrimSpace(cert)) {
-		return nil, failed("restore on a host of that cluster, or on a new one", "restore cluster: %s is the CA of another cluster than the backup's", t.CA)
+		return nil, failed("restore on a host of that cluster, or on a new one; if the CA was replaced since the backup (cluster rotate-ca), restore one that was made after it", "restore cluster: %s is another CA than the backup's", t.CA)
 	}
 	key, err := os.ReadFile(t.CAKey)
 	switch {

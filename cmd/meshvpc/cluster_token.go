@@ -120,6 +120,13 @@ func (s *session) makeToken(ctx context.Context, role cluster.TokenRole, uses in
 	if err != nil {
 		return membership.Token{}, nil, err
 	}
+	if it, err := store.Get[*cluster.Config](ctx, s.store, cluster.KeyConfig); err == nil && it.Value.Trust != nil {
+		pins, err := membership.PinsOf(it.Value.Trust.Bundle()) // this file's may be the one before
+		if err != nil {
+			return membership.Token{}, nil, err
+		}
+		pin = pins[0]
+	}
 	t := membership.NewToken(role, pin)
 	record := t.Record(uses, now, life, by.String())
 	var change store.Change

@@ -73,7 +73,7 @@ func (t *patient) papers() (list []paper, keys []string, errs []error) {
 		if !known[string(c.CA)] {
 			known[string(c.CA)] = true
 			list = append(list, paper{name: "the cluster's CA", path: p.path, period: ca, soon: soonOfCA,
-				mend: "plan a new cluster CA: every certificate ends with it"})
+				mend: "replace it while all runs, on a server: meshvpc cluster rotate-ca (every certificate ends with it)"})
 		}
 	}
 	files := func(f *pemFiles, p paper) {

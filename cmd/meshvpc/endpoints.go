@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/membership"
 )
 
 // syncWithin bounds the question which servers there are.
@@ -44,7 +45,7 @@ func withKnown(endpoints []string) []string {
 // that, is told no.
 func isOurs(ca string) bool {
 	b, err := os.ReadFile(hostDirs().pem(cluster.SubjectNode).CA)
-	return err == nil && strings.TrimSpace(string(b)) == strings.TrimSpace(ca)
+	return err == nil && membership.SharesCA(b, []byte(ca))
 }
 
 // keepEndpoints has the client know which servers have a vote, and keeps the file

@@ -30,7 +30,7 @@ type restored struct {
 
 // forgotten are the records that a restored store must not hold: old servers,
 // tokens that may have been used since, what stood on leases.
-var forgotten = []string{cluster.PrefixSrvs, cluster.PrefixToks, cluster.PrefixLive, cluster.Root + "leader/"}
+var forgotten = []string{cluster.PrefixSrvs, cluster.PrefixToks, cluster.PrefixLive, cluster.PrefixTrust, cluster.Root + "leader/"}
 
 // applyRestored takes the store from the former era into the new one, in one
 // transaction: it happens once, however often the server starts or is cut short.
@@ -51,7 +51,7 @@ func applyRestored(ctx context.Context, kv mvcc.KV, cfg serverConfig, now time.T
 	case c.Era != r.FormerEra: // it has happened
 		return restoredServer(ctx, s, cfg, now, log)
 	}
-	c.Era = r.Era
+	c.Era, c.Trust = r.Era, nil // hosts keep the CAs that they have
 	ops, guards, err := restoredNode(ctx, s, cfg, now)
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 		}
 		err := serve(ctx, cfg, path, p.ask, log)
 		switch {
-		case errors.Is(err, errMoved):
+		case errors.Is(err, errMoved), errors.Is(err, errTrustChanged) && ctx.Err() == nil:
 			continue
 		case !errors.Is(err, errReplaced):
 			return err
@@ -85,6 +85,10 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 	guard, err := newGuard(cfg, log)
 	if err != nil {
 		return err
+	}
+	trusted, err := os.ReadFile(cfg.TLS.CA) // what the engine reads as it starts
+	if err != nil {
+		return fmt.Errorf("read CA: %w", err)
 	}
 	engine, err := newEngine(cfg, path, guard, log)
 	if err != nil {
@@ -118,7 +122,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 			}
 		case <-engine.Ready():
 		}
-		return control(ctx, cfg, path, ownStore(cfg, engine, guard, tell, log), ask, tell, log)
+		return control(ctx, cfg, path, ownStore(cfg, engine, trusted, guard, tell, log), ask, tell, log)
 	})
 	g.Go(func() error {
 		keepRenewed(ctx, log, func(ctx context.Context) error { return renewServer(ctx, cfg, time.Now(), log) })
@@ -131,7 +135,9 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 }
 
 // goesOn reports whether the server begins anew in this process.
-func goesOn(err error) bool { return errors.Is(err, errReplaced) || errors.Is(err, errMoved) }
+func goesOn(err error) bool {
+	return errors.Is(err, errReplaced) || errors.Is(err, errMoved) || errors.Is(err, errTrustChanged)
+}
 
 // storeEngine serves the store.
 type storeEngine interface {

@@ -25,11 +25,12 @@ type backing struct {
 	tend     func(ctx context.Context, cli *clientv3.Client) error
 	external *membership.External // nil: the store is our own
 	save     saver
+	trusted  []byte // the CAs that it has loaded, PEM; nil: it is an external etcd
 }
 
 // ownStore is the store that this server is a member of, behind its guard.
-func ownStore(cfg serverConfig, engine storeEngine, guard *membership.Authorizer, tell *notifier, log *zap.Logger) backing {
-	return backing{endpoints: engine.Endpoints(), ready: guard.Ready(), save: saveSnapshot,
+func ownStore(cfg serverConfig, engine storeEngine, trusted []byte, guard *membership.Authorizer, tell *notifier, log *zap.Logger) backing {
+	return backing{endpoints: engine.Endpoints(), trusted: trusted, ready: guard.Ready(), save: saveSnapshot,
 		dial: func(ctx context.Context) (*clientv3.Client, error) { return dialVoters(ctx, cfg, engine, log) },
 		tend: func(ctx context.Context, cli *clientv3.Client) error {
 			return tendOwn(ctx, cfg, engine, cli, guard, tell, log)
@@ -106,6 +107,19 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 	g.Go(func() error { return b.tend(ctx, cli) })
 	g.Go(func() error { keep.run(ctx); return nil })
 	g.Go(func() error { return joins.Run(ctx) })
+	if b.trusted != nil {
+		g.Go(func() error {
+			select {
+			case <-b.ready:
+			case <-ctx.Done():
+				return nil
+			}
+			s := store.New(kv, cluster.Identity{Role: cluster.Operator})
+			return followTrust(ctx, s, log, func(ctx context.Context, t *cluster.Trust) (bool, error) {
+				return serverTrust(ctx, cfg, b.trusted, s, t, log)
+			})
+		})
+	}
 	if !cfg.Witness {
 		g.Go(func() error { return ctl.Run(ctx) })
 	}

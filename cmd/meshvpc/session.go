@@ -51,11 +51,15 @@ func (p *program) withStore(do func(ctx context.Context, c *cli.Context, s *sess
 	}
 }
 
-// renewClient puts a younger certificate into a client file when it is time.
+// renewClient puts a younger certificate into a client file when it is time, and the
+// CAs that the cluster has now.
 func (s *session) renewClient(ctx context.Context, path string, now time.Time) error {
 	if s.client.CA == "" {
 		return nil
 	}
+	if it, err := store.Get[*cluster.Config](ctx, s.store, cluster.KeyConfig); err == nil && it.Value.Trust != nil {
+		return trustOfClient(ctx, path, s.client.joins(s.endpoints), it.Value.Trust)
+	} // else it goes by the CA that it has
 	fresh, due, err := renewDue(ctx, s.client.joins(s.endpoints), s.client.credential(), now, s.call)
 	if err != nil || !due {
 		return err
