@@ -110,9 +110,15 @@ func removed(member *embed.Etcd) bool {
 	return member.Server.IsIDRemoved(uint64(member.Server.MemberID()))
 }
 
+// handoverMost is how long a leader that stops tries to hand over: etcd gives it 7 s,
+// also when no other member is there to take over.
+const handoverMost = 2 * time.Second
+
 // closeMember ends a member. One that is not ready, as it finds no others, would wait
 // for that first, for ever.
 func closeMember(member *embed.Etcd) {
+	patience := time.AfterFunc(handoverMost, member.Server.HardStop)
+	defer patience.Stop()
 	select {
 	case <-member.Server.ReadyNotify():
 	default:

@@ -8,6 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/enginetest"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
@@ -35,10 +39,11 @@ func TestSalvage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cli.MemberAdd(t.Context(), []string{"http://127.0.0.1:1"}); err != nil { // who never comes
-		t.Fatal(err)
-	}
-	if err := errors.Join(cli.Close(), stop()); err != nil {
+	lose := second(t, cli, cfg) // it does not come back
+	var both errgroup.Group
+	both.Go(lose)
+	both.Go(stop)
+	if err := errors.Join(cli.Close(), both.Wait()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -65,7 +70,7 @@ func TestSalvage(t *testing.T) {
 	}
 
 	members, err := etcd.StoredMembers(cfg.DataDir)
-	if err != nil || len(members) != 2 || members[0].Name != "" || members[1].Name != "a" || len(members[1].Clients) != 1 || members[1].Learner {
+	if err != nil || len(members) != 2 || members[0].Name != "a" || len(members[0].Clients) != 1 || members[0].Learner || members[1].Name != "b" || members[1].Learner {
 		t.Errorf("members: %+v, %v", members, err)
 	}
 	path := filepath.Join(t.TempDir(), "snapshot")
@@ -102,5 +107,28 @@ func TestSalvage(t *testing.T) {
 	}
 	if err := errors.Join(cli.Close(), stop()); err != nil {
 		t.Error(err)
+	}
+}
+
+// second makes another member, "b", that votes with the one of cfg.
+func second(t *testing.T, cli *clientv3.Client, cfg etcd.Config) (stop func() error) {
+	t.Helper()
+	b := config(t.TempDir(), enginetest.FreePorts(t, 2))
+	b.Name = "b"
+	peer := func(c etcd.Config) []string { return []string{"http://" + c.ListenPeer[0].String()} }
+	added, err := cli.MemberAddAsLearner(t.Context(), peer(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Join = map[string][]string{cfg.Name: peer(cfg), b.Name: peer(b)}
+	_, stop = start(t, b)
+	for {
+		_, err := cli.MemberPromote(t.Context(), added.Member.ID)
+		if err == nil {
+			return stop
+		}
+		if !errors.Is(err, rpctypes.ErrMemberLearnerNotReady) {
+			t.Fatal(err)
+		}
 	}
 }
