@@ -12,6 +12,7 @@ import (
 // TestDamagedStore changes the log of one of three servers while it is off: it ends
 // and says what to do, the others go on, and what it says puts it right.
 func TestDamagedStore(t *testing.T) {
+	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	c := newTrio(ctx, t, "testdamage")

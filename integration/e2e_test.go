@@ -64,6 +64,15 @@ func mustLab(t *testing.T, err error) {
 	}
 }
 
+// lengthy skips a test with -short, as the run with -race has it: the program under
+// test is another process, and the same in both.
+func lengthy(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes half a minute, and no other program is tried than without -short")
+	}
+}
+
 // mesh is three hosts in vpc1 with a workload each.
 type mesh struct {
 	*demo.Site

@@ -18,6 +18,7 @@ import (
 // that is confirmed, and no frame is lost. One of the lost comes back with its old
 // store, hears that it is none any more, and joins anew with another.
 func TestRecover(t *testing.T) {
+	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 	defer cancel()
 	c := newTrio(ctx, t, "testrecover")
@@ -121,6 +122,7 @@ func (m *mesh) says(ctx context.Context, host, words string) {
 
 // TestRestoreAndGrow restores a backup, and two servers more join the one there is.
 func TestRestoreAndGrow(t *testing.T) {
+	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	m := newNodes(t, lab.IPv6)

@@ -20,6 +20,7 @@ import (
 // and watches: no event is missed, the hosts' processes go on, certificates and
 // tokens of the CA before open nothing, and new ones do.
 func TestRotateCA(t *testing.T) {
+	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 	defer cancel()
 	c := newTrio(ctx, t, "testrotate")
@@ -142,6 +143,7 @@ func (c *trio) join(ctx context.Context, name, token string) error {
 // TestRotateCALeavesBehind: a host that is off is named and waited for; left behind,
 // it opens nothing, and joins again by a token as what it is.
 func TestRotateCALeavesBehind(t *testing.T) {
+	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 	defer cancel()
 	c := newTrio(ctx, t, "testbehind")

@@ -85,6 +85,7 @@ func (c *trio) leader(ctx context.Context) string {
 // each time writes work again, nothing acknowledged is lost, and a watcher misses
 // nothing and sees nothing twice.
 func TestLeaderIsLost(t *testing.T) {
+	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	c := newTrio(ctx, t, "testleader")
@@ -114,6 +115,7 @@ func TestLeaderIsLost(t *testing.T) {
 // goes and is taken out. The host's agent goes on, and comes back from a restart;
 // the server that was taken out says so and opens nothing.
 func TestServerGoesForGood(t *testing.T) {
+	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	c := newTrio(ctx, t, "testgone")
