@@ -64,13 +64,21 @@ func mustLab(t *testing.T, err error) {
 	}
 }
 
-// lengthy skips a test with -short, as the run with -race has it: the program under
-// test is another process, and the same in both.
-func lengthy(t *testing.T) {
+// once skips a long test with -short, as the run with -race has it: the program
+// under test is another process, and the same in both.
+func once(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("it takes half a minute, and no other program is tried than without -short")
 	}
+}
+
+// lengthy is for a test that waits more than it works, in a lab of its own name:
+// others run beside it.
+func lengthy(t *testing.T) {
+	t.Helper()
+	once(t)
+	t.Parallel()
 }
 
 // mesh is three hosts in vpc1 with a workload each.

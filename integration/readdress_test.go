@@ -51,7 +51,7 @@ func TestRepoint(t *testing.T) {
 // follows, and all on its host. Others cannot know the new one: traffic goes on,
 // and they are told by hand.
 func TestServerMoves(t *testing.T) {
-	lengthy(t)
+	once(t)
 	ctx := within(t)
 	m := newMesh(t, lab.IPv6)
 	before, err := m.Lab.Host(ctx, m.Server)
@@ -95,7 +95,7 @@ func TestServerMoves(t *testing.T) {
 // witness, another address, one after the other: they follow, and so do all others,
 // and nobody does anything.
 func TestOneOfServersMoves(t *testing.T) {
-	lengthy(t)
+	once(t)
 	ctx := within(t)
 	c := newTrio(ctx, t, "testsmove")
 	for _, h := range []string{c.Server, "witness"} {
