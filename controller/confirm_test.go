@@ -84,7 +84,7 @@ func confirmed(t *testing.T) (*rig, *underlay) {
 	r.start("a", r.mem)
 	settle()
 	r.vpc("blue", spec("all", "10.100.0.0/16"))
-	settle()
+	pass(15 * time.Second) // until all have answered, and the history tells of it
 	return r, u
 }
 
