@@ -108,7 +108,7 @@ func (c *Controller) campaign(ctx context.Context, terms chan<- *term) {
 		if err != nil {
 			if ctx.Err() == nil {
 				c.cfg.Log.Warn("cannot stand for election, will retry", zap.Duration("in", wait), zap.Error(err))
-				sleep(ctx, wait)
+				store.Sleep(ctx, wait)
 				wait = min(2*wait, backoffMost)
 			}
 			continue
@@ -190,12 +190,3 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 }
 
 func newState() *state { return &state{alloc: allocator.New(), confirm: newConfirmations()} }
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}

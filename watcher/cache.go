@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 // cacheFile is the JSON of the cache. Node and id guard against a file that
@@ -215,12 +216,7 @@ func (c *cacher) run(ctx context.Context) {
 			pause = 10 * time.Second
 			wake(c.kick)
 		}
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
+		store.Sleep(ctx, pause)
 	}
 }
 

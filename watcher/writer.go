@@ -78,12 +78,7 @@ func (w *writer) run(ctx context.Context) {
 				w.log.Warn("cannot report, will retry", zap.Duration("in", backoff), zap.Error(err))
 			}
 			w.restore(batch)
-			t := time.NewTimer(backoff)
-			select {
-			case <-ctx.Done():
-			case <-t.C:
-			}
-			t.Stop()
+			store.Sleep(ctx, backoff)
 			backoff = min(2*backoff, most)
 		}
 	}

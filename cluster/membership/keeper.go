@@ -86,12 +86,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 				again = min(again, k.cfg.AliveEvery)
 			}
 		}
-		t := time.NewTimer(again)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if !store.Sleep(ctx, again) {
 			return nil
-		case <-t.C:
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 // warnEvery is how often one caller's refusals are worth a line.
@@ -58,12 +59,7 @@ func (acc *account) wait(ctx context.Context) {
 	if held > maxHeld {
 		return
 	}
-	t := time.NewTimer(penalty * time.Duration(1+held/atOnce))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
+	store.Sleep(ctx, penalty*time.Duration(1+held/atOnce))
 }
 
 // hold is how many calls of this caller are waiting, with this one. release must

@@ -122,12 +122,7 @@ func (r *roster) follow(ctx context.Context, s *store.Store, log *zap.Logger, ch
 			r.pull(m)
 			start := time.Now()
 			changed()
-			pause := time.NewTimer(min(10*time.Since(start), longestPause))
-			select {
-			case <-ctx.Done():
-			case <-pause.C:
-			}
-			pause.Stop()
+			store.Sleep(ctx, min(10*time.Since(start), longestPause))
 		}
 	})
 	return g.Wait()

@@ -85,7 +85,7 @@ func (s *Store) awaitVacancy(ctx context.Context, from int64, d time.Duration) {
 	defer cancel()
 	for w := range s.kv.Watch(wait, mvcc.WatchRequest{Key: cluster.KeyLeader, From: from}) {
 		if w.Err != nil {
-			sleep(wait, d/10)
+			Sleep(wait, d/10)
 			return
 		}
 		for _, e := range w.Events {
@@ -127,7 +127,7 @@ func (s *Store) stand(ctx context.Context, r *cluster.Leader, ttl time.Duration)
 func (l *Leadership) keep(ctx context.Context, t term) {
 	defer close(l.done)
 	wait := t.ttl / 3
-	for sleep(ctx, min(wait, time.Until(t.until))) && time.Now().Before(t.until) {
+	for Sleep(ctx, min(wait, time.Until(t.until))) && time.Now().Before(t.until) {
 		wait = t.ttl / 3
 		switch err := l.renew(ctx, &t); {
 		case errors.Is(err, mvcc.ErrLeaseNotFound), errors.Is(err, ErrFenced):

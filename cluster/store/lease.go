@@ -68,7 +68,7 @@ func (l *Lease) Run(ctx context.Context) error {
 			wait = l.ttl / 10
 		}
 		l.set(t.id, err)
-		if !sleep(ctx, jitter(l.rand, wait)) {
+		if !Sleep(ctx, jitter(l.rand, wait)) {
 			break
 		}
 	}

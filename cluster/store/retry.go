@@ -16,7 +16,7 @@ func (m *Mirror) again(ctx context.Context, f *followed, by *Feed, lost error) e
 	if mustList(lost) {
 		m.forget(f)
 		m.cfg.Log.Info("listing again", zap.String("prefix", f.prefix), zap.Error(lost))
-		sleep(ctx, m.jitter(m.cfg.Backoff))
+		Sleep(ctx, m.jitter(m.cfg.Backoff))
 		return m.begin(ctx, f, by)
 	}
 	found := m.lose(f, lost)
@@ -32,7 +32,7 @@ func (m *Mirror) again(ctx context.Context, f *followed, by *Feed, lost error) e
 			return m.try(ctx, f, by, lost)
 		}
 	}
-	sleep(ctx, m.follow())
+	Sleep(ctx, m.follow())
 	return m.begin(ctx, f, by)
 }
 
@@ -42,7 +42,7 @@ func (m *Mirror) try(ctx context.Context, f *followed, by *Feed, lost error) err
 	pause := m.pause()
 	m.cfg.Log.Warn("no contact with the store, will retry",
 		zap.String("prefix", f.prefix), zap.Duration("in", pause), zap.Error(lost))
-	if !sleep(ctx, pause) {
+	if !Sleep(ctx, pause) {
 		return ctx.Err()
 	}
 	start := time.Now()

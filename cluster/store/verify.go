@@ -17,7 +17,7 @@ import (
 // reached yet is silent, and so is one whose server is gone.
 func (m *Mirror) verify(ctx context.Context) {
 	wait := m.cfg.VerifyEvery
-	for turn := 0; sleep(ctx, m.jitter(wait)); turn++ {
+	for turn := 0; Sleep(ctx, m.jitter(wait)); turn++ {
 		wait = m.cfg.VerifyEvery
 		f, at := m.pick(turn)
 		if f == nil {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/membership"
+	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 func (p *program) clusterJoinCommand() *cli.Command {
@@ -341,12 +342,8 @@ func askToJoin(ctx context.Context, address string, t membership.Token, q member
 		case code != "" && code != membership.CodeNoCluster:
 			return answer, ca, asked, err
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !store.Sleep(ctx, wait) {
 			return answer, ca, asked, err
-		case <-timer.C:
 		}
 		wait = min(2*wait, time.Second)
 	}

@@ -255,10 +255,8 @@ func (r *rotation) await(ctx context.Context, t *cluster.Trust) error {
 			}
 			return leftOver(t, old, r.wait)
 		}
-		select {
-		case <-ctx.Done():
+		if !store.Sleep(ctx, trustRetry) {
 			return ctx.Err()
-		case <-time.After(trustRetry):
 		}
 	}
 }

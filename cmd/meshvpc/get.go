@@ -16,6 +16,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
+	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 func (p *program) getCommand() *cli.Command {
@@ -63,18 +64,8 @@ func (p *program) get(ctx context.Context, c *cli.Context, s *session) error {
 			return err
 		default:
 			p.warn("no contact with the store, will retry: %v", err)
-			pause(ctx, time.Second)
+			store.Sleep(ctx, time.Second)
 		}
-	}
-}
-
-// pause waits for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 

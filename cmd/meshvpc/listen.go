@@ -173,10 +173,7 @@ func announce(ctx context.Context, cfg serverConfig, id uint64, cli *clientv3.Cl
 			return nil
 		}
 		log.Warn("cannot tell the others where this server is, will retry", zap.Error(err))
-		select {
-		case <-ctx.Done():
-		case <-time.After(listenEvery):
-		}
+		store.Sleep(ctx, listenEvery)
 	}
 }
 

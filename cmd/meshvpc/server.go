@@ -217,12 +217,7 @@ func retryUnavailable(ctx context.Context, do func() error) error {
 		if !errors.Is(err, mvcc.ErrUnavailable) {
 			return err
 		}
-		t := time.NewTimer(retryEvery)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
+		store.Sleep(ctx, retryEvery)
 	}
 }
 

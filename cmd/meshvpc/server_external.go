@@ -74,10 +74,8 @@ func awaitExternal(ctx context.Context, cfg serverConfig, log *zap.Logger) error
 			said = err.Error()
 			log.Warn("the external etcd does not answer, will retry", zap.Strings("endpoints", e.Endpoints), zap.Error(err))
 		}
-		select {
-		case <-ctx.Done():
+		if !store.Sleep(ctx, externalWait) {
 			return nil
-		case <-time.After(externalWait):
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership"
+	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 // joining is the engine of a server that has joined and whose store is empty: it
@@ -76,12 +77,8 @@ func (j *joining) Run(ctx context.Context) error {
 			return err
 		}
 		j.log.Warn("cannot become a member of the store, will retry", zap.Duration("in", wait), zap.Error(err))
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if !store.Sleep(ctx, wait) {
 			return nil
-		case <-t.C:
 		}
 		wait = min(2*wait, joinMost)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership"
+	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 // removedEvery is how often a server whose store does not answer asks the others
@@ -62,10 +63,8 @@ func awaitReady(ctx context.Context, cfg serverConfig, engine storeEngine) error
 // client of its own store.
 func watchRemoved(ctx context.Context, cfg serverConfig, engine storeEngine, own *clientv3.Client) error {
 	for {
-		select {
-		case <-ctx.Done():
+		if !store.Sleep(ctx, removedEvery) {
 			return nil
-		case <-time.After(removedEvery):
 		}
 		call, cancel := context.WithTimeout(ctx, removedEvery)
 		_, err := own.Get(call, cluster.KeyConfig)
@@ -98,10 +97,7 @@ func explainEnd(ctx context.Context, cfg serverConfig, engine storeEngine, err e
 			return err
 		}
 		log.Warn("this server's member was removed from the store; asking the others whether it may join again", zap.Error(out))
-		select {
-		case <-ctx.Done():
-		case <-time.After(removedEvery):
-		}
+		store.Sleep(ctx, removedEvery)
 	}
 }
 

@@ -44,12 +44,8 @@ type snapshots struct {
 // time.
 func (k *snapshots) run(ctx context.Context) {
 	for wait := k.first(time.Now()); ; wait = snapshotEvery {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !store.Sleep(ctx, wait) {
 			return
-		case <-timer.C:
 		}
 		if err := k.take(ctx); err != nil && ctx.Err() == nil {
 			k.log.Warn("cannot make a snapshot, will retry", zap.String("dir", k.dir), zap.Duration("after", snapshotEvery), zap.Error(err))

@@ -98,10 +98,8 @@ func agentTrust(ctx context.Context, cfg agentConfig, t *cluster.Trust, log *zap
 		return false, err
 	}
 	if old {
-		select {
-		case <-ctx.Done():
+		if !store.Sleep(ctx, rand.N(trustWithin)) { // not all at once
 			return false, nil
-		case <-time.After(rand.N(trustWithin)): // not all at once
 		}
 		if err := renewAgent(ctx, cfg, log); err != nil {
 			return false, err
