@@ -36,7 +36,7 @@ type userReport struct {
 	File    string       `json:"file,omitempty"`
 }
 
-func (p *program) credentialCreate(_ context.Context, c *cli.Context, s *session) error {
+func (p *program) credentialCreate(ctx context.Context, c *cli.Context, s *session) error {
 	name, role := c.Args().First(), cluster.UserRole(c.String("role"))
 	if cluster.CheckNodeName(name) != nil {
 		return usage("want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", "invalid name %q", name)
@@ -54,9 +54,7 @@ func (p *program) credentialCreate(_ context.Context, c *cli.Context, s *session
 	if s.client.CA == "" {
 		return failed("use the client file of an admin", "create credential: this client file has no certificate to ask with")
 	}
-	credential, err := askServers(s.client.joins(s.endpoints), func(address string) (membership.Credential, error) {
-		ctx, cancel := context.WithTimeout(c.Context, s.call)
-		defer cancel()
+	credential, err := askServers(ctx, s.client.joins(s.endpoints), s.call, func(ctx context.Context, address string) (membership.Credential, error) {
 		return membership.NewUser(ctx, address, s.client.credential(), name, role)
 	})
 	if err != nil {

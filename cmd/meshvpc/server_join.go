@@ -91,9 +91,7 @@ func (j *joining) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := askServers(otherJoins(j.server), func(address string) (membership.ServeAnswer, error) {
-		ctx, cancel := context.WithTimeout(ctx, defaultCall)
-		defer cancel()
+	answer, err := askServers(ctx, otherJoins(j.server), defaultCall, func(ctx context.Context, address string) (membership.ServeAnswer, error) {
 		return membership.Serve(ctx, address, c)
 	})
 	if err != nil {
@@ -231,9 +229,7 @@ func newGuard(cfg serverConfig, log *zap.Logger) (*membership.Authorizer, error)
 // renewWitness has another server renew the certificate of one that has no CA key.
 // Without an answer it goes on with the old one.
 func renewWitness(ctx context.Context, cfg serverConfig, c membership.Credential, addresses []netip.Addr, log *zap.Logger) error {
-	fresh, err := askServers(otherJoins(cfg), func(address string) (membership.Credential, error) {
-		ctx, cancel := context.WithTimeout(ctx, defaultCall)
-		defer cancel()
+	fresh, err := askServers(ctx, otherJoins(cfg), defaultCall, func(ctx context.Context, address string) (membership.Credential, error) {
 		return membership.RenewServer(ctx, address, c, addresses)
 	})
 	if err != nil {

@@ -130,9 +130,7 @@ func standing(ctx context.Context, cfg serverConfig, id uint64) error {
 	if err != nil {
 		return fmt.Errorf("ask other servers: %w", err)
 	}
-	members, err := askServers(otherJoins(cfg), func(address string) ([]uint64, error) {
-		ctx, cancel := context.WithTimeout(ctx, defaultCall)
-		defer cancel()
+	members, err := askServers(ctx, otherJoins(cfg), defaultCall, func(ctx context.Context, address string) ([]uint64, error) {
 		return membership.StillServes(ctx, address, c)
 	})
 	r, refused := errors.AsType[*membership.Refusal](err)

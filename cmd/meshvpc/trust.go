@@ -146,9 +146,7 @@ func renewDue(ctx context.Context, servers []string, c membership.Credential, no
 	if due, err = c.Old(nil, now); err != nil || !due {
 		return fresh, due, err
 	}
-	fresh, err = askServers(servers, func(address string) (membership.Credential, error) {
-		ctx, cancel := context.WithTimeout(ctx, call)
-		defer cancel()
+	fresh, err = askServers(ctx, servers, call, func(ctx context.Context, address string) (membership.Credential, error) {
 		return membership.Renew(ctx, address, c)
 	})
 	return fresh, true, err
@@ -170,11 +168,14 @@ func (e elsewhere) joins(endpoints []string) []string {
 }
 
 // askServers asks the join services at these addresses, in turn, until one
-// answers.
-func askServers[T any](addresses []string, ask func(address string) (T, error)) (answer T, err error) {
+// answers. Call bounds each.
+func askServers[T any](ctx context.Context, addresses []string, call time.Duration, ask func(ctx context.Context, address string) (T, error)) (answer T, err error) {
 	var errs []error
 	for _, address := range addresses {
-		if answer, err = ask(address); err == nil {
+		ctx, cancel := context.WithTimeout(ctx, call)
+		answer, err = ask(ctx, address)
+		cancel()
+		if err == nil {
 			return answer, nil
 		}
 		if r, refused := errors.AsType[*membership.Refusal](err); refused && r.Code != membership.CodeWitness && r.Code != membership.CodeUnavailable {

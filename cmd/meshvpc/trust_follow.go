@@ -115,9 +115,7 @@ func agentTrust(ctx context.Context, cfg agentConfig, t *cluster.Trust, log *zap
 	if t.Phase == cluster.TrustDone {
 		return true, nil // nobody waits
 	}
-	_, err = askServers(joins, func(address string) (struct{}, error) {
-		ctx, cancel := context.WithTimeout(ctx, defaultCall)
-		defer cancel()
+	_, err = askServers(ctx, joins, defaultCall, func(ctx context.Context, address string) (struct{}, error) {
 		return struct{}{}, membership.Trusts(ctx, address, c)
 	})
 	return err == nil, err
