@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -121,28 +120,12 @@ const (
 // Run calls Sync whenever nodes, users or servers change, until ctx ends, then
 // returns nil.
 func (r *Roles) Run(ctx context.Context) error {
-	m := store.NewMirror(store.MirrorConfig{Store: r.cfg.Store, Log: r.log.Named("mirror")})
-	m.Follow(cluster.PrefixNodes, cluster.PrefixUsers, cluster.PrefixSrvs)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.Run(ctx) })
-	g.Go(func() error {
-		timer := time.NewTimer(rolesEvery)
-		defer timer.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-m.Changed():
-			case <-timer.C:
-			}
-			m.Pull()
-			wait := rolesEvery
-			if err := r.Sync(ctx); err != nil && ctx.Err() == nil {
-				r.log.Warn("cannot change the users of the external etcd, will retry", zap.Error(err))
-				wait = rolesRetry
-			}
-			timer.Reset(wait)
+	return store.Look(ctx, store.MirrorConfig{Store: r.cfg.Store, Log: r.log.Named("mirror")}, func(ctx context.Context, m *store.Mirror) (time.Duration, error) {
+		m.Pull()
+		if err := r.Sync(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("cannot change the users of the external etcd, will retry", zap.Error(err))
+			return rolesRetry, nil
 		}
-	})
-	return g.Wait()
+		return rolesEvery, nil
+	}, cluster.PrefixNodes, cluster.PrefixUsers, cluster.PrefixSrvs)
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -108,22 +107,11 @@ const longestPause = 300 * time.Millisecond
 // follow keeps the roster current until ctx ends, and calls changed after each
 // change; for many at once, which take long, less often.
 func (r *roster) follow(ctx context.Context, s *store.Store, log *zap.Logger, changed func()) error {
-	m := store.NewMirror(store.MirrorConfig{Store: s, Log: log.Named("mirror")})
-	m.Follow(cluster.PrefixNodes, cluster.PrefixUsers, cluster.PrefixHosts, cluster.PrefixSrvs)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.Run(ctx) })
-	g.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-m.Changed():
-			}
-			r.pull(m)
-			start := time.Now()
-			changed()
-			store.Sleep(ctx, min(10*time.Since(start), longestPause))
-		}
-	})
-	return g.Wait()
+	return store.Look(ctx, store.MirrorConfig{Store: s, Log: log.Named("mirror")}, func(ctx context.Context, m *store.Mirror) (time.Duration, error) {
+		r.pull(m)
+		start := time.Now()
+		changed()
+		store.Sleep(ctx, min(10*time.Since(start), longestPause))
+		return 0, nil
+	}, cluster.PrefixNodes, cluster.PrefixUsers, cluster.PrefixHosts, cluster.PrefixSrvs)
 }

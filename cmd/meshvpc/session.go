@@ -9,7 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
@@ -124,27 +123,16 @@ var errLook = errors.New("seen enough")
 // until look returns an error (errLook: that is all) or ctx ends. Look may
 // follow more.
 func (s *session) follow(ctx context.Context, look func(m *store.Mirror, v *store.View) error, prefixes ...string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	m := store.NewMirror(store.MirrorConfig{Store: s.store})
-	m.Follow(prefixes...)
-	var running errgroup.Group
-	running.Go(func() error { return m.Run(ctx) })
-	defer func() {
-		cancel()
-		_ = running.Wait() // it ends with ctx, and that is no error
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-m.Changed():
-		}
-		if err := look(m, m.Pull()); errors.Is(err, errLook) {
-			return nil
-		} else if err != nil {
-			return err
-		}
+	err := store.Look(ctx, store.MirrorConfig{Store: s.store}, func(_ context.Context, m *store.Mirror) (time.Duration, error) {
+		return 0, look(m, m.Pull())
+	}, prefixes...)
+	switch {
+	case errors.Is(err, errLook):
+		return nil
+	case err == nil:
+		return ctx.Err()
 	}
+	return err
 }
 
 // read brings prefixes into a View, each whole at one revision, and follows

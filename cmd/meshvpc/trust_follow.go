@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/membership"
@@ -32,39 +31,25 @@ const (
 // followTrust calls step when the config has, or gets, CAs of its own, and again
 // until it is done, until ctx ends or step returns errTrustChanged.
 func followTrust(ctx context.Context, s *store.Store, log *zap.Logger, step func(context.Context, *cluster.Trust) (done bool, err error)) error {
-	m := store.NewMirror(store.MirrorConfig{Store: s, Log: log.Named("mirror")})
-	m.Follow(cluster.KeyConfig)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.Run(ctx) })
-	g.Go(func() error {
-		said := ""
-		var again <-chan time.Time
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-m.Changed():
-			case <-again:
-			}
-			again = nil
-			it, ok := store.At[*cluster.Config](m.Pull(), cluster.KeyConfig)
-			if !ok || it.Value.Trust == nil {
-				continue
-			}
-			done, err := step(ctx, it.Value.Trust)
-			switch {
-			case errors.Is(err, errTrustChanged):
-				return err
-			case err != nil && ctx.Err() == nil && err.Error() != said:
-				said = err.Error()
-				log.Warn("cannot follow the cluster's CAs, will retry", zap.Error(err))
-			}
-			if !done {
-				again = time.After(trustRetry)
-			}
+	said := ""
+	return store.Look(ctx, store.MirrorConfig{Store: s, Log: log.Named("mirror")}, func(ctx context.Context, m *store.Mirror) (time.Duration, error) {
+		it, ok := store.At[*cluster.Config](m.Pull(), cluster.KeyConfig)
+		if !ok || it.Value.Trust == nil {
+			return 0, nil
 		}
-	})
-	return g.Wait()
+		done, err := step(ctx, it.Value.Trust)
+		switch {
+		case errors.Is(err, errTrustChanged):
+			return 0, err
+		case err != nil && ctx.Err() == nil && err.Error() != said:
+			said = err.Error()
+			log.Warn("cannot follow the cluster's CAs, will retry", zap.Error(err))
+		}
+		if done {
+			return 0, nil
+		}
+		return trustRetry, nil
+	}, cluster.KeyConfig)
 }
 
 // adopt has a file hold the CAs that the cluster has now. None of those that are in
