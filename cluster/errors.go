@@ -12,6 +12,10 @@ var (
 	ErrUnknownKey = errors.New("unknown key")
 )
 
+// Unreadable reports whether an error says that a record is there and that this
+// version cannot make sense of it.
+func Unreadable(err error) bool { return errors.Is(err, ErrInvalid) || errors.Is(err, ErrNewer) }
+
 // FieldError is a field of a record that breaks a rule.
 type FieldError struct {
 	Field string // its JSON name

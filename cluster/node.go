@@ -112,6 +112,27 @@ type Underlay struct {
 	IPv6 *UnderlayAddress `json:"ipv6,omitempty"`
 }
 
+// Advertised are the addresses that others send to, Binds those of this host that
+// they come in at: IPv4 first, two at most.
+func (u Underlay) Advertised() []netip.Addr {
+	return u.each(func(a *UnderlayAddress) netip.Addr { return a.Advertise })
+}
+
+// Binds is explained at Advertised.
+func (u Underlay) Binds() []netip.Addr {
+	return u.each(func(a *UnderlayAddress) netip.Addr { return a.Bind })
+}
+
+func (u Underlay) each(of func(*UnderlayAddress) netip.Addr) []netip.Addr {
+	list := make([]netip.Addr, 0, 2)
+	for _, a := range []*UnderlayAddress{u.IPv4, u.IPv6} {
+		if a != nil {
+			list = append(list, of(a))
+		}
+	}
+	return list
+}
+
 // String is the address that pairs prefer, "-" for none.
 func (u Underlay) String() string {
 	switch {

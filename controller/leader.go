@@ -90,7 +90,7 @@ func (l *Leader) barrier(ctx context.Context) bool {
 		l.state.alloc.Barrier(rev)
 		l.ask, l.await, l.since = false, rev, l.now()
 		return true
-	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrNotFound), errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
+	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrNotFound), cluster.Unreadable(err):
 		l.retire()
 	case ctx.Err() == nil:
 		l.log.Warn("cannot tell how far the store is, will retry", zap.Error(err))

@@ -9,18 +9,6 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
-// advertised lists the addresses that a node tells peers to send to.
-func advertised(u cluster.Underlay) []netip.Addr {
-	as := make([]netip.Addr, 0, 2)
-	if u.IPv4 != nil {
-		as = append(as, u.IPv4.Advertise)
-	}
-	if u.IPv6 != nil {
-		as = append(as, u.IPv6.Advertise)
-	}
-	return as
-}
-
 // findOwners decides whose each underlay address is: of the nodes that report
 // it, and were found there, the one that peers know by it already, else the one
 // that reported first. A node that has not reported, or whose new address is
@@ -33,7 +21,7 @@ func (w *world) findOwners(c *confirmations) {
 		if n.State == cluster.NodeLeft {
 			continue
 		}
-		for _, a := range advertised(w.underlay(name)) {
+		for _, a := range w.underlay(name).Advertised() {
 			one := c.of(Question{name, n.Key, a})
 			if one.held = one.held || w.knownAddresses()[name][a]; !one.held {
 				w.open = append(w.open, one)
@@ -124,7 +112,7 @@ func (w *world) underlay(name string) cluster.Underlay {
 
 // cannotMove reports whether an address that the node reports is not its own.
 func (w *world) cannotMove(name string) bool {
-	for _, a := range advertised(w.underlay(name)) {
+	for _, a := range w.underlay(name).Advertised() {
 		if w.owners[a] != name {
 			return true
 		}
@@ -134,7 +122,7 @@ func (w *world) cannotMove(name string) bool {
 
 // holds reports whether an address is that of a node that reports it.
 func (w *world) holds(a netip.Addr) bool {
-	return slices.Contains(advertised(w.underlay(w.owners[a])), a)
+	return slices.Contains(w.underlay(w.owners[a]).Advertised(), a)
 }
 
 // place is where peers reach a node, and what stands against what it reports.

@@ -144,7 +144,7 @@ func (w *world) newMTU(v *vpc) (int, error) {
 		}
 		selected = append(selected, name)
 		u := w.underlay(name)
-		if len(advertised(u)) == 0 {
+		if len(u.Advertised()) == 0 {
 			continue
 		}
 		if why := cannotCarry(u, max(spec.MTU, cluster.MinMTU)); why != "" {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -69,11 +70,11 @@ func (a *admitter) askBack(ctx context.Context, c candidate) (silent []netip.Add
 		}
 	}
 	answers := make([]error, len(c.Underlay))
-	var g errgroup.Group
+	var asking sync.WaitGroup
 	for i, at := range c.Underlay {
-		g.Go(func() error { answers[i] = a.ask(ctx, c.node.hash, at); return nil })
+		asking.Go(func() { answers[i] = a.ask(ctx, c.node.hash, at) })
 	}
-	_ = g.Wait() // the errors are in answers
+	asking.Wait()
 	var why []string
 	for i, at := range c.Underlay {
 		if answers[i] == nil {
@@ -154,9 +155,9 @@ func (a *admitter) claimsOf(ctx context.Context, name, id string, wanted []netip
 		return nil, unreadable(err)
 	}
 	mine := map[netip.Addr]claim{}
-	for _, u := range []*cluster.UnderlayAddress{report.Value.Underlay.IPv4, report.Value.Underlay.IPv6} {
-		if u != nil && slices.Contains(wanted, u.Advertise) {
-			mine[u.Advertise] = claim{node: name}
+	for _, at := range report.Value.Underlay.Advertised() {
+		if slices.Contains(wanted, at) {
+			mine[at] = claim{node: name}
 		}
 	}
 	if len(mine) == 0 {
@@ -190,7 +191,7 @@ func (a *admitter) claimsOf(ctx context.Context, name, id string, wanted []netip
 // unreadable is the error of a read, nil for a record that is not there or cannot
 // be understood: it claims nothing.
 func unreadable(err error) error {
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrNewer) {
+	if errors.Is(err, store.ErrNotFound) || cluster.Unreadable(err) {
 		return nil
 	}
 	return err

@@ -2,7 +2,6 @@ package membership
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -101,7 +100,7 @@ func (r *Roles) Sync(ctx context.Context) error {
 // cannot be read gives nobody anything.
 func readable[T cluster.Record](ctx context.Context, s *store.Store, prefix string) (map[string]T, error) {
 	items, _, err := store.List[T](ctx, s, prefix)
-	if err != nil && !errors.Is(err, cluster.ErrInvalid) && !errors.Is(err, cluster.ErrNewer) {
+	if err != nil && !cluster.Unreadable(err) {
 		return nil, err
 	}
 	list := map[string]T{}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -120,7 +119,7 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 	}
 	records, _, err := store.List[*cluster.Server](ctx, s.store, cluster.PrefixSrvs)
 	switch {
-	case errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
+	case cluster.Unreadable(err):
 		r.Warnings = append(r.Warnings, "some servers have no datacenter here: "+oneLine(err.Error()))
 	case err != nil:
 		return r, err

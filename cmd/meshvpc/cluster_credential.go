@@ -90,7 +90,7 @@ func (p *program) credentialRevoke(ctx context.Context, c *cli.Context, s *sessi
 	if errors.Is(err, store.ErrNotFound) {
 		return failed("see \"meshvpc cluster credential list\"", "revoke credential: there is no user %q", clean(name))
 	}
-	if err != nil && !errors.Is(err, cluster.ErrInvalid) && !errors.Is(err, cluster.ErrNewer) {
+	if err != nil && !cluster.Unreadable(err) {
 		return err
 	}
 	if me, err := s.client.credential().Subject(); err == nil && me == (cluster.Subject{Kind: cluster.SubjectUser, Name: name}) {

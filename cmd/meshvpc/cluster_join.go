@@ -220,7 +220,7 @@ func (j joiner) join(ctx context.Context, address string) (r joinReport, err err
 		made                   []string
 		asked                  bool
 		d, agent, server, here = j.d, j.agent, j.server, j.here
-		q                      = membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: j.dc, Underlay: advertisedBy(here), Version: version()}
+		q                      = membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: j.dc, Underlay: here.Advertised(), Version: version()}
 	)
 	defer func() {
 		if err != nil && !asked {

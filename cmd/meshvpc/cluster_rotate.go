@@ -319,7 +319,7 @@ func (r *rotation) forget(ctx context.Context) error {
 // "" if there is none.
 func trustWarning(ctx context.Context, s *store.Store) (string, error) {
 	it, err := store.Get[*cluster.Config](ctx, s, cluster.KeyConfig)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrNewer) {
+	if errors.Is(err, store.ErrNotFound) || cluster.Unreadable(err) {
 		return "", nil //nolint:nilerr // "meshvpc status" tells it
 	}
 	if err != nil {

@@ -137,7 +137,7 @@ func (s *session) makeToken(ctx context.Context, role cluster.TokenRole, uses in
 // revokeToken is store.ErrNotFound if there is no such token.
 func (s *session) revokeToken(ctx context.Context, id string) error {
 	it, err := store.Get[*cluster.Token](ctx, s.store, cluster.KeyToken(id))
-	if err != nil && !errors.Is(err, cluster.ErrInvalid) && !errors.Is(err, cluster.ErrNewer) {
+	if err != nil && !cluster.Unreadable(err) {
 		return err
 	}
 	var change store.Change

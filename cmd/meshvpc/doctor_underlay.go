@@ -6,8 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/membership/reach"
@@ -32,13 +31,13 @@ func (t *patient) lookUnderlay(ctx context.Context) seen {
 	if err != nil {
 		return skip("the node's certificate cannot be read")
 	}
-	at := bindsOf(state.Underlay)
+	at := state.Underlay.Binds()
 	answers := make([]error, len(at))
-	var g errgroup.Group
+	var asking sync.WaitGroup
 	for i, a := range at {
-		g.Go(func() error { answers[i] = reach.Ask(ctx, key, a); return nil })
+		asking.Go(func() { answers[i] = reach.Ask(ctx, key, a) })
 	}
-	_ = g.Wait() // the errors are in answers
+	asking.Wait()
 	silent := map[netip.Addr]bool{}
 	for i, a := range at {
 		silent[a] = errors.Is(answers[i], reach.ErrNoAnswer) && ctx.Err() == nil
@@ -46,19 +45,10 @@ func (t *patient) lookUnderlay(ctx context.Context) seen {
 	return judgeUnderlay(state, silent)
 }
 
-func bindsOf(u cluster.Underlay) (list []netip.Addr) {
-	for _, a := range []*cluster.UnderlayAddress{u.IPv4, u.IPv6} {
-		if a != nil {
-			list = append(list, a.Bind)
-		}
-	}
-	return list
-}
-
 // judgeUnderlay wants the agent to answer wherever tunnels end, and peers to send
 // there. silent: it did not, when asked from this host.
 func judgeUnderlay(state watcher.State, silent map[netip.Addr]bool) (s seen) {
-	for _, a := range bindsOf(state.Underlay) {
+	for _, a := range state.Underlay.Binds() {
 		if silent[a] {
 			s.add(gradeProblem, "let UDP port 4788 in, and see the agent's log: another program may have that port",
 				"the agent does not answer at %s, UDP port 4788, where the servers ask whether this host is there", a)

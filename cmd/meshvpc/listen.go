@@ -198,7 +198,7 @@ func announceOnce(ctx context.Context, cfg serverConfig, id uint64, cli *clientv
 	s := store.New(client.New(cli), cluster.Identity{Role: cluster.Operator})
 	it, err := store.Get[*cluster.Server](ctx, s, cluster.KeyServer(cfg.Name))
 	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
+	case errors.Is(err, store.ErrNotFound), cluster.Unreadable(err):
 		return nil // taken out, or not ours to mend
 	case err != nil:
 		return err

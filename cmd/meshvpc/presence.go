@@ -50,7 +50,7 @@ func (p presence) move(u cluster.Underlay) {
 	if p.answerer == nil {
 		return
 	}
-	p.answerer.Move(bindsOf(u)...)
+	p.answerer.Move(u.Binds()...)
 }
 
 // answerAt answers there by a key, in this process, until stop is called.
@@ -88,16 +88,6 @@ func underlaySpecs(words []string) (specs []watcher.UnderlaySpec, err error) {
 		specs = append(specs, spec)
 	}
 	return specs, nil
-}
-
-// advertisedBy are the addresses that others send to.
-func advertisedBy(u cluster.Underlay) (list []netip.Addr) {
-	for _, a := range []*cluster.UnderlayAddress{u.IPv4, u.IPv6} {
-		if a != nil {
-			list = append(list, a.Advertise)
-		}
-	}
-	return list
 }
 
 // run answers until ctx ends.

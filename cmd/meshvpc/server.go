@@ -344,7 +344,7 @@ func createOnce[T cluster.Record](ctx context.Context, s *store.Store, log *zap.
 	switch {
 	case err == nil:
 		return check(it)
-	case errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNewer):
+	case cluster.Unreadable(err):
 		log.Error("a record cannot be read and stays as it is", zap.String("key", key), zap.Error(err))
 		return nil
 	}
