@@ -203,13 +203,18 @@ func announceOnce(ctx context.Context, cfg serverConfig, id uint64, cli *clientv
 	case err != nil:
 		return err
 	}
-	record := it.Value
-	if record.Address == cfg.Advertise[0] && record.Peer == peerAddresses(cfg)[0] {
+	return relocate(ctx, s, it, cfg.Advertise[0], peerAddresses(cfg)[0], it.Value.Key)
+}
+
+// relocate has the record of a server say where it is, and which key is its own.
+func relocate(ctx context.Context, s *store.Store, it store.Item[*cluster.Server], address, peer, key string) error {
+	r := it.Value
+	if r.Address == address && r.Peer == peer && r.Key == key {
 		return nil
 	}
-	record.Address, record.Peer = cfg.Advertise[0], peerAddresses(cfg)[0]
+	r.Address, r.Peer, r.Key = address, peer, key
 	var c store.Change
-	store.Put(&c, it, record)
-	_, err = s.Commit(ctx, c)
+	store.Put(&c, it, r)
+	_, err := s.Commit(ctx, c)
 	return err
 }

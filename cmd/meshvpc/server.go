@@ -55,10 +55,12 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 		}
 		err := serve(ctx, cfg, path, p.ask, log)
 		switch {
-		case errors.Is(err, errMoved), errors.Is(err, errTrustChanged) && ctx.Err() == nil:
-			continue
-		case !errors.Is(err, errReplaced):
+		case !goesOn(err):
 			return err
+		case ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, errReplaced):
+			continue
 		}
 		log.Warn("other servers took this one's place in the store: its copy is removed, and it joins them again", zap.String("data_dir", dataDir(cfg)))
 		if cfg, err = rejoin(cfg, path); err != nil {
@@ -113,14 +115,8 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 	})
 	g.Go(func() error {
 		defer stopEngine()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(removedEvery):
-			if err := awaitReady(ctx, cfg, engine); err != nil {
-				return err
-			}
-		case <-engine.Ready():
+		if err := awaitReady(ctx, cfg, engine); err != nil || ctx.Err() != nil {
+			return err
 		}
 		return control(ctx, cfg, path, ownStore(cfg, engine, trusted, guard, tell, log), ask, tell, log)
 	})
@@ -297,14 +293,7 @@ func ownServer(ctx context.Context, s *store.Store, cfg serverConfig, why string
 	return createOnce(ctx, s, log, cluster.KeyServer(cfg.Name), &cluster.Server{Datacenter: cfg.Datacenter,
 		Address: cfg.Advertise[0], Peer: peer, Key: key, Voter: cfg.External == nil, Why: why, Joined: cluster.At(now)},
 		func(it store.Item[*cluster.Server]) error {
-			if v := it.Value; v.Address == cfg.Advertise[0] && v.Peer == peer && v.Key == key {
-				return nil
-			}
-			it.Value.Address, it.Value.Peer, it.Value.Key = cfg.Advertise[0], peer, key
-			var c store.Change
-			store.Put(&c, it, it.Value)
-			_, err := s.Commit(ctx, c)
-			return err
+			return relocate(ctx, s, it, cfg.Advertise[0], peer, key)
 		})
 }
 

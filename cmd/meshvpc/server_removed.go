@@ -46,15 +46,15 @@ func replaceAfter(cfg serverConfig) (time.Duration, error) {
 // nobody else.
 func awaitReady(ctx context.Context, cfg serverConfig, engine storeEngine) error {
 	for {
-		if err := standing(ctx, cfg, engine.MemberID()); isOut(err) {
-			return err
-		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-engine.Ready():
 			return nil
 		case <-time.After(removedEvery):
+		}
+		if err := standing(ctx, cfg, engine.MemberID()); isOut(err) {
+			return err
 		}
 	}
 }
