@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +10,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"sigs.k8s.io/yaml"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
@@ -219,7 +216,12 @@ func (p *program) followEvents(ctx context.Context, c *cli.Context, s *session, 
 		if first {
 			list = newest(list, c.Int("limit"))
 		}
-		return p.streamEvents(c, list)
+		for _, r := range list {
+			if err := p.printNext(c, r, func(w io.Writer) { eventLine(w, r) }); err != nil {
+				return err
+			}
+		}
+		return nil
 	}, cluster.PrefixEvents)
 	if ctx.Err() != nil {
 		return nil // interrupted, as it was to be
@@ -242,31 +244,4 @@ func (t *eventTail) fresh(v *store.View) []store.Item[*cluster.Event] {
 	}
 	t.seen = there
 	return fresh
-}
-
-// streamEvents prints some of a stream of changes: a line of JSON each, or a YAML
-// document.
-func (p *program) streamEvents(c *cli.Context, list []eventReport) error {
-	var b bytes.Buffer
-	for _, r := range list {
-		switch c.String("output") {
-		case "json":
-			enc := json.NewEncoder(&b)
-			enc.SetEscapeHTML(false)
-			if err := enc.Encode(r); err != nil {
-				return fmt.Errorf("print as json: %w", err)
-			}
-		case "yaml":
-			doc, err := yaml.Marshal(r)
-			if err != nil {
-				return fmt.Errorf("print as yaml: %w", err)
-			}
-			b.WriteString("---\n")
-			b.Write(doc)
-		default:
-			eventLine(&b, r)
-		}
-	}
-	_, err := p.out.Write(b.Bytes())
-	return err
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"sigs.k8s.io/yaml"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
@@ -104,7 +103,7 @@ func (p *program) getOnce(ctx context.Context, c *cli.Context, s *session, reque
 	}
 	if c.Bool("watch") {
 		for _, r := range list {
-			if err := p.printRaw(c, r); err != nil {
+			if err := p.printNext(c, r, func(w io.Writer) { rawTable(w, r) }); err != nil {
 				return 0, err
 			}
 		}
@@ -131,7 +130,7 @@ func (p *program) getWatch(ctx context.Context, c *cli.Context, s *session, requ
 		for _, e := range answer.Events {
 			r := rawOf(e.KV)
 			r.Deleted = e.Deleted
-			if err := p.printRaw(c, r); err != nil {
+			if err := p.printNext(c, r, func(w io.Writer) { rawTable(w, r) }); err != nil {
 				return err
 			}
 		}
@@ -142,31 +141,6 @@ func (p *program) getWatch(ctx context.Context, c *cli.Context, s *session, requ
 		}
 	}
 	return mvcc.ErrUnavailable
-}
-
-// printRaw prints one of a stream of records: a line of JSON, or a YAML
-// document.
-func (p *program) printRaw(c *cli.Context, r rawRecord) error {
-	var b bytes.Buffer
-	switch c.String("output") {
-	case "json":
-		line, err := json.Marshal(r)
-		if err != nil {
-			return fmt.Errorf("print as json: %w", err)
-		}
-		b.Write(append(line, '\n'))
-	case "yaml":
-		doc, err := yaml.Marshal(r)
-		if err != nil {
-			return fmt.Errorf("print as yaml: %w", err)
-		}
-		b.WriteString("---\n")
-		b.Write(doc)
-	default:
-		rawTable(&b, r)
-	}
-	_, err := p.out.Write(b.Bytes())
-	return err
 }
 
 func rawTable(w io.Writer, r rawRecord) {

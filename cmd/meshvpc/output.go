@@ -29,12 +29,22 @@ func checkOutput(c *cli.Context) error {
 
 // print writes v as the -o flag says; table writes it for people.
 func (p *program) print(c *cli.Context, v any, table func(w io.Writer)) error {
+	return p.write(c, v, "  ", "", table)
+}
+
+// printNext writes one of a stream: a line of JSON, or a YAML document.
+func (p *program) printNext(c *cli.Context, v any, table func(w io.Writer)) error {
+	return p.write(c, v, "", "---\n", table)
+}
+
+// write indents JSON, and begins YAML by a mark of a document.
+func (p *program) write(c *cli.Context, v any, indent, mark string, table func(w io.Writer)) error {
 	var b bytes.Buffer
 	switch c.String("output") {
 	case "json", "yaml":
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
+		enc.SetIndent("", indent)
 		if err := enc.Encode(v); err != nil {
 			return fmt.Errorf("print as %s: %w", c.String("output"), err)
 		}
@@ -44,6 +54,7 @@ func (p *program) print(c *cli.Context, v any, table func(w io.Writer)) error {
 				return fmt.Errorf("print as yaml: %w", err)
 			}
 			b.Reset()
+			b.WriteString(mark)
 			b.Write(y)
 		}
 	default:
