@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"strings"
 )
 
 // Operation is what a caller wants of the store. One that is none of these
@@ -57,7 +56,7 @@ func (a Access) String() string {
 	if a.End != "" {
 		more = " and on"
 	}
-	return string(a.Op) + " " + CleanText(strings.TrimPrefix(a.Key, Root)) + more
+	return string(a.Op) + " " + CleanText(Short(a.Key)) + more
 }
 
 // span is the keys in [from, to).

@@ -53,7 +53,7 @@ func Describe(w Written) (Change, bool) {
 	if err != nil || !Intent(k.Kind) {
 		return Change{}, false
 	}
-	c := Change{Key: strings.TrimPrefix(w.Key, Root)}
+	c := Change{Key: Short(w.Key)}
 	switch {
 	case w.New == nil:
 		c.Verb = deletion(k.Kind)

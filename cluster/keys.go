@@ -30,6 +30,9 @@ const (
 	PrefixVTEPs  = PrefixAlloc + "vtep/"
 )
 
+// Short is a key as people see it, without the root.
+func Short(key string) string { return strings.TrimPrefix(key, Root) }
+
 // KeyNode is a node's record.
 func KeyNode(node string) string { return PrefixNodes + node }
 

@@ -174,7 +174,7 @@ func notes(v *store.View, c *store.Change) (list []cluster.Change) {
 		}
 		switch {
 		case value == nil && k.Kind != cluster.KindEvent && cluster.WriterOf(k.Kind) == cluster.Controller && unreadable(v, key):
-			list = append(list, cluster.Change{Verb: cluster.VerbReclaimed, Key: strings.TrimPrefix(key, cluster.Root), Detail: "nobody could read it"})
+			list = append(list, cluster.Change{Verb: cluster.VerbReclaimed, Key: cluster.Short(key), Detail: "nobody could read it"})
 		case k.Kind == cluster.KindMember:
 			list = append(list, noteOfMember(v, k, key, value)...)
 		case k.Kind == cluster.KindVPCNet && value != nil:
@@ -191,7 +191,7 @@ func unreadable(v *store.View, key string) bool {
 }
 
 func noteOfMember(v *store.View, k cluster.Key, key string, value []byte) []cluster.Change {
-	c := cluster.Change{Key: strings.TrimPrefix(cluster.KeyVPCNet(k.VPC), cluster.Root), Nodes: []string{k.Node}}
+	c := cluster.Change{Key: cluster.Short(cluster.KeyVPCNet(k.VPC)), Nodes: []string{k.Node}}
 	was, had := store.At[*cluster.Member](v, key)
 	switch {
 	case value == nil:
@@ -219,7 +219,7 @@ func notesOfNet(v *store.View, key string, value []byte) (list []cluster.Change)
 	if it, ok := store.At[*cluster.VPCNet](v, key); ok {
 		was = it.Value
 	}
-	c := cluster.Change{Key: strings.TrimPrefix(key, cluster.Root)}
+	c := cluster.Change{Key: cluster.Short(key)}
 	switch {
 	case is.Phase == cluster.PhaseActive && was.Phase != cluster.PhaseActive:
 		c.Verb, c.Detail = cluster.VerbReady, fmt.Sprintf("VNI %d, MTU %d", is.VNI, is.MTU)

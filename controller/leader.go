@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -103,7 +102,7 @@ func (l *Leader) introduce(name string) {
 	by := cluster.Subject{Kind: cluster.SubjectServer, Name: name}.String()
 	if _, err := cluster.ParseSubject(by); err == nil {
 		l.tell.by = by
-		l.tell.add(l.now(), cluster.Change{Verb: cluster.VerbElected, Key: strings.TrimPrefix(cluster.KeyLeader, cluster.Root)})
+		l.tell.add(l.now(), cluster.Change{Verb: cluster.VerbElected, Key: cluster.Short(cluster.KeyLeader)})
 	}
 }
 

@@ -269,7 +269,7 @@ func (r *recorder) describe(op *pb.RequestOp, guards []*pb.Compare) (c cluster.C
 		}
 		c, ok := cluster.Describe(w)
 		if !ok { // it says what the record said already; who did so is told nevertheless
-			c = cluster.Change{Verb: cluster.VerbChanged, Key: strings.TrimPrefix(w.Key, cluster.Root)}
+			c = cluster.Change{Verb: cluster.VerbChanged, Key: cluster.Short(w.Key)}
 		}
 		return c, true, true
 	case del != nil && len(del.RangeEnd) == 0 && intent(del.Key, nil):
@@ -278,8 +278,8 @@ func (r *recorder) describe(op *pb.RequestOp, guards []*pb.Compare) (c cluster.C
 		c, ok := cluster.Describe(w)
 		return c, named, ok
 	case del != nil && len(del.RangeEnd) > 0 && intent(del.Key, del.RangeEnd):
-		return cluster.Change{Verb: cluster.VerbDeleted, Key: cluster.CleanText(strings.TrimPrefix(string(del.Key), cluster.Root)),
-			Detail: fmt.Sprintf("and all keys below %s", strings.TrimPrefix(string(del.RangeEnd), cluster.Root))}, false, true
+		return cluster.Change{Verb: cluster.VerbDeleted, Key: cluster.CleanText(cluster.Short(string(del.Key))),
+			Detail: fmt.Sprintf("and all keys below %s", cluster.Short(string(del.RangeEnd)))}, false, true
 	}
 	return cluster.Change{}, false, false
 }

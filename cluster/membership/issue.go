@@ -3,7 +3,6 @@ package membership
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -126,7 +125,7 @@ func (a *admitter) user(ctx context.Context, by holderOf, w wanted, r IssueReque
 	change.Require(admin.Key, admin.Mod)
 	store.Create(&change, cluster.KeyUser(r.User), user)
 	note(&change, user.Created, user.By, cluster.Change{Verb: cluster.VerbCreated,
-		Key: strings.TrimPrefix(cluster.KeyUser(r.User), cluster.Root), Detail: "role " + string(r.Role)})
+		Key: cluster.Short(cluster.KeyUser(r.User)), Detail: "role " + string(r.Role)})
 	_, err = a.store.Commit(ctx, change)
 	if errors.Is(err, store.ErrConflict) {
 		err = refusef(CodeTaken, "somebody else has just made a credential or changed yours: try again")

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -268,7 +267,7 @@ func (a *admitter) admit(ctx context.Context, c candidate) (datacenter string, e
 		store.Put(&change, server, c.serverRecord(node.Datacenter, now))
 	}
 	store.Put(&change, viewer, &cluster.User{Role: cluster.UserViewer, Key: c.viewer.hash, Created: now, By: c.by()})
-	joined := cluster.Change{Verb: cluster.VerbJoined, Key: strings.TrimPrefix(cluster.KeyNode(c.Name), cluster.Root),
+	joined := cluster.Change{Verb: cluster.VerbJoined, Key: cluster.Short(cluster.KeyNode(c.Name)),
 		Detail: fmt.Sprintf("datacenter %s, as a %s, with token %s", node.Datacenter, c.role(), c.TokenID)}
 	if token.By != "" {
 		joined.Detail += " of " + token.By

@@ -26,7 +26,7 @@ const defaultRotate = 2 * time.Minute
 func (p *program) clusterRotateCommand() *cli.Command {
 	return p.verb("rotate-ca", "", "put a new CA in the place of the cluster's, while all runs; on a server, and again if it was cut short", []cli.Flag{
 		&cli.StringSliceFlag{Name: "leave-behind", Usage: "nodes and servers, `A,B`, not to wait for: they have to join again"},
-		&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "begin without being asked"},
+		yesFlag(),
 		timeoutFlag(defaultRotate, "how long to wait for the others, in each phase"),
 		outputFlag(),
 	}, p.clusterRotate)

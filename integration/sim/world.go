@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -143,7 +142,7 @@ func (w *World) upTo(d time.Duration) time.Duration {
 func (w *World) written() {
 	events := w.news()
 	for _, e := range events {
-		w.trace("  %d %s %s", e.KV.ModRevision, strings.TrimPrefix(e.KV.Key, cluster.Root), cmp.Or(string(e.KV.Value), "deleted"))
+		w.trace("  %d %s %s", e.KV.ModRevision, cluster.Short(e.KV.Key), cmp.Or(string(e.KV.Value), "deleted"))
 	}
 	w.neverTwice(events)
 	if w.trouble > 0 { // any feed may lose its contact now
