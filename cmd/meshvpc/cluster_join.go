@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/membership"
-	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
 func (p *program) clusterJoinCommand() *cli.Command {
@@ -56,80 +54,90 @@ type joinReport struct {
 // The node's id and keys are on disk before they are in the store, so that a
 // join that was cut short goes on as the same node.
 func (p *program) clusterJoin(ctx context.Context, c *cli.Context) error {
-	d := hostDirs()
 	address, err := hostPort(c.Args().First(), joinPort)
 	if err != nil {
 		return err
 	}
-	dc, err := datacenterOf(c)
+	j, err := p.joinerOf(c, hostDirs(), address)
 	if err != nil {
 		return err
-	}
-	had, rejoin, err := joinedAs(d)
-	if err != nil {
-		return err
-	}
-	given := c.String("name")
-	if given == "" && rejoin {
-		given = had.Node
-	}
-	name, err := chooseName(given, os.Hostname)
-	if err != nil {
-		return err
-	}
-	if rejoin && had.Node != name {
-		return failed("take that node out first: meshvpc node remove "+had.Node+", then meshvpc node purge on this host",
-			"join cluster as %s: this host is node %s already (%s)", name, had.Node, d.agent())
-	}
-	token, err := p.joinToken(c)
-	if err != nil {
-		return err
-	}
-	have, err := hostAddresses()
-	if err != nil {
-		return err
-	}
-	bind, advertise, err := checkUnderlay(c.StringSlice("underlay"), have)
-	if err != nil {
-		return err
-	}
-	server, err := joiningServer(d, token.Role, name, dc, bind, advertise)
-	if err != nil {
-		return err
-	}
-	if server != nil {
-		server.Follow = followed(c.StringSlice("underlay"))
-	}
-	endpoint, err := storeOf(address)
-	if err != nil {
-		return err
-	}
-	pem := d.pem(cluster.SubjectNode)
-	agent := agentConfig{Node: name, ID: cmp.Or(had.ID, randomID()), Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay"), TLS: &pem}
-	if rejoin && !c.IsSet("underlay") {
-		agent.Underlay = had.Underlay
-	}
-	if server != nil && server.Witness {
-		agent.ID, agent.TLS = server.Joined.NodeID, nil
-	}
-	here := cluster.Underlay{}
-	if agent.TLS != nil && !c.Bool("no-ask-back") {
-		if here, err = underlayFor(agent, have); err != nil {
-			return err
-		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
 	defer cancel()
-	r, err := joiner{d, token, agent, server, dc, here}.join(ctx, address)
+	r, err := j.join(ctx, address)
 	if err != nil {
-		return explainJoin(err, address, name, c.Duration("timeout"))
+		return explainJoin(err, address, j.agent.Node, c.Duration("timeout"))
 	}
 	return p.print(c, r, func(w io.Writer) {
-		fmt.Fprintf(w, "%s %s in datacenter %s is in cluster %s\nstart with:   meshvpc service install   (or, by hand: %s)\n", r.Role, r.Node, r.Datacenter, r.Cluster, byHand(token.Role))
+		fmt.Fprintf(w, "%s %s in datacenter %s is in cluster %s\nstart with:   meshvpc service install   (or, by hand: %s)\n", r.Role, r.Node, r.Datacenter, r.Cluster, byHand(j.token.Role))
 		for _, a := range r.Silent {
 			fmt.Fprintf(w, "note: the server got no answer at %s: VPCs do without that address until UDP port 4788 is open there\n", a)
 		}
 	})
+}
+
+// joinerOf is this host as the flags, and the files of a join before, have it.
+func (p *program) joinerOf(c *cli.Context, d dirs, address string) (*joiner, error) {
+	dc, err := datacenterOf(c)
+	if err != nil {
+		return nil, err
+	}
+	had, rejoin, err := joinedAs(d)
+	if err != nil {
+		return nil, err
+	}
+	name, err := joiningName(c.String("name"), d, had, rejoin)
+	if err != nil {
+		return nil, err
+	}
+	token, err := p.joinToken(c)
+	if err != nil {
+		return nil, err
+	}
+	have, err := hostAddresses()
+	if err != nil {
+		return nil, err
+	}
+	bind, advertise, err := checkUnderlay(c.StringSlice("underlay"), have)
+	if err != nil {
+		return nil, err
+	}
+	j := &joiner{d: d, token: token, dc: dc}
+	if j.server, err = joiningServer(d, token.Role, name, dc, bind, advertise); err != nil {
+		return nil, err
+	}
+	if j.server != nil {
+		j.server.Follow = followed(c.StringSlice("underlay"))
+	}
+	endpoint, err := storeOf(address)
+	if err != nil {
+		return nil, err
+	}
+	pem := d.pem(cluster.SubjectNode)
+	j.agent = agentConfig{Node: name, ID: cmp.Or(had.ID, randomID()), Endpoints: []string{endpoint}, Underlay: c.StringSlice("underlay"), TLS: &pem}
+	if rejoin && !c.IsSet("underlay") {
+		j.agent.Underlay = had.Underlay
+	}
+	if j.server != nil && j.server.Witness {
+		j.agent.ID, j.agent.TLS = j.server.Joined.NodeID, nil
+	}
+	if j.agent.TLS != nil && !c.Bool("no-ask-back") {
+		j.here, err = underlayFor(j.agent, have)
+	}
+	return j, err
+}
+
+// joiningName is the name that a host joins by: it keeps the one that it has.
+func joiningName(given string, d dirs, had agentConfig, rejoin bool) (string, error) {
+	if given == "" && rejoin {
+		given = had.Node
+	}
+	name, err := chooseName(given, os.Hostname)
+	if err == nil && rejoin && had.Node != name {
+		err = failed("take that node out first: meshvpc node remove "+had.Node+", then meshvpc node purge on this host",
+			"join cluster as %s: this host is node %s already (%s)", name, had.Node, d.agent())
+	}
+	return name, err
 }
 
 // joinToken reads the token from where the flags say.
@@ -201,152 +209,6 @@ func joinedAs(d dirs) (agentConfig, bool, error) {
 		return agentConfig{}, false, nil
 	}
 	return had, err == nil, err
-}
-
-// joiner is a host that is about to join.
-type joiner struct {
-	d      dirs
-	token  membership.Token
-	agent  agentConfig
-	server *serverConfig // nil: it will be none
-	dc     string
-	here   cluster.Underlay // where to answer the server; empty: it does not ask
-}
-
-// join joins. What it has written it takes away again if it is certain that
-// nothing has happened on the server.
-func (j joiner) join(ctx context.Context, address string) (r joinReport, err error) {
-	var (
-		made                   []string
-		asked                  bool
-		d, agent, server, here = j.d, j.agent, j.server, j.here
-		q                      = membership.JoinRequest{Name: agent.Node, ID: agent.ID, Datacenter: j.dc, Underlay: here.Advertised(), Version: version()}
-	)
-	defer func() {
-		if err != nil && !asked {
-			for _, path := range made {
-				err = errors.Join(err, os.Remove(path))
-			}
-		}
-	}()
-	// keyed makes a key, or takes the one that is there, and asks for a certificate.
-	keyed := func(path string, request *string) (membership.Key, error) {
-		key, fresh, err := newKeyFile(path)
-		if fresh {
-			made = append(made, path)
-		}
-		if err != nil {
-			return key, err
-		}
-		b, err := key.Request()
-		*request = string(b)
-		return key, err
-	}
-	viewer, err := keyed(d.pem(cluster.SubjectUser).Key, &q.Viewer)
-	if err != nil {
-		return r, err
-	}
-	var node membership.Key
-	before := map[string]any{} // files that say who this host is, before a server knows
-	if agent.TLS != nil {
-		if node, err = keyed(agent.TLS.Key, &q.Request); err != nil {
-			return r, err
-		}
-		before[d.agent()] = agent
-	}
-	var serverKey membership.Key
-	if server != nil {
-		if q.Server, err = serverRequest(*server); err != nil {
-			return r, err
-		}
-		if serverKey, err = keyed(server.TLS.Key, &q.Server.Request); err != nil {
-			return r, err
-		}
-		before[d.server()] = server
-	}
-	for path, content := range before {
-		if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			made = append(made, path)
-			err = writeConfig(path, content)
-		}
-		if err != nil {
-			return r, err
-		}
-	}
-	var (
-		answer membership.JoinAnswer
-		ca     []byte
-	)
-	stop := func() {}
-	if len(q.Underlay) > 0 {
-		if stop, err = answerAt(ctx, node, here); err != nil {
-			return r, err
-		}
-	}
-	answer, ca, asked, err = askToJoin(ctx, address, j.token, q)
-	stop()
-	if err != nil {
-		return r, err
-	}
-	asked = true
-	if answer.StoreCA != "" {
-		agent.Endpoints, agent.Servers = nil, answer.Servers
-		agent.TLS.StoreCA = filepath.Join(filepath.Dir(agent.TLS.CA), "store-ca.crt")
-		if err := writeFile(agent.TLS.StoreCA, []byte(answer.StoreCA)); err != nil {
-			return r, err
-		}
-	}
-	for _, e := range answer.Endpoints {
-		if !slices.Contains(agent.Endpoints, e) {
-			agent.Endpoints = append(agent.Endpoints, e)
-		}
-	}
-	reader := newClientConfig(agent.Endpoints, membership.Credential{CA: ca, Cert: []byte(answer.Viewer), Key: viewer.PEM, StoreCA: []byte(answer.StoreCA)})
-	reader.Servers = agent.Servers
-	files := []file{{d.client(), reader}}
-	if agent.TLS != nil {
-		files = append(files, file{agent.TLS.CA, ca}, file{agent.TLS.Cert, []byte(answer.Certificate)}, file{d.agent(), agent})
-	}
-	if server != nil {
-		own := membership.Credential{CA: ca, Cert: []byte(answer.Server), Key: serverKey.PEM}
-		more, err := serverFiles(ctx, d, address, *server, own, agent.Endpoints)
-		if err != nil {
-			return r, err
-		}
-		files = append(files, more...)
-	}
-	for _, f := range files {
-		if err := f.write(); err != nil {
-			return r, err
-		}
-	}
-	return joinReport{Cluster: clean(answer.Cluster), Node: agent.Node, Role: string(j.token.Role), Datacenter: clean(answer.Datacenter), Endpoints: agent.Endpoints, Silent: answer.Silent}, nil
-}
-
-// askToJoin asks until there is an answer or ctx ends. asked: the host may have
-// been let in, also with an error.
-func askToJoin(ctx context.Context, address string, t membership.Token, q membership.JoinRequest) (answer membership.JoinAnswer, ca []byte, asked bool, err error) {
-	wait := 50 * time.Millisecond
-	for {
-		answer, ca, err = membership.Join(ctx, address, t, q)
-		var code membership.Code
-		if r, refused := errors.AsType[*membership.Refusal](err); refused {
-			code = r.Code
-		}
-		dial, cut := errors.AsType[*net.OpError](err)
-		switch {
-		case err == nil, errors.Is(err, membership.ErrUntrusted):
-			return answer, ca, asked, err
-		case code == membership.CodeUnavailable, code == "" && !(cut && dial.Op == "dial"):
-			asked = true
-		case code != "" && code != membership.CodeNoCluster:
-			return answer, ca, asked, err
-		}
-		if !store.Sleep(ctx, wait) {
-			return answer, ca, asked, err
-		}
-		wait = min(2*wait, time.Second)
-	}
 }
 
 // explainJoin says what to do about a join that failed.
