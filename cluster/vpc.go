@@ -22,12 +22,12 @@ type VPCSpec struct {
 	State       VPCState     `json:"state"`
 	Members     Selector     `json:"members"`
 	PeerNetwork netip.Prefix `json:"peer_network"` // VTEP addresses come from here
-	// Network is the tenants' own prefix, if the operator named one; it may
-	// not overlap PeerNetwork.
-	Network *netip.Prefix `json:"network,omitempty"`
-	Exclude []netip.Addr  `json:"exclude,omitempty"` // of PeerNetwork, never allocated
-	VNI     VNI           `json:"vni,omitempty"`     // 0: any
-	MTU     int           `json:"mtu,omitempty"`     // bytes; 0: what the members can carry
+	// Network is where the workloads' addresses come from, if the operator named
+	// any; it may not overlap PeerNetwork.
+	Network Networks     `json:"network,omitzero"`
+	Exclude []netip.Addr `json:"exclude,omitempty"` // of PeerNetwork and Network, never allocated
+	VNI     VNI          `json:"vni,omitempty"`     // 0: any
+	MTU     int          `json:"mtu,omitempty"`     // bytes; 0: what the members can carry
 	// Transport is Auto (or empty), P2P or Multicast; the last needs a group.
 	Transport      Transport  `json:"transport,omitempty"`
 	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
@@ -70,9 +70,11 @@ func (s *VPCSpec) Check() []FieldError {
 		keeps("multicast_group", checkGroup(s.Transport, s.MulticastGroup))
 	}
 	peer := keeps("peer_network", checkNetwork("peer network", s.PeerNetwork))
-	if s.Network != nil && keeps("network", checkNetwork("network", *s.Network)) && peer && s.Network.Overlaps(s.PeerNetwork) {
-		keeps("network", fmt.Errorf("%w peer network %s: it overlaps the VPC's own network %s", ErrInvalid, s.PeerNetwork, s.Network))
+	apart := s.PeerNetwork
+	if !peer {
+		apart = netip.Prefix{}
 	}
+	keeps("network", s.Network.check(apart))
 	if keeps("exclude", checkSize("excluded addresses", len(s.Exclude), maxPeers)) && peer {
 		keeps("exclude", s.checkExclude())
 	}
@@ -89,8 +91,8 @@ func (s *VPCSpec) checkState() error {
 
 func (s *VPCSpec) checkExclude() error {
 	for _, a := range s.Exclude {
-		if !s.PeerNetwork.Contains(a) {
-			return fmt.Errorf("%w excluded address %s: it is not in the peer network %s", ErrInvalid, a, s.PeerNetwork)
+		if _, own := s.Network.Of(a); !own && !s.PeerNetwork.Contains(a) {
+			return fmt.Errorf("%w excluded address %s: it is in neither the peer network %s nor the VPC's own", ErrInvalid, a, s.PeerNetwork)
 		}
 	}
 	return nil
@@ -281,7 +283,8 @@ func (h *HostVPC) Validate() error {
 // second holder is impossible.
 type Allocation struct {
 	Needs int `json:"needs,omitempty"`
-	// Holder is a VPC's name or a Pair for VNIs, a node's name for VTEP addresses.
+	// Holder is a VPC's name or a Pair for VNIs, a node's name for VTEP addresses,
+	// an endpoint's for addresses and MACs.
 	Holder string `json:"holder"`
 	// Released is set when the value waits in quarantine: kernels may still
 	// hold it.

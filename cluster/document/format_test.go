@@ -13,14 +13,14 @@ import (
 )
 
 func TestFormat(t *testing.T) {
-	network := netip.MustParsePrefix("10.10.11.0/24")
+	network := cluster.Networks{IPv4: netip.MustParsePrefix("10.10.11.0/24")}
 	for name, tt := range map[string]struct {
 		spec cluster.VPCSpec
 		want string
 	}{
 		"plain": {newSpec(), "kind: VPC\nname: blue\nmembers: all\npeer_network: 10.100.0.0/16\nprotect: false\n"},
 		"every field": {
-			cluster.VPCSpec{Members: "b,12", PeerNetwork: netip.MustParsePrefix("fd00:1::/64"), Network: &network,
+			cluster.VPCSpec{Members: "b,12", PeerNetwork: netip.MustParsePrefix("fd00:1::/64"), Network: network,
 				Exclude: []netip.Addr{netip.MustParseAddr("fd00:1::7"), netip.MustParseAddr("fd00:1::8")}, VNI: 20000, MTU: 1400, Protect: true},
 			"kind: VPC\nname: blue\nmembers:\n- b\n- '12'\npeer_network: fd00:1::/64\nnetwork: 10.10.11.0/24\nexclude:\n- fd00:1::7\n- fd00:1::8\nvni: 20000\nmtu: 1400\nprotect: true\n",
 		},
@@ -46,8 +46,11 @@ func anySpec(t *rapid.T) cluster.VPCSpec {
 	s.Members = cluster.Selector(strings.Join(rapid.SliceOfN(term, 1, 12).Draw(t, "members"), ","))
 	s.PeerNetwork = rapid.SampledFrom([]netip.Prefix{cluster.DefaultPeerNetwork, netip.MustParsePrefix("fd00:100::/64"), netip.MustParsePrefix("192.168.0.0/30")}).Draw(t, "peer network")
 	if rapid.Bool().Draw(t, "has a network") {
-		n := netip.MustParsePrefix(rapid.SampledFrom([]string{"10.10.11.0/24", "fd00:1::/48"}).Draw(t, "network"))
-		s.Network = &n
+		n, err := cluster.ParseNetworks(rapid.SampledFrom([]string{"10.10.11.0/24", "fd00:1::/48", "10.10.11.0/24,fd00:1::/48"}).Draw(t, "network"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Network = n
 	}
 	for a := s.PeerNetwork.Addr(); len(s.Exclude) < rapid.IntRange(0, 3).Draw(t, "more excluded"); a = a.Next() {
 		s.Exclude = append(s.Exclude, a)

@@ -21,7 +21,7 @@ var compare = cmp.Options{
 }
 
 func TestParse(t *testing.T) {
-	network := netip.MustParsePrefix("10.10.11.0/24")
+	network := cluster.Networks{IPv4: netip.MustParsePrefix("10.10.11.0/24")}
 	plain := func(name string) VPC { return VPC{Name: name, Spec: newSpec()} }
 	with := func(v VPC, change func(*cluster.VPCSpec)) VPC { change(&v.Spec); return v }
 	for name, tt := range map[string]struct {
@@ -31,7 +31,7 @@ func TestParse(t *testing.T) {
 		"defaults": {"kind: VPC\nname: a\n", []VPC{plain("a")}},
 		"every field": {
 			"kind: VPC\nname: a\nmembers: b,dc=c\npeer_network: fd00:1::/64\nnetwork: 10.10.11.0/24\nexclude: [\"fd00:1::7\"]\nvni: 20000\nmtu: 1400\nprotect: true\n",
-			[]VPC{{Name: "a", Spec: cluster.VPCSpec{State: cluster.VPCActive, Members: "b,dc=c", PeerNetwork: netip.MustParsePrefix("fd00:1::/64"), Network: &network,
+			[]VPC{{Name: "a", Spec: cluster.VPCSpec{State: cluster.VPCActive, Members: "b,dc=c", PeerNetwork: netip.MustParsePrefix("fd00:1::/64"), Network: network,
 				Exclude: []netip.Addr{netip.MustParseAddr("fd00:1::7")}, VNI: 20000, MTU: 1400, Protect: true}}},
 		},
 		"members as a list":             {"kind: VPC\nname: a\nmembers: [b, label=k=v]\n", []VPC{with(plain("a"), func(s *cluster.VPCSpec) { s.Members = "b,label=k=v" })}},
@@ -102,13 +102,13 @@ func TestParseMistakes(t *testing.T) {
 		"VNI zero":              {"kind: VPC\nname: a\nvni: 0\n", "f:3:6: vni: want a whole number from 1 to 16777215, got 0"},
 		"VNI beyond 64 bits":    {"kind: VPC\nname: a\nvni: 99999999999999999999\n", "f:3:6: vni: want a whole number from 1 to 16777215, got 99999999999999999999"},
 		"boolean wanted":        {"kind: VPC\nname: a\nprotect: yes\n", "f:3:10: protect: want true or false, got \"yes\""},
-		"nothing":               {"kind: VPC\nname: a\nnetwork:\n", "f:3:9: network: want a prefix like 10.100.0.0/16 or fd00:100::/64, got nothing"},
+		"nothing":               {"kind: VPC\nname: a\nnetwork:\n", "f:3:9: network: want a prefix like 10.10.11.0/24, or one of each family joined by a comma, got nothing"},
 		"prefix wanted":         {"kind: VPC\nname: a\npeer_network: 10.1.0.0\nexclude: [10.1.0.1]\n", "f:3:15: peer_network: want a prefix like 10.100.0.0/16 or fd00:100::/64, got \"10.1.0.0\""},
 		"host bits":             {"kind: VPC\nname: a\nnetwork: 10.10.11.1/24\n", "f:3:10: invalid network 10.10.11.1/24: host bits are set; want 10.10.11.0/24"},
 		"overlap":               {"kind: VPC\nname: a\nnetwork: 10.100.7.0/24\n", "f:3:10: invalid peer network 10.100.0.0/16: it overlaps the VPC's own network 10.100.7.0/24"},
 		"list wanted":           {"kind: VPC\nname: a\nexclude: 10.100.0.1\n", "f:3:10: exclude: want a list, got \"10.100.0.1\""},
-		"items":                 {"kind: VPC\nname: a\nexclude:\n- 10.100.0.1\n- x\n- {}\n", "f:5:3: exclude: want an address of the peer network, got \"x\"\nf:6:3: exclude: want an address of the peer network, got a mapping"},
-		"excluded elsewhere":    {"kind: VPC\nname: a\nexclude: [10.99.0.1]\n", "f:3:10: invalid excluded address 10.99.0.1: it is not in the peer network 10.100.0.0/16"},
+		"items":                 {"kind: VPC\nname: a\nexclude:\n- 10.100.0.1\n- x\n- {}\n", "f:5:3: exclude: want an address of the peer network or of network, got \"x\"\nf:6:3: exclude: want an address of the peer network or of network, got a mapping"},
+		"excluded elsewhere":    {"kind: VPC\nname: a\nexclude: [10.99.0.1]\n", "f:3:10: invalid excluded address 10.99.0.1: it is in neither the peer network 10.100.0.0/16 nor the VPC's own"},
 		"members wrong":         {"kind: VPC\nname: a\nmembers: dc=\n", "f:3:10: invalid member selector \"dc=\" in \"dc=\": want all, node names, dc=NAME or label=KEY=VALUE"},
 		"members no text":       {"kind: VPC\nname: a\nmembers: 12\n", "f:3:10: members: want text or a list, got 12"},
 		"member no text":        {"kind: VPC\nname: a\nmembers: [b, 12]\n", "f:3:14: members: want text, got 12"},

@@ -117,23 +117,6 @@ func parsed[T comparable](what string, parse func(string) (T, error)) kind[T] {
 	}
 }
 
-// optional is a value that need not be there.
-func optional[T any](k kind[T]) kind[*T] {
-	return kind[*T]{
-		schema: k.schema,
-		read: func(n *yaml.Node) (*T, error) {
-			v, err := k.read(n)
-			return &v, err
-		},
-		write: func(v *T) any {
-			if v == nil {
-				return nil
-			}
-			return k.write(*v)
-		},
-	}
-}
-
 // list is any number of values that are text; none is unset.
 func list[T comparable](k kind[T]) kind[[]T] {
 	return kind[[]T]{

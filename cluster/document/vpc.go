@@ -68,10 +68,10 @@ var vpcFields = []field{
 		"Which nodes are members: all, node names, dc=NAME, label=KEY=VALUE; as a list, or joined by commas."),
 	entry("peer_network", prefix, func(s *cluster.VPCSpec) *netip.Prefix { return &s.PeerNetwork }, fixed,
 		"The prefix that the tunnels' own addresses come from. It does not change once the VPC is made."),
-	entry("network", optional(prefix), func(s *cluster.VPCSpec) **netip.Prefix { return &s.Network }, fixed,
-		"The prefix of the workloads, to keep it apart from peer_network. It does not change once the VPC is made."),
+	entry("network", parsed("a prefix like 10.10.11.0/24, or one of each family joined by a comma", cluster.ParseNetworks), func(s *cluster.VPCSpec) *cluster.Networks { return &s.Network }, fixed,
+		"The prefix that endpoints get their addresses from, or one of each family joined by a comma. It does not change once the VPC is made."),
 	entry("exclude", list(address), func(s *cluster.VPCSpec) *[]netip.Addr { return &s.Exclude }, quiet,
-		"Addresses of peer_network never to give to a host."),
+		"Addresses of peer_network and network never to give to a host or an endpoint."),
 	entry("vni", number(1, cluster.MaxVNI), func(s *cluster.VPCSpec) *cluster.VNI { return &s.VNI }, fixed|unique,
 		"The VXLAN network identifier; left out: the lowest free one. It does not change once the VPC is made."),
 	entry("mtu", number(cluster.MinMTU, cluster.MaxMTU), func(s *cluster.VPCSpec) *int { return &s.MTU }, 0,
@@ -86,7 +86,7 @@ var vpcFields = []field{
 
 var (
 	prefix  = parsed("a prefix like 10.100.0.0/16 or fd00:100::/64", netip.ParsePrefix)
-	address = parsed("an address of the peer network", netip.ParseAddr)
+	address = parsed("an address of the peer network or of network", netip.ParseAddr)
 )
 
 // transport reads a transport; auto is what a VPC has that names none.

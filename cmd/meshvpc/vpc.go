@@ -149,7 +149,7 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 		fmt.Fprintf(w, "vpc:           %s\n", m.name)
 		if m.spec != nil {
 			fmt.Fprintf(w, "members:       %s\npeer network:  %s\n", clean(string(m.spec.Members)), m.spec.PeerNetwork)
-			if m.spec.Network != nil {
+			if len(m.spec.Network.List()) > 0 {
 				fmt.Fprintf(w, "network:       %s\n", m.spec.Network)
 			}
 			for _, a := range m.spec.Exclude {

@@ -20,7 +20,7 @@ func (p *program) vpcCreateCommand() *cli.Command {
 	return p.verb("create", "V", "make a VPC and wait until its mesh is up", waitFlags(meshWait,
 		&cli.StringFlag{Name: "members", Value: string(cluster.SelectAll), Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "peer-network", Value: cluster.DefaultPeerNetwork.String(), Usage: "`PREFIX` that the tunnels' own addresses come from"},
-		&cli.StringFlag{Name: "network", Usage: "`PREFIX` of the workloads, to keep the two apart"},
+		&cli.StringFlag{Name: "network", Usage: "`PREFIX` that endpoints get their addresses from, or one of each family joined by a comma"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES` (default: what every member can carry)"},
 		&cli.StringFlag{Name: "vni", Usage: "`NUMBER` (default: the lowest free)"},
 		transportFlag(), groupFlag(), excludeFlag(),
@@ -30,7 +30,7 @@ func (p *program) vpcCreateCommand() *cli.Command {
 }
 
 func excludeFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "exclude", Usage: "`ADDRESS` of the peer network never to give to a host; may be repeated"}
+	return &cli.StringSliceFlag{Name: "exclude", Usage: "`ADDRESS` never to give to a host or an endpoint; may be repeated"}
 }
 
 func transportFlag() cli.Flag {
@@ -91,12 +91,8 @@ func specFrom(c *cli.Context) (*cluster.VPCSpec, error) {
 	if spec.PeerNetwork, err = parsePrefix("--peer-network", c.String("peer-network")); err != nil {
 		return nil, err
 	}
-	if n := c.String("network"); n != "" {
-		network, err := parsePrefix("--network", n)
-		if err != nil {
-			return nil, err
-		}
-		spec.Network = &network
+	if spec.Network, err = cluster.ParseNetworks(c.String("network")); err != nil {
+		return nil, &refusal{exitUsage, err, ""}
 	}
 	if v := c.String("vni"); v != "" {
 		if spec.VNI, err = cluster.ParseVNI(v); err != nil {
@@ -171,7 +167,7 @@ func checkSpec(spec *cluster.VPCSpec) error {
 	switch {
 	case err == nil:
 		return nil
-	case spec.Network != nil && spec.Network.Overlaps(spec.PeerNetwork):
+	case slices.ContainsFunc(spec.Network.List(), spec.PeerNetwork.Overlaps):
 		return &refusal{exitUsage, err, "choose another --peer-network: workloads would take the tunnels' addresses for their own"}
 	}
 	return &refusal{exitUsage, err, ""}
