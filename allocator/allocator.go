@@ -12,11 +12,11 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// Allocator knows who holds which VNI and VTEP address. It is kept current by
+// Allocator knows who holds which VNI, VTEP address, endpoint address and MAC. It is kept current by
 // Refresh, or runs on what it claims itself.
 type Allocator struct {
 	mu      sync.Mutex
-	books   map[string]*book  // by the prefix of their reverse keys
+	books   map[string]*book  // by the prefix of their reverse keys, and the family of IPs
 	entries map[string]*entry // all that is not free, by reverse key
 	refresh uint64            // counts Refresh
 }
@@ -186,7 +186,12 @@ func (a *Allocator) ClaimVNIValue(holder string, v cluster.VNI) (*Claim, error) 
 func (a *Allocator) ClaimVTEP(vpc string, n Network, node string, avoid func(netip.Addr) bool) (*Claim, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.bookOf(cluster.PrefixAllocVTEP(vpc))
+	return a.claimAddr(func(addr netip.Addr) string { return cluster.KeyAllocVTEP(vpc, addr) }, n, node, avoid)
+}
+
+// claimAddr claims what holder has of n, else the lowest that is free.
+func (a *Allocator) claimAddr(key func(netip.Addr) string, n Network, holder string, avoid func(netip.Addr) bool) (*Claim, error) {
+	b := a.bookOf(key(n.Prefix.Addr()))
 	if b.pool == nil || !b.network.equal(n) {
 		b.network = n
 		b.setPool(n.pool(), func(key string) (uint64, bool) {
@@ -197,8 +202,7 @@ func (a *Allocator) ClaimVTEP(vpc string, n Network, node string, avoid func(net
 			return n.index(addr)
 		})
 	}
-	key := func(i uint64) string { return cluster.KeyAllocVTEP(vpc, n.addr(i)) }
-	return a.claimLowest(b, node, key, func(i uint64) bool { return avoid != nil && avoid(n.addr(i)) })
+	return a.claimLowest(b, holder, func(i uint64) string { return key(n.addr(i)) }, func(i uint64) bool { return avoid != nil && avoid(n.addr(i)) })
 }
 
 // ClaimVTEPValue claims addr of vpc for node, whether or not it is of the
@@ -207,6 +211,46 @@ func (a *Allocator) ClaimVTEPValue(vpc, node string, addr netip.Addr) (*Claim, e
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.claimValue(cluster.KeyAllocVTEP(vpc, addr), node, addr.String())
+}
+
+// ClaimIP claims the address of n that endpoint holds in vpc, else the lowest free
+// one. It returns ErrExhausted.
+func (a *Allocator) ClaimIP(vpc string, n Network, endpoint string) (*Claim, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.claimAddr(func(addr netip.Addr) string { return cluster.KeyAllocIP(vpc, addr) }, n, endpoint, nil)
+}
+
+// ClaimIPValue claims addr of vpc for endpoint. It returns a *TakenError if another
+// has it.
+func (a *Allocator) ClaimIPValue(vpc, endpoint string, addr netip.Addr) (*Claim, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.claimValue(cluster.KeyAllocIP(vpc, addr), endpoint, addr.String())
+}
+
+// ClaimMAC claims the MAC that endpoint holds in vpc, else the first of MACsOf that
+// nobody has.
+func (a *Allocator) ClaimMAC(vpc, endpoint string) *Claim {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if e := a.bookOf(cluster.PrefixAllocMAC(vpc)).held(endpoint); e != nil {
+		return a.claim(e)
+	}
+	for m := range MACsOf(vpc, endpoint) {
+		if c, err := a.claimValue(cluster.KeyAllocMAC(vpc, m), endpoint, m.String()); err == nil {
+			return c
+		}
+	}
+	return nil // there is no end of them
+}
+
+// ClaimMACValue claims m of vpc for endpoint. It returns a *TakenError if another
+// has it.
+func (a *Allocator) ClaimMACValue(vpc, endpoint string, m cluster.MAC) (*Claim, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.claimValue(cluster.KeyAllocMAC(vpc, m), endpoint, m.String())
 }
 
 func (a *Allocator) claimLowest(b *book, holder string, key func(uint64) string, avoid func(uint64) bool) (*Claim, error) {
@@ -233,6 +277,9 @@ func (a *Allocator) claimValue(key, holder, what string) (*Claim, error) {
 
 func (a *Allocator) bookOf(key string) *book {
 	prefix := key[:strings.LastIndexByte(key, '/')+1]
+	if strings.HasPrefix(key, cluster.PrefixIPs) && strings.Contains(key[len(prefix):], ":") {
+		prefix += "6" // an endpoint has one of each family
+	}
 	b := a.books[prefix]
 	if b == nil {
 		b = &book{holders: map[string][]*entry{}}

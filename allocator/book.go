@@ -9,14 +9,14 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// book is who has what of one kind of values: the VNIs, or one VPC's VTEP
-// addresses. The pool may be unknown yet; what lies outside of it can be held
+// book is who has what of one kind of values: the VNIs, one VPC's VTEP addresses,
+// its endpoints' addresses of one family, or their MACs (without a pool). The pool may be unknown yet; what lies outside of it can be held
 // too (a range that was changed leaves such), it only is not given out.
 type book struct {
 	holders map[string][]*entry
 	pool    *pool
 	index   func(key string) (uint64, bool)
-	network Network          // of VTEP addresses: what pool was made from
+	network Network          // of addresses: what pool was made from
 	vnis    cluster.VNIRange // of VNIs: the same
 }
 

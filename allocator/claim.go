@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -32,7 +33,16 @@ func (c *Claim) VNI() cluster.VNI {
 	return v
 }
 
-// Addr is the value of a claim of a VTEP address, else the zero Addr.
+// MAC is the value of a claim of a MAC, else the zero MAC.
+func (c *Claim) MAC() cluster.MAC {
+	m, err := cluster.ParseMAC(c.e.key[strings.LastIndexByte(c.e.key, '/')+1:])
+	if err != nil {
+		return cluster.MAC{}
+	}
+	return m
+}
+
+// Addr is the value of a claim of an address, else the zero Addr.
 func (c *Claim) Addr() netip.Addr {
 	addr, _ := addrOf(c.e.key)
 	return addr

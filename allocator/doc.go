@@ -1,5 +1,5 @@
-// Package allocator gives out VNIs and VTEP addresses: the lowest free first,
-// each to one holder.
+// Package allocator gives out VNIs, VTEP addresses, and the addresses and MACs of
+// endpoints: the lowest free first, a MAC by its holder's name, each to one holder.
 //
 // What makes a double impossible is the store, not this package: each value has
 // a reverse key under alloc/, and a claim adds it to the transaction of the

@@ -6,14 +6,15 @@ import (
 	"slices"
 )
 
-// Network is what the VTEP addresses of one VPC are taken from.
+// Network is what the VTEP addresses of one VPC, or its endpoints' of one family,
+// are taken from.
 type Network struct {
 	Prefix  netip.Prefix // masked
 	Gateway netip.Addr   // reserved; the zero Addr for none
 	Exclude []netip.Addr // reserved
 }
 
-// Capacity counts the members that fit. Reserved are the network and broadcast
+// Capacity counts those that fit. Reserved are the network and broadcast
 // address of IPv4 (but a /31 has neither, RFC 3021, and a /32 is one host), the
 // subnet-router anycast address of IPv6 (RFC 4291 §2.6.1; not in a /127, RFC
 // 6164, and a /128 is one host), the gateway and the excluded ones. Of prefixes

@@ -22,7 +22,7 @@ type Written struct {
 // change of one is an event.
 func Intent(k Kind) bool {
 	switch k {
-	case KindConfig, KindNode, KindVPCSpec, KindToken, KindUser, KindServer:
+	case KindConfig, KindNode, KindVPCSpec, KindEndpoint, KindToken, KindUser, KindServer:
 		return true
 	}
 	return false
@@ -97,7 +97,7 @@ func stateVerb(k Kind, w Written) Verb {
 		return VerbDrained
 	case k == KindNode && is.State == string(NodeActive) && was.State == string(NodeDraining):
 		return VerbResumed
-	case k == KindVPCSpec && is.State == string(VPCDeleting):
+	case k == KindVPCSpec && is.State == string(VPCDeleting), k == KindEndpoint && is.State == string(EndpointDeleting):
 		return VerbAsked
 	}
 	return ""

@@ -28,6 +28,8 @@ const (
 	PrefixTrust  = Root + "trust/"
 	PrefixVNIs   = PrefixAlloc + "vni/"
 	PrefixVTEPs  = PrefixAlloc + "vtep/"
+	PrefixIPs    = PrefixAlloc + "ip/"
+	PrefixMACs   = PrefixAlloc + "mac/"
 )
 
 // Short is a key as people see it, without the root.
@@ -56,6 +58,15 @@ func PrefixMembers(vpc string) string { return PrefixVPC(vpc) + "members/" }
 
 // KeyMember is one member of a VPC.
 func KeyMember(vpc, node string) string { return PrefixMembers(vpc) + node }
+
+// PrefixEndpoints is a VPC's endpoints.
+func PrefixEndpoints(vpc string) string { return PrefixVPC(vpc) + "endpoints/" }
+
+// KeyEndpointSpec is what the operator asks of an endpoint.
+func KeyEndpointSpec(vpc, endpoint string) string { return PrefixEndpoints(vpc) + endpoint + "/spec" }
+
+// KeyEndpointOwn is what an endpoint has.
+func KeyEndpointOwn(vpc, endpoint string) string { return PrefixEndpoints(vpc) + endpoint + "/own" }
 
 // PrefixHost is a host's own prefix: all that it is told to be.
 func PrefixHost(node string) string { return PrefixHosts + node + "/" }
@@ -93,6 +104,18 @@ func PrefixAllocVTEP(vpc string) string { return PrefixVTEPs + vpc + "/" }
 // KeyAllocVTEP is the reverse key of a VTEP address.
 func KeyAllocVTEP(vpc string, a netip.Addr) string { return PrefixAllocVTEP(vpc) + a.String() }
 
+// PrefixAllocIP is all addresses of a VPC's endpoints.
+func PrefixAllocIP(vpc string) string { return PrefixIPs + vpc + "/" }
+
+// KeyAllocIP is the reverse key of an endpoint's address.
+func KeyAllocIP(vpc string, a netip.Addr) string { return PrefixAllocIP(vpc) + a.String() }
+
+// PrefixAllocMAC is all MACs of a VPC's endpoints.
+func PrefixAllocMAC(vpc string) string { return PrefixMACs + vpc + "/" }
+
+// KeyAllocMAC is the reverse key of an endpoint's MAC.
+func KeyAllocMAC(vpc string, m MAC) string { return PrefixAllocMAC(vpc) + m.String() }
+
 // KeyServer is a server's record.
 func KeyServer(name string) string { return PrefixSrvs + name }
 
@@ -127,6 +150,10 @@ const (
 	KindPingResult Kind = "ping result"
 	KindAllocVNI   Kind = "vni allocation"
 	KindAllocVTEP  Kind = "vtep allocation"
+	KindAllocIP    Kind = "ip allocation"
+	KindAllocMAC   Kind = "mac allocation"
+	KindEndpoint   Kind = "endpoint spec"
+	KindOwn        Kind = "endpoint own"
 	KindServer     Kind = "server"
 	KindToken      Kind = "token"
 	KindUser       Kind = "user"
@@ -137,7 +164,7 @@ const (
 
 // Key is a parsed key. Node, VPC and Name are set where the kind has them;
 // Name is the last element of allocations, servers, tokens, users, events and host
-// links, whose peer it is.
+// links, whose peer it is, and the name of an endpoint.
 type Key struct {
 	Kind Kind
 	Node string
@@ -157,6 +184,8 @@ var patterns = []struct {
 	{KindVPCNet, "vpcs/{vpc}/net"},
 	{KindVPCPing, "vpcs/{vpc}/ping"},
 	{KindMember, "vpcs/{vpc}/members/{node}"},
+	{KindEndpoint, "vpcs/{vpc}/endpoints/{name}/spec"},
+	{KindOwn, "vpcs/{vpc}/endpoints/{name}/own"},
 	{KindHostVPC, "hosts/{node}/vpcs/{vpc}"},
 	{KindHostLink, "hosts/{node}/links/{vpc}/{name}"},
 	{KindNodeStatus, "status/{node}/node"},
@@ -164,6 +193,8 @@ var patterns = []struct {
 	{KindPingResult, "status/{node}/ping/{vpc}"},
 	{KindAllocVNI, "alloc/vni/{name}"},
 	{KindAllocVTEP, "alloc/vtep/{vpc}/{name}"},
+	{KindAllocIP, "alloc/ip/{vpc}/{name}"},
+	{KindAllocMAC, "alloc/mac/{vpc}/{name}"},
 	{KindServer, "servers/{name}"},
 	{KindToken, "tokens/{name}"},
 	{KindUser, "users/{name}"},
@@ -201,7 +232,10 @@ func (k Key) named(kind Kind) bool {
 		return err == nil && KeyAllocVNI(v) == PrefixVNIs+k.Name
 	case KindEvent:
 		return eventID.MatchString(k.Name)
-	case KindAllocVTEP:
+	case KindAllocMAC:
+		m, err := ParseMAC(k.Name)
+		return err == nil && m.String() == k.Name
+	case KindAllocVTEP, KindAllocIP:
 		a, err := netip.ParseAddr(k.Name)
 		return err == nil && a.Zone() == "" && !a.Is4In6() && a.String() == k.Name
 	}

@@ -28,6 +28,10 @@ func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 		KeyPingResult(node, vpc):     {Kind: KindPingResult, VPC: vpc, Node: node},
 		KeyAllocVNI(v):               {Kind: KindAllocVNI, Name: strings.TrimPrefix(KeyAllocVNI(v), PrefixVNIs)},
 		KeyAllocVTEP(vpc, a):         {Kind: KindAllocVTEP, VPC: vpc, Name: a.String()},
+		KeyAllocIP(vpc, a):           {Kind: KindAllocIP, VPC: vpc, Name: a.String()},
+		KeyAllocMAC(vpc, MAC{2}):     {Kind: KindAllocMAC, VPC: vpc, Name: "02:00:00:00:00:00"},
+		KeyEndpointSpec(vpc, node):   {Kind: KindEndpoint, VPC: vpc, Name: node},
+		KeyEndpointOwn(vpc, node):    {Kind: KindOwn, VPC: vpc, Name: node},
 		KeyServer(node):              {Kind: KindServer, Name: node},
 		KeyEvent(time.UnixMilli(1800000000123), uint64(v)): {Kind: KindEvent, Name: strings.TrimPrefix(KeyEvent(time.UnixMilli(1800000000123), uint64(v)), PrefixEvents)},
 	}
@@ -148,11 +152,11 @@ func TestMayWrite(t *testing.T) {
 		switch key {
 		case KeyConfig, KeyNode("me"), KeyServer("me"):
 			put, del = []Identity{operator}, []Identity{operator}
-		case KeyVPCSpec("blue"), KeyVPCPing("blue"):
+		case KeyVPCSpec("blue"), KeyVPCPing("blue"), KeyEndpointSpec("blue", "me"):
 			put, del = []Identity{operator}, []Identity{operator, controller}
 		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"):
 			put, del = []Identity{me}, []Identity{me, controller}
-		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr):
+		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
 			put, del = []Identity{controller}, []Identity{controller}
 		case KeyEvent(time.UnixMilli(1800000000123), 7):
 			put, del = []Identity{operator, controller}, []Identity{controller}

@@ -21,6 +21,9 @@ func ParseMAC(s string) (MAC, error) {
 // String is lower case with colons.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
+// Unicast reports whether one machine can have m (IEEE 802: the group bit is 0).
+func (m MAC) Unicast() bool { return m != MAC{} && m[0]&1 == 0 }
+
 // MarshalText writes m as String does.
 func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 

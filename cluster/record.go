@@ -180,7 +180,11 @@ func newRecord(k Kind) Record {
 		return new(VPCStatus)
 	case KindPingResult:
 		return new(PingResult)
-	case KindAllocVNI, KindAllocVTEP:
+	case KindEndpoint:
+		return new(EndpointSpec)
+	case KindOwn:
+		return new(EndpointOwn)
+	case KindAllocVNI, KindAllocVTEP, KindAllocIP, KindAllocMAC:
 		return new(Allocation)
 	case KindServer:
 		return new(Server)

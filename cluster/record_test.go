@@ -19,6 +19,7 @@ import (
 var (
 	addr4 = netip.MustParseAddr("192.0.2.1")
 	addr6 = netip.MustParseAddr("2001:db8::1")
+	mac   = MAC{0x0a, 0x6d, 0, 0, 0, 1}
 	cmpIP = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	cmpNW = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 )
@@ -26,13 +27,13 @@ var (
 // examples are valid records, one for each type.
 func examples() map[string]Record {
 	when := At(time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC))
-	network := netip.MustParsePrefix("10.10.11.0/24")
+	network := Networks{IPv4: netip.MustParsePrefix("10.10.11.0/24")}
 	return map[string]Record{
 		KeyConfig: &Config{Cluster: "home", ID: "c1", Era: 1, UnderlayPort: 4789, VNIs: DefaultVNIRange, Encryption: "none"},
 		KeyNode("a"): &Node{ID: "n1", Datacenter: "gold", State: NodeActive, Agent: true, Joined: when, Key: strings.Repeat("0c", 32),
 			Labels: map[string]string{"rack": "a.1"}},
 		KeyLive("a"): &Live{NodeID: "n1", BootID: "b-1", Incarnation: "i", Counter: 7},
-		KeyVPCSpec("blue"): &VPCSpec{State: VPCActive, Members: "all", PeerNetwork: DefaultPeerNetwork, Network: &network,
+		KeyVPCSpec("blue"): &VPCSpec{State: VPCActive, Members: "all", PeerNetwork: DefaultPeerNetwork, Network: network,
 			Exclude: []netip.Addr{netip.MustParseAddr("10.100.0.7")}, VNI: 7, MTU: 1400, Protect: true, Created: when,
 			Transport: Multicast, MulticastGroup: netip.MustParseAddr("239.1.1.1")},
 		KeyVPCNet("blue"): &VPCNet{Phase: PhaseActive, VNI: 7, MTU: 1430, PeerNetwork: DefaultPeerNetwork,
@@ -48,15 +49,19 @@ func examples() map[string]Record {
 				IPv6: &UnderlayAddress{Bind: addr6, Advertise: addr6, Device: "eth0", MTU: 1500}}},
 		KeyVPCStatus("a", "blue"): &VPCStatus{NodeID: "n1", State: HostMember, Ready: true, VNI: 7, MTU: 1430, At: when,
 			VTEP: netip.MustParseAddr("10.100.0.1"), Links: []Link{{Peer: "b", State: LinkUp, RTT: 0.25, VNI: 8, Use: LinkActive}}},
-		KeyPingResult("a", "blue"):  &PingResult{ID: "p1", Peers: []PeerPing{{To: "b", Sent: 3, Received: 2, RTT: 0.5}}},
-		KeyAllocVNI(7):              &Allocation{Holder: "blue", Released: true},
-		KeyAllocVTEP("blue", addr4): &Allocation{Holder: "a"},
-		KeyServer("a"):              &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
-		KeyToken("0a1b2c3d4e"):      &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
-		KeyUser("alice"):            &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
-		KeyNodeTrust("a"):           &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
-		KeyServerTrust("a"):         &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
-		KeyLeader:                   &Leader{Name: "a", Since: when},
+		KeyPingResult("a", "blue"):      &PingResult{ID: "p1", Peers: []PeerPing{{To: "b", Sent: 3, Received: 2, RTT: 0.5}}},
+		KeyAllocVNI(7):                  &Allocation{Holder: "blue", Released: true},
+		KeyAllocVTEP("blue", addr4):     &Allocation{Holder: "a"},
+		KeyAllocIP("blue", addr4):       &Allocation{Holder: "web1"},
+		KeyAllocMAC("blue", mac):        &Allocation{Holder: "web1"},
+		KeyEndpointSpec("blue", "web1"): &EndpointSpec{State: EndpointActive, IPs: []netip.Addr{addr6}, Auto: true, MAC: mac, Node: "a", Created: when},
+		KeyEndpointOwn("blue", "web1"):  &EndpointOwn{State: OwnAssigned, Reason: "r", IPs: []netip.Addr{addr4, addr6}, MAC: mac, Node: "a", Era: 1, Epoch: 2},
+		KeyServer("a"):                  &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
+		KeyToken("0a1b2c3d4e"):          &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
+		KeyUser("alice"):                &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
+		KeyNodeTrust("a"):               &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
+		KeyServerTrust("a"):             &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
+		KeyLeader:                       &Leader{Name: "a", Since: when},
 	}
 }
 
@@ -218,6 +223,7 @@ func TestValidate(t *testing.T) {
 	ex := func(key string) Record { return examples()[key] }
 	cfg, node, live := ex(KeyConfig).(*Config), ex(KeyNode("a")).(*Node), ex(KeyLive("a")).(*Live)
 	spec, net := ex(KeyVPCSpec("blue")).(*VPCSpec), ex(KeyVPCNet("blue")).(*VPCNet)
+	want, own := ex(KeyEndpointSpec("blue", "web1")).(*EndpointSpec), ex(KeyEndpointOwn("blue", "web1")).(*EndpointOwn)
 	ping, result := ex(KeyVPCPing("blue")).(*PingRequest), ex(KeyPingResult("a", "blue")).(*PingResult)
 	member, assigned := ex(KeyMember("blue", "a")).(*Member), ex(KeyHostVPC("a", "blue")).(*HostVPC)
 	ns, vs := ex(KeyNodeStatus("a")).(*NodeStatus), ex(KeyVPCStatus("a", "blue")).(*VPCStatus)
@@ -243,6 +249,17 @@ func TestValidate(t *testing.T) {
 				}
 			},
 		}},
+		{want, breaks{
+			"state": func() { want.State = "" }, "MAC": func() { want.MAC[0] |= 1 }, "node": func() { want.Node = "A" },
+			"two of a family": func() { want.IPs = []netip.Addr{addr4, addr4.Next()} }, "multicast": func() { want.IPs = []netip.Addr{netip.MustParseAddr("239.1.1.1")} },
+			"no address": func() { want.IPs = []netip.Addr{{}} },
+		}},
+		{own, breaks{
+			"state": func() { own.State = "" }, "no MAC": func() { own.MAC = MAC{} }, "MAC": func() { own.MAC[0] |= 1 }, "no node": func() { own.Node = "" },
+			"node": func() { own.Node = "A" }, "a node, unplaced": func() { own.State = OwnUnplaced }, "era": func() { own.Era = -1 },
+			"epoch": func() { own.Epoch = 1 << 53 }, "reason": func() { own.Reason = "\n" }, "address": func() { own.IPs = append(own.IPs, addr6.Next()) },
+			"pending with a bad MAC": func() { own.State, own.Node, own.MAC = OwnPending, "", MAC{1} },
+		}},
 		{live, breaks{
 			"id": func() { live.NodeID = "" }, "boot id": func() { live.BootID = "\n" }, "incarnation": func() { live.Incarnation = long },
 			"counter below 0": func() { live.Counter = -1 }, "counter 2^53": func() { live.Counter = 1 << 53 },
@@ -254,8 +271,8 @@ func TestValidate(t *testing.T) {
 			"multicast": func() { spec.PeerNetwork = prefix("224.1.0.0/16") }, "holds multicast": func() { spec.PeerNetwork = prefix("128.0.0.0/1") },
 			"loopback": func() { spec.PeerNetwork = prefix("127.1.0.0/16") }, "link-local": func() { spec.PeerNetwork = prefix("fe80::/64") },
 			"unspecified": func() { spec.PeerNetwork = prefix("::/0") }, "4in6": func() { spec.PeerNetwork = netip.PrefixFrom(netip.MustParseAddr("::ffff:10.0.0.0"), 104) },
-			"overlap":     func() { n := prefix("10.100.7.0/24"); spec.Network = &n },
-			"odd network": func() { n := prefix("10.10.11.1/24"); spec.Network = &n },
+			"overlap":     func() { spec.Network.IPv4 = prefix("10.100.7.0/24") },
+			"odd network": func() { spec.Network.IPv4 = prefix("10.10.11.1/24") },
 			"exclude":     func() { spec.Exclude = []netip.Addr{addr4} }, "exclude nothing": func() { spec.Exclude = []netip.Addr{{}} },
 			"excludes": func() { spec.Exclude = make([]netip.Addr, maxPeers+1) },
 		}},
@@ -487,7 +504,7 @@ func BenchmarkDecode(b *testing.B) {
 // right if another were.
 func TestVPCSpecCheck(t *testing.T) {
 	prefix := netip.MustParsePrefix
-	network := prefix("10.100.7.1/24")
+	network := Networks{IPv4: prefix("10.100.7.1/24")}
 	for name, tt := range map[string]struct {
 		change func(*VPCSpec)
 		want   []string
@@ -495,7 +512,7 @@ func TestVPCSpecCheck(t *testing.T) {
 		"right": {change: func(*VPCSpec) {}},
 		"each": {
 			change: func(s *VPCSpec) {
-				*s = VPCSpec{VNI: MaxVNI + 1, MTU: 1, Network: &network, Exclude: make([]netip.Addr, maxPeers+1)}
+				*s = VPCSpec{VNI: MaxVNI + 1, MTU: 1, Network: network, Exclude: make([]netip.Addr, maxPeers+1)}
 			},
 			want: []string{"state", "vni", "mtu", "peer_network", "network", "exclude", "members"},
 		},

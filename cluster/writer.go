@@ -31,7 +31,7 @@ func (i Identity) String() string {
 // operator's name.
 func WriterOf(k Kind) Role {
 	switch k {
-	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindTrust:
+	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindEndpoint, KindTrust:
 		return Operator
 	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult:
 		return Agent
@@ -42,7 +42,7 @@ func WriterOf(k Kind) Role {
 
 // MayWrite wraps ErrInvalid when id is not the writer of key. The controller
 // may also delete what a removed node reported, and what the operator asked of
-// a VPC once that has been taken down. An event is written with the change that it
+// a VPC or an endpoint once that has been taken down. An event is written with the change that it
 // tells of, in whose name that is.
 func MayWrite(id Identity, key string, deleting bool) error {
 	k, err := ParseKey(key)
@@ -54,7 +54,7 @@ func MayWrite(id Identity, key string, deleting bool) error {
 	case k.Kind == KindEvent && !deleting && id.Role == Operator,
 		writer == Agent && id.Role == Agent && id.Name == k.Node,
 		writer != Agent && id.Role == writer,
-		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing):
+		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing || k.Kind == KindEndpoint):
 		return nil
 	}
 	return fmt.Errorf("%w writer: %s is written by its %s, not by the %s", ErrInvalid, key, writer, id)
