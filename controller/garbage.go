@@ -56,6 +56,9 @@ func (s *state) freeReleased(w *world, p *plan, now time.Time) time.Time {
 }
 
 func (w *world) stillUsed(it allocItem) bool {
+	if _, ok := endpointValue(it.Key); ok {
+		return false // hosts do not say what they have of endpoints
+	}
 	rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs)
 	if !ok {
 		return w.onHostsOf(it)

@@ -111,7 +111,7 @@ func newChaos(t *testing.T, nodes []string) *chaos {
 		c.join(name, fmt.Sprintf("192.0.2.%d", 10+i))
 		c.joined[name] = true
 	}
-	c.rig.vpc("v0", spec("all", "10.100.0.0/29"))
+	c.rig.vpc("v0", withNetwork(spec("all", "10.100.0.0/29")))
 	return c
 }
 
@@ -157,7 +157,7 @@ func (c *chaos) do(a action) {
 	case a.Do == "up":
 		c.hosts.set(node, false)
 	case a.Do == "create" && !exists:
-		c.rig.vpc(vpc, spec("all", []string{"10.100.0.0/29", "fd00::/64"}[a.Y%2]))
+		c.rig.vpc(vpc, withNetwork(spec("all", []string{"10.100.0.0/29", "fd00::/64"}[a.Y%2])))
 	case (a.Do == "delete" || a.Do == "force") && exists:
 		c.edit(vpc, func(s *cluster.VPCSpec) { s.State, s.Force = cluster.VPCDeleting, a.Do == "force" })
 	case a.Do == "select" && exists:
@@ -171,6 +171,8 @@ func (c *chaos) do(a action) {
 		if len(keys) > 0 {
 			c.lose(keys[a.Y*7%len(keys)])
 		}
+	case strings.HasPrefix(a.Do, "endpoint"):
+		c.doEndpoint(a)
 	case a.Do == "crash":
 		c.crash()
 	case a.Do == "rival": // takes over while the leader is frozen, who then goes on
@@ -287,6 +289,7 @@ func (c *chaos) rest() (problems []string) {
 			say("%s has %d members and %d reverse keys", vpc.name, len(vpc.members), len(vpc.vteps))
 		}
 		problems = append(problems, c.linksAtRest(w, vpc)...)
+		problems = append(problems, endpointsAtRest(vpc)...)
 		addrs := map[string]string{}
 		for name, m := range vpc.members {
 			if other := addrs[m.Value.Underlay().String()]; other != "" {
@@ -335,6 +338,7 @@ func (c *chaos) look() {
 	}
 	held := map[string][]cluster.VNI{} // by holder
 	links := map[string][]cluster.HostLink{}
+	records := map[string]cluster.Record{}
 	for _, kv := range all.Keys {
 		k, err := cluster.ParseKey(kv.Key)
 		if err != nil {
@@ -346,6 +350,7 @@ func (c *chaos) look() {
 			say("%v", err)
 			continue
 		}
+		records[kv.Key] = r
 		switch r := r.(type) {
 		case *cluster.HostVPC:
 			assigned[[2]string{k.VPC, k.Node}] = r.State == cluster.AssignedMember
@@ -363,6 +368,7 @@ func (c *chaos) look() {
 			}
 		}
 	}
+	c.broken = append(c.broken, ownsNow(records)...)
 	for of := range c.assigned {
 		if !assigned[of] {
 			c.hosts.tellToLeave(of[0], of[1])

@@ -33,6 +33,7 @@ func (s *state) bring(w *world, v *vpc, p *plan) {
 			p.add(release(it))
 		}
 	}
+	s.bringEndpoints(w, v, p)
 	tidy(net)
 	if v.net.Value == nil || !reflect.DeepEqual(net, v.net.Value) {
 		store.Put(&p.head.change, v.net, net)
@@ -324,6 +325,11 @@ func (w *world) erase(v *vpc, p *plan) {
 	for _, it := range w.heldBy(v) {
 		p.add(release(it))
 	}
+	for _, name := range slices.Sorted(maps.Keys(v.endpoints)) {
+		if e := v.endpoints[name]; !e.blocked {
+			p.add(w.eraseEndpoint(e))
+		}
+	}
 	if w.dropLinks(v, p, func(string) bool { return true }) {
 		return
 	}
@@ -367,7 +373,7 @@ func (w *world) orphan(v *vpc, p *plan) {
 		n := w.nodes[node]
 		return n != nil && n.State == cluster.NodeLeft && w.gone(v, node)
 	})
-	if !p.empty() || v.inUse() {
+	if !p.empty() || v.inUse() || v.hasEndpoints() {
 		return
 	}
 	for _, node := range v.nodes() {

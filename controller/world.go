@@ -49,17 +49,18 @@ type world struct {
 
 // vpc is all records of one VPC, by node where they are a node's.
 type vpc struct {
-	name    string
-	spec    specItem // Value nil: none
-	net     netItem
-	members map[string]memberItem
-	assigns map[string]hostItem
-	status  map[string]statusItem
-	vteps   map[string]allocItem // by reverse key
-	vnis    []allocItem          // of the VPC itself
-	links   map[[2]string]*link  // by the pair's nodes, in order
-	blocked bool
-	handled map[string]bool // nodes whose status record this pass deletes
+	name      string
+	spec      specItem // Value nil: none
+	net       netItem
+	members   map[string]memberItem
+	assigns   map[string]hostItem
+	status    map[string]statusItem
+	vteps     map[string]allocItem // by reverse key
+	vnis      []allocItem          // of the VPC itself
+	links     map[[2]string]*link  // by the pair's nodes, in order
+	endpoints map[string]*endpoint
+	blocked   bool
+	handled   map[string]bool // nodes whose status record this pass deletes
 }
 
 func newWorld(v *store.View) *world {
@@ -90,15 +91,16 @@ func (w *world) vpc(name string) *vpc {
 	v := w.vpcs[name]
 	if v == nil {
 		v = &vpc{
-			name:    name,
-			spec:    specItem{Key: cluster.KeyVPCSpec(name)},
-			net:     netItem{Key: cluster.KeyVPCNet(name)},
-			members: map[string]memberItem{},
-			assigns: map[string]hostItem{},
-			status:  map[string]statusItem{},
-			vteps:   map[string]allocItem{},
-			links:   map[[2]string]*link{},
-			handled: map[string]bool{},
+			name:      name,
+			spec:      specItem{Key: cluster.KeyVPCSpec(name)},
+			net:       netItem{Key: cluster.KeyVPCNet(name)},
+			members:   map[string]memberItem{},
+			assigns:   map[string]hostItem{},
+			status:    map[string]statusItem{},
+			vteps:     map[string]allocItem{},
+			links:     map[[2]string]*link{},
+			endpoints: map[string]*endpoint{},
+			handled:   map[string]bool{},
 		}
 		w.vpcs[name] = v
 	}
@@ -142,6 +144,16 @@ func (w *world) readVPCs() {
 		name, rest := cutPath(it.Key, cluster.PrefixVPCs)
 		w.vpc(name).members[strings.TrimPrefix(rest, "members/")] = it
 	}
+	for it := range store.Below[*cluster.EndpointSpec](w.view, cluster.PrefixVPCs) {
+		name, rest := cutPath(it.Key, cluster.PrefixVPCs)
+		e, _ := cutPath(rest, "endpoints/")
+		w.vpc(name).endpoint(e).spec = it
+	}
+	for it := range store.Below[*cluster.EndpointOwn](w.view, cluster.PrefixVPCs) {
+		name, rest := cutPath(it.Key, cluster.PrefixVPCs)
+		e, _ := cutPath(rest, "endpoints/")
+		w.vpc(name).endpoint(e).own = it
+	}
 }
 
 func (w *world) readHosts() {
@@ -173,6 +185,9 @@ func (w *world) readAllocations() {
 		if rest, ok := strings.CutPrefix(it.Key, cluster.PrefixVTEPs); ok {
 			name, _, _ := strings.Cut(rest, "/")
 			w.vpc(name).vteps[it.Key] = it
+		} else if name, ok := endpointValue(it.Key); ok {
+			e := w.vpc(name).endpoint(it.Value.Holder)
+			e.held = append(e.held, it)
 		} else if name, pair, ok := strings.Cut(it.Value.Holder, "/"); ok {
 			a, b, _ := strings.Cut(pair, "/")
 			l, _ := w.vpc(name).end(a, b)
@@ -182,6 +197,17 @@ func (w *world) readAllocations() {
 			v.vnis = append(v.vnis, it)
 		}
 	}
+}
+
+// endpointValue is the VPC of a reverse key of an endpoint's address or MAC.
+func endpointValue(key string) (vpc string, ok bool) {
+	for _, family := range []string{cluster.PrefixIPs, cluster.PrefixMACs} {
+		if strings.HasPrefix(key, family) {
+			vpc, _ = cutPath(key, family)
+			return vpc, true
+		}
+	}
+	return "", false
 }
 
 // readProblems blocks what must not be touched, and takes records that the
@@ -207,6 +233,13 @@ func (w *world) readProblems() {
 			if !newer {
 				delete(w.vpc(k.VPC).members, k.Node)
 			}
+		case cluster.KindEndpoint:
+			w.vpc(k.VPC).endpoint(k.Name).blocked = true
+		case cluster.KindOwn:
+			e := w.vpc(k.VPC).endpoint(k.Name)
+			e.blocked = e.blocked || newer
+			e.own, _ = store.At[*cluster.EndpointOwn](w.view, p.Key)
+			e.own.Value = nil
 		case cluster.KindHostVPC:
 			if !newer {
 				delete(w.vpc(k.VPC).assigns, k.Node)

@@ -1,0 +1,301 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/meshvpc/meshvpc/allocator"
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// endpoint is all records of one endpoint.
+type endpoint struct {
+	name    string
+	spec    store.Item[*cluster.EndpointSpec] // Value nil: none
+	own     store.Item[*cluster.EndpointOwn]
+	held    []allocItem // addresses and MACs
+	blocked bool        // a record cannot be read that must not be written over
+}
+
+// endpoint returns the endpoint of that name, which may have nothing but leftovers.
+func (v *vpc) endpoint(name string) *endpoint {
+	e := v.endpoints[name]
+	if e == nil {
+		e = &endpoint{name: name}
+		e.spec.Key, e.own.Key = cluster.KeyEndpointSpec(v.name, name), cluster.KeyEndpointOwn(v.name, name)
+		v.endpoints[name] = e
+	}
+	return e
+}
+
+// bringEndpoints gives endpoints what their specs ask for, and takes it back. As
+// with a VPC, a spec that vanished is a mistake: its endpoint keeps what it has.
+// What is in force is claimed before anything new is given out.
+func (s *state) bringEndpoints(w *world, v *vpc, p *plan) {
+	names := slices.Sorted(maps.Keys(v.endpoints))
+	names = slices.DeleteFunc(names, func(name string) bool { return v.endpoints[name].blocked || s.rebuildEndpoint(v, v.endpoints[name], p) })
+	for _, name := range names {
+		e := v.endpoints[name]
+		switch spec := e.spec.Value; {
+		case spec == nil && e.own.Value != nil:
+		case spec == nil:
+			for _, it := range w.heldByEndpoint(e, nil) {
+				p.add(release(it))
+			}
+		case spec.State == cluster.EndpointDeleting:
+			p.add(w.eraseEndpoint(e))
+		default:
+			s.bringEndpoint(w, v, e, p)
+		}
+	}
+}
+
+// rebuildEndpoint writes reverse keys of what is in force again that vanished, and
+// reports whether it does: the rest comes in the next pass.
+func (s *state) rebuildEndpoint(v *vpc, e *endpoint, p *plan) bool {
+	u := unit{verb: "rebuild", object: e.name}
+	own := e.own.Value
+	if own == nil || e.spec.Value != nil && e.spec.Value.State == cluster.EndpointDeleting {
+		return false
+	}
+	for _, a := range own.IPs {
+		if e.holds(cluster.KeyAllocIP(v.name, a)) {
+			continue
+		}
+		if c, err := s.alloc.ClaimIPValue(v.name, e.name, a); err == nil {
+			u.claim(c)
+		}
+	}
+	if own.MAC.Unicast() && !e.holds(cluster.KeyAllocMAC(v.name, own.MAC)) {
+		if c, err := s.alloc.ClaimMACValue(v.name, e.name, own.MAC); err == nil {
+			u.claim(c)
+		}
+	}
+	p.add(u)
+	return !u.empty()
+}
+
+// hasEndpoints reports whether anybody asks for an endpoint of the VPC.
+func (v *vpc) hasEndpoints() bool {
+	for _, e := range v.endpoints {
+		if e.spec.Mod != 0 || e.blocked {
+			return true
+		}
+	}
+	return false
+}
+
+// eraseEndpoint deletes an endpoint and gives back what it holds.
+func (w *world) eraseEndpoint(e *endpoint) unit {
+	u := unit{verb: "delete", object: e.name}
+	for _, it := range w.heldByEndpoint(e, nil) {
+		allocator.Release(&u.change, it)
+	}
+	if e.own.Mod != 0 {
+		u.change.Remove(e.own.Key, e.own.Mod)
+	}
+	if e.spec.Mod != 0 {
+		u.change.Remove(e.spec.Key, e.spec.Mod)
+	}
+	return u
+}
+
+// heldByEndpoint lists what an endpoint holds and was not released, but keep.
+func (w *world) heldByEndpoint(e *endpoint, keep []string) (held []allocItem) {
+	for _, it := range e.held {
+		if !it.Value.Released && !w.blockedKey(it.Key) && !slices.Contains(keep, it.Key) {
+			held = append(held, it)
+		}
+	}
+	return held
+}
+
+// bringEndpoint gives one endpoint its addresses and its place.
+func (s *state) bringEndpoint(w *world, v *vpc, e *endpoint, p *plan) {
+	u := unit{verb: "give endpoint " + e.name, object: ""}
+	own := cluster.EndpointOwn{State: cluster.OwnPending}
+	if e.own.Value != nil {
+		own = *e.own.Value
+	}
+	own.Reason = ""
+	if !e.settled(v) {
+		ips, mac, err := s.claimEndpoint(v, e, &u)
+		switch {
+		case err != nil && own.MAC == (cluster.MAC{}):
+			own = cluster.EndpointOwn{State: cluster.OwnPending, Reason: err.Error(), Era: own.Era, Epoch: own.Epoch}
+		case err != nil:
+			own.Reason = err.Error()
+		default:
+			own.IPs, own.MAC = ips, mac
+		}
+	}
+	if own.MAC.Unicast() {
+		w.place(v, e.spec.Value, &own)
+	}
+	if e.own.Value == nil || !sameOwn(&own, e.own.Value) {
+		store.Put(&u.change, e.own, &own)
+		u.object = describeOwn(&own)
+	}
+	p.add(u)
+	var keep []string
+	for _, a := range own.IPs {
+		keep = append(keep, cluster.KeyAllocIP(v.name, a))
+	}
+	for _, it := range w.heldByEndpoint(e, append(keep, cluster.KeyAllocMAC(v.name, own.MAC))) {
+		p.add(release(it))
+	}
+}
+
+// settled reports whether an endpoint has what its spec asks for, and nobody else
+// can get it: then there is nothing to claim.
+func (e *endpoint) settled(v *vpc) bool {
+	own, spec := e.own.Value, e.spec.Value
+	if own == nil || own.State == cluster.OwnPending || spec.MAC != (cluster.MAC{}) && own.MAC != spec.MAC {
+		return false
+	}
+	if !e.holds(cluster.KeyAllocMAC(v.name, own.MAC)) {
+		return false
+	}
+	for _, a := range own.IPs {
+		if !e.holds(cluster.KeyAllocIP(v.name, a)) {
+			return false
+		}
+	}
+	for _, n := range v.spec.Value.Network.List() {
+		i := slices.IndexFunc(own.IPs, n.Contains)
+		j := slices.IndexFunc(spec.IPs, n.Contains)
+		switch {
+		case j >= 0 && !slices.Contains(own.IPs, spec.IPs[j]), j < 0 && i < 0 && spec.Auto, j < 0 && i >= 0 && !spec.Auto:
+			return false
+		}
+	}
+	return true
+}
+
+func (e *endpoint) holds(key string) bool {
+	return slices.ContainsFunc(e.held, func(it allocItem) bool { return it.Key == key && !it.Value.Released })
+}
+
+// claimEndpoint claims all that an endpoint is to have, or nothing: the error says
+// what it cannot.
+func (s *state) claimEndpoint(v *vpc, e *endpoint, u *unit) (ips []netip.Addr, mac cluster.MAC, err error) {
+	var claims []*allocator.Claim
+	defer func() {
+		for _, c := range claims {
+			if err != nil {
+				c.Settle(0, store.ErrConflict)
+			} else {
+				u.claim(c)
+			}
+		}
+	}()
+	spec, network := e.spec.Value, v.spec.Value.Network
+	for _, a := range spec.IPs {
+		if _, ok := network.Of(a); !ok {
+			return nil, mac, fmt.Errorf("%s is not of the VPC's network (%s)", a, orText(network.String(), "it has none"))
+		}
+	}
+	for _, n := range network.List() {
+		pool := allocator.Network{Prefix: n, Exclude: v.spec.Value.Exclude}
+		c, err := s.claimIP(v, e, pool)
+		if err != nil {
+			return nil, mac, err
+		}
+		if c != nil {
+			claims, ips = append(claims, c), append(ips, c.Addr())
+		}
+	}
+	c, err := s.claimMAC(v, e)
+	if err != nil {
+		return nil, mac, err
+	}
+	claims = append(claims, c)
+	return ips, c.MAC(), nil
+}
+
+// claimIP claims the address of one family: the fixed one, else what the endpoint
+// has, else the lowest free; nil if it is to have none.
+func (s *state) claimIP(v *vpc, e *endpoint, pool allocator.Network) (*allocator.Claim, error) {
+	spec := e.spec.Value
+	if i := slices.IndexFunc(spec.IPs, pool.Prefix.Contains); i >= 0 {
+		if !pool.Allocates(spec.IPs[i]) {
+			return nil, fmt.Errorf("%s is reserved in %s", spec.IPs[i], pool.Prefix)
+		}
+		return s.alloc.ClaimIPValue(v.name, e.name, spec.IPs[i])
+	}
+	if !spec.Auto {
+		return nil, nil
+	}
+	if own := e.own.Value; own != nil {
+		if i := slices.IndexFunc(own.IPs, pool.Prefix.Contains); i >= 0 {
+			if c, err := s.alloc.ClaimIPValue(v.name, e.name, own.IPs[i]); err == nil {
+				return c, nil
+			}
+		}
+	}
+	c, err := s.alloc.ClaimIP(v.name, pool, e.name)
+	if errors.Is(err, allocator.ErrExhausted) {
+		return nil, fmt.Errorf("%s is full: %d addresses, and released ones are free again only after %s", pool.Prefix, pool.Capacity(), allocator.QuarantineTime)
+	}
+	return c, err
+}
+
+// claimMAC claims the fixed MAC, else the one that the endpoint has, else one that
+// goes with its name.
+func (s *state) claimMAC(v *vpc, e *endpoint) (*allocator.Claim, error) {
+	if m := e.spec.Value.MAC; m != (cluster.MAC{}) {
+		return s.alloc.ClaimMACValue(v.name, e.name, m)
+	}
+	if own := e.own.Value; own != nil && own.MAC.Unicast() {
+		if c, err := s.alloc.ClaimMACValue(v.name, e.name, own.MAC); err == nil {
+			return c, nil
+		}
+	}
+	return s.alloc.ClaimMAC(v.name, e.name), nil
+}
+
+// place decides which node an endpoint is at: the one that its spec names, if that
+// is a member. Another owner has a higher epoch.
+func (w *world) place(v *vpc, spec *cluster.EndpointSpec, own *cluster.EndpointOwn) {
+	node := ""
+	if spec.Node != "" {
+		if _, member := v.members[spec.Node]; member {
+			node = spec.Node
+		} else if own.Reason == "" {
+			own.Reason = fmt.Sprintf("node %s is no member of the VPC", spec.Node)
+		}
+	}
+	own.State = cluster.OwnUnplaced
+	if node != "" {
+		own.State = cluster.OwnAssigned
+	}
+	if node == own.Node && own.Era != 0 {
+		return
+	}
+	own.Node = node
+	own.Epoch++
+	own.Era = 1
+	if w.config != nil {
+		own.Era = w.config.Era
+	}
+}
+
+func sameOwn(a, b *cluster.EndpointOwn) bool {
+	return a.State == b.State && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs) && a.MAC == b.MAC &&
+		a.Node == b.Node && a.Era == b.Era && a.Epoch == b.Epoch
+}
+
+func describeOwn(own *cluster.EndpointOwn) string {
+	if own.State == cluster.OwnPending {
+		return "nothing: " + own.Reason
+	}
+	text := own.MAC.String()
+	for _, a := range own.IPs {
+		text += " " + a.String()
+	}
+	return text
+}
