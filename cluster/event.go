@@ -169,6 +169,8 @@ func (c *Change) object() string {
 		return "node " + k.Node
 	case KindVPCSpec, KindVPCNet:
 		return "VPC " + k.VPC
+	case KindEndpoint, KindOwn:
+		return "endpoint " + k.Name + " of VPC " + k.VPC
 	case KindToken:
 		return "token " + k.Name
 	case KindUser:

@@ -15,6 +15,7 @@
 //     and leaving.
 //   - confirm: whether nodes are where they say.
 //   - links: pairs that have a tunnel of their own.
+//   - endpoints: addresses, MACs and nodes of workloads' places.
 //   - garbage: what is in no live record any more.
 //
 // # Guarantees
@@ -56,6 +57,14 @@
 //
 // A pair without a common address family has no tunnel. One that had, and lost
 // the family, is left as it is.
+//
+// # Endpoints
+//
+// An endpoint's spec says what it asks for, its own record what it has. Both
+// addresses and the MAC are claimed in one transaction with the own record, or none.
+// An endpoint that cannot have what it asks for keeps what it has, and its reason
+// says why. A spec that vanished changes nothing, and reverse keys of what is in
+// force are written again before anything new is given out.
 //
 // # Underlay addresses
 //

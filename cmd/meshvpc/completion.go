@@ -165,6 +165,8 @@ func (p *program) argument(ctx context.Context, path []string, c *cli.Command, n
 		return p.known(ctx, cluster.PrefixVPCs)
 	case word == "N":
 		return p.known(ctx, cluster.PrefixNodes)
+	case path[0] == "endpoint" && strings.HasPrefix(word, "E") && c.Name != "create":
+		return p.knownEndpoints(ctx)
 	case word == "SHELL":
 		return []string{"bash", "zsh", "fish"}
 	case path[0] == "lab" && strings.HasPrefix(word, "HOST"):
@@ -196,6 +198,15 @@ func (p *program) known(ctx context.Context, prefix string) []string {
 	defer s.cli.Close()
 	list, _ := s.namesBelow(ctx, prefix) // a completion is silent about a store that does not answer
 	return list
+}
+
+// knownEndpoints lists the names of endpoints, of whatever VPC.
+func (p *program) knownEndpoints(ctx context.Context) (list []string) {
+	for _, vpc := range p.known(ctx, cluster.PrefixVPCs) {
+		list = append(list, p.known(ctx, cluster.PrefixEndpoints(vpc))...)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // subjects are those of a kind that there are.

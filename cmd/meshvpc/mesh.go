@@ -20,6 +20,7 @@ type mesh struct {
 	members  map[string]*cluster.Member
 	statuses map[string]*cluster.VPCStatus
 	live     map[string]bool
+	places   []string // endpoints
 }
 
 // meshPrefixes is what a mesh needs beside the statuses.
@@ -63,6 +64,11 @@ func meshOf(v *store.View, vpc string) *mesh {
 	}
 	for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(vpc)) {
 		m.members[last(it.Key)] = it.Value
+	}
+	for it := range store.Below[*cluster.EndpointSpec](v, cluster.PrefixEndpoints(vpc)) {
+		if k, err := cluster.ParseKey(it.Key); err == nil && it.Value.State == cluster.EndpointActive {
+			m.places = append(m.places, k.Name)
+		}
 	}
 	for _, n := range m.concerned() {
 		if it, ok := store.At[*cluster.VPCStatus](v, cluster.KeyVPCStatus(n, vpc)); ok {

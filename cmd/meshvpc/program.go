@@ -45,6 +45,7 @@ func (p *program) commands() []*cli.Command {
 	list := []*cli.Command{
 		p.statusCommand(),
 		p.vpcCommand(),
+		p.endpointCommand(),
 		p.nodeCommand(),
 		p.applyCommand(),
 		p.schemaCommand(),

@@ -76,6 +76,9 @@ func checkDelete(m *mesh, force bool) error {
 	case m.spec.State == cluster.VPCDeleting || force:
 		return nil
 	}
+	if len(m.places) > 0 {
+		return failed(fmt.Sprintf("delete them first, or force it: meshvpc vpc delete %s --force", m.name), "delete VPC %q: it is in use by endpoints %s", m.name, few(append(m.places, m.users()...)))
+	}
 	if users := m.users(); len(users) > 0 {
 		return failed(fmt.Sprintf("detach them first, or force it: meshvpc vpc delete %s --force", m.name), "delete VPC %q: it is in use by %s", m.name, few(users))
 	}

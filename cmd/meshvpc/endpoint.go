@@ -1,0 +1,210 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+func (p *program) endpointCommand() *cli.Command {
+	return p.noun("endpoint", "workloads' places in VPCs: addresses and MACs that stay",
+		[]string{
+			"meshvpc endpoint create web1 --vpc vpc1",
+			"meshvpc endpoint create db1 --vpc vpc1 --ip 10.10.11.5,auto --node gold-hoster-01",
+			"meshvpc endpoint list --vpc vpc1",
+			"meshvpc endpoint show web1",
+			"meshvpc endpoint where 10.10.11.5 -o json",
+			"meshvpc endpoint delete web1",
+		},
+		p.endpointCreateCommand(),
+		p.verb("list", "", "list the endpoints", storeFlags(ofVPCFlag()), p.withStore(p.endpointList)),
+		p.verb("show", "E", "what was asked for and what it has", storeFlags(ofVPCFlag()), p.withStore(p.endpointShow)),
+		p.verb("where", "E|IP|MAC", "which endpoint that is, and on which node", storeFlags(ofVPCFlag()), p.withStore(p.endpointWhere)),
+		p.endpointDeleteCommand(),
+	)
+}
+
+func ofVPCFlag() cli.Flag {
+	return &cli.StringFlag{Name: "vpc", Usage: "only of VPC `V` (default: of all)"}
+}
+
+// endpointRecords are all records of one endpoint.
+type endpointRecords struct {
+	vpc, name string
+	spec      *cluster.EndpointSpec // nil: gone, or not to be read
+	own       *cluster.EndpointOwn  // nil: none yet
+}
+
+// endpointReport is an endpoint in JSON.
+type endpointReport struct {
+	Endpoint   string   `json:"endpoint"`
+	VPC        string   `json:"vpc"`
+	IPs        []string `json:"ips"`
+	MAC        string   `json:"mac,omitempty"`
+	Node       string   `json:"node,omitempty"`
+	Datacenter string   `json:"datacenter,omitempty"`
+	State      string   `json:"state"`
+	Epoch      int64    `json:"epoch"`
+	Reason     string   `json:"reason,omitempty"`
+}
+
+// endpointsOf lists the endpoints in v that keep says, by VPC and name.
+func endpointsOf(v *store.View, keep func(*endpointRecords) bool) (list []*endpointRecords) {
+	var at *endpointRecords
+	next := func() {
+		if at != nil && keep(at) {
+			list = append(list, at)
+		}
+	}
+	for it := range store.Below[cluster.Record](v, cluster.PrefixVPCs) {
+		k, err := cluster.ParseKey(it.Key)
+		if err != nil || k.Kind != cluster.KindEndpoint && k.Kind != cluster.KindOwn {
+			continue
+		}
+		if at == nil || at.vpc != k.VPC || at.name != k.Name {
+			next()
+			at = &endpointRecords{vpc: k.VPC, name: k.Name}
+		}
+		switch r := it.Value.(type) {
+		case *cluster.EndpointSpec:
+			at.spec = r
+		case *cluster.EndpointOwn:
+			at.own = r
+		}
+	}
+	next()
+	return list
+}
+
+// readEndpoints reads those of one VPC, or of all.
+func (p *program) readEndpoints(ctx context.Context, c *cli.Context, s *session, keep func(*endpointRecords) bool) (*store.View, []*endpointRecords, error) {
+	prefix := cluster.PrefixVPCs
+	if vpc := c.String("vpc"); vpc != "" {
+		if err := cluster.CheckVPCName(vpc); err != nil {
+			return nil, nil, &refusal{exitUsage, err, ""}
+		}
+		prefix = cluster.PrefixVPC(vpc)
+	}
+	v, err := s.read(ctx, nil, prefix, cluster.PrefixNodes)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.warnUnreadable(v)
+	return v, endpointsOf(v, keep), nil
+}
+
+func (e *endpointRecords) report(v *store.View) endpointReport {
+	r := endpointReport{Endpoint: e.name, VPC: e.vpc, IPs: []string{}, State: string(cluster.OwnPending), Reason: "no controller has taken it up yet"}
+	if o := e.own; o != nil {
+		r.Node, r.State, r.Epoch, r.Reason = o.Node, string(o.State), o.Epoch, clean(o.Reason)
+		for _, a := range o.IPs {
+			r.IPs = append(r.IPs, a.String())
+		}
+		if o.MAC.Unicast() {
+			r.MAC = o.MAC.String()
+		}
+	}
+	if it, ok := store.At[*cluster.Node](v, cluster.KeyNode(r.Node)); ok {
+		r.Datacenter = clean(it.Value.Datacenter)
+	}
+	switch {
+	case e.spec == nil:
+		r.Reason = "its spec is gone: it keeps what it has"
+	case e.spec.State == cluster.EndpointDeleting:
+		r.State = string(cluster.EndpointDeleting)
+	}
+	return r
+}
+
+func (p *program) endpointList(ctx context.Context, c *cli.Context, s *session) error {
+	v, found, err := p.readEndpoints(ctx, c, s, func(*endpointRecords) bool { return true })
+	if err != nil {
+		return err
+	}
+	list := []endpointReport{}
+	for _, e := range found {
+		list = append(list, e.report(v))
+	}
+	return p.print(c, list, func(w io.Writer) { endpointTable(w, list) })
+}
+
+func endpointTable(w io.Writer, list []endpointReport) {
+	var rows [][]string
+	for _, r := range list {
+		rows = append(rows, []string{r.Endpoint, r.VPC, strings.Join(r.IPs, ", "), r.MAC, r.Node, r.State + suffix(": ", r.Reason)})
+	}
+	columns(w, []string{"endpoint", "vpc", "addresses", "mac", "node", "state"}, rows)
+}
+
+func (p *program) endpointShow(ctx context.Context, c *cli.Context, s *session) error {
+	name := c.Args().First()
+	v, found, err := p.readEndpoints(ctx, c, s, func(e *endpointRecords) bool { return e.name == name })
+	if err == nil {
+		err = oneEndpoint(name, found)
+	}
+	if err != nil {
+		return err
+	}
+	return p.printEndpoint(c, found[0].report(v))
+}
+
+func (p *program) printEndpoint(c *cli.Context, r endpointReport) error {
+	return p.print(c, r, func(w io.Writer) {
+		fmt.Fprintf(w, "endpoint:   %s of VPC %s\naddresses:  %s\nmac:        %s\nnode:       %s\nstate:      %s\n", r.Endpoint, r.VPC,
+			cmp.Or(strings.Join(r.IPs, ", "), "-"), cmp.Or(r.MAC, "-"), cmp.Or(r.Node, "-")+suffix(" in ", r.Datacenter), r.State+suffix(": ", r.Reason))
+	})
+}
+
+// oneEndpoint refuses none, and one name in several VPCs.
+func oneEndpoint(what string, found []*endpointRecords) error {
+	var vpcs []string
+	for _, e := range found {
+		vpcs = append(vpcs, e.vpc)
+	}
+	switch len(found) {
+	case 0:
+		return failed("see \"meshvpc endpoint list\"", "there is no endpoint %q", clean(what))
+	case 1:
+		return nil
+	}
+	return failed("say which by --vpc", "endpoint %q is in several VPCs: %s", clean(what), few(vpcs))
+}
+
+func (p *program) endpointWhere(ctx context.Context, c *cli.Context, s *session) error {
+	what := c.Args().First()
+	v, found, err := p.readEndpoints(ctx, c, s, matching(what))
+	if err == nil {
+		err = oneEndpoint(what, found)
+	}
+	if err != nil {
+		return err
+	}
+	r := found[0].report(v)
+	return p.print(c, r, func(w io.Writer) {
+		place := "on no node"
+		if r.Node != "" {
+			place = "on " + r.Node + suffix(" in ", r.Datacenter)
+		}
+		fmt.Fprintf(w, "%s of VPC %s (%s) is %s: %s\n", r.Endpoint, r.VPC, strings.Join(append(slices.Clone(r.IPs), cmp.Or(r.MAC, "no MAC")), ", "), place, r.State+suffix(": ", r.Reason))
+	})
+}
+
+// matching finds endpoints by name, address or MAC.
+func matching(what string) func(*endpointRecords) bool {
+	if a, err := netip.ParseAddr(what); err == nil {
+		return func(e *endpointRecords) bool { return e.own != nil && slices.Contains(e.own.IPs, a) }
+	}
+	if m, err := cluster.ParseMAC(what); err == nil {
+		return func(e *endpointRecords) bool { return e.own != nil && e.own.MAC == m }
+	}
+	return func(e *endpointRecords) bool { return e.name == what }
+}

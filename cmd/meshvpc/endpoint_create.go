@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshvpc/meshvpc/allocator"
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// endpointWait is how long a command waits for the controller.
+const endpointWait = 15 * time.Second
+
+func (p *program) endpointCreateCommand() *cli.Command {
+	return p.verb("create", "E", "make an endpoint: an address and a MAC that stay", waitFlags(endpointWait,
+		&cli.StringFlag{Name: "vpc", Usage: "`V` that it is of (required)"},
+		&cli.StringFlag{Name: "ip", Value: ipAuto, Usage: "auto, none, or an `ADDRESS` of the VPC's network, or one of each family joined by a comma; \"10.10.11.5,auto\" fixes one and takes the other"},
+		&cli.StringFlag{Name: "mac", Usage: "a fixed `MAC` (default: one that goes with the name)"},
+		&cli.StringFlag{Name: "node", Usage: "the node `N` that it has to be on"},
+	), p.withStore(p.endpointCreate))
+}
+
+// Words of --ip.
+const (
+	ipAuto = "auto"
+	ipNone = "none"
+)
+
+func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session) error {
+	name, vpc := c.Args().First(), c.String("vpc")
+	spec, err := endpointSpecFrom(c, name)
+	if err != nil {
+		return err
+	}
+	spec.Created = cluster.At(p.now())
+	v, err := s.read(ctx, nil, cluster.PrefixVPC(vpc), cluster.PrefixAllocIP(vpc), cluster.PrefixAllocMAC(vpc), cluster.PrefixNodes)
+	if err != nil {
+		return err
+	}
+	if !v.Has(cluster.KeyVPCSpec(vpc)) {
+		return p.noVPC(ctx, s, vpc)
+	}
+	if err := checkEndpoint(v, vpc, name, spec); err != nil {
+		return fmt.Errorf("create endpoint %q: %w", name, err)
+	}
+	var change store.Change
+	store.Create(&change, cluster.KeyEndpointSpec(vpc, name), spec)
+	err = s.commit(ctx, change)
+	if errors.Is(err, store.ErrConflict) {
+		err = failed("see it by \"meshvpc endpoint show "+name+"\"", "create endpoint %q: somebody else made it at this moment", name)
+	}
+	if err != nil {
+		return err
+	}
+	r, err := s.awaitEndpoint(ctx, c.Duration("timeout"), vpc, name)
+	if err != nil {
+		return err
+	}
+	if len(r.IPs) == 0 && spec.Auto {
+		p.warn("it has a MAC and no address: VPC %s has no network of its own (--network of \"meshvpc vpc create\")", vpc)
+	}
+	return p.printEndpoint(c, r)
+}
+
+// endpointSpecFrom reads the flags of `endpoint create`.
+func endpointSpecFrom(c *cli.Context, name string) (*cluster.EndpointSpec, error) {
+	if err := cluster.CheckNodeName(name); err != nil {
+		return nil, usage("want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", "invalid endpoint name %q", clean(name))
+	}
+	if c.String("vpc") == "" {
+		return nil, usage("name it by --vpc; \"meshvpc vpc list\" shows them", "create endpoint %q: of which VPC?", name)
+	}
+	if err := cluster.CheckVPCName(c.String("vpc")); err != nil {
+		return nil, &refusal{exitUsage, err, "see \"meshvpc vpc list\""}
+	}
+	spec := &cluster.EndpointSpec{State: cluster.EndpointActive, Node: c.String("node")}
+	if c.String("ip") != ipNone {
+		for word := range strings.SplitSeq(c.String("ip"), ",") {
+			if word == ipAuto {
+				spec.Auto = true
+				continue
+			}
+			a, err := netip.ParseAddr(word)
+			if err != nil {
+				return nil, usage("want auto, none, or addresses like 10.10.11.5 or 10.10.11.5,fd00:11::5", "invalid --ip %q", clean(c.String("ip")))
+			}
+			spec.IPs = append(spec.IPs, a)
+		}
+	}
+	var err error
+	if m := c.String("mac"); m != "" {
+		if spec.MAC, err = cluster.ParseMAC(m); err != nil {
+			return nil, &refusal{exitUsage, err, "leave --mac out to get one that goes with the name"}
+		}
+	}
+	if err := spec.Validate(); err != nil {
+		return nil, &refusal{exitUsage, err, ""}
+	}
+	return spec, nil
+}
+
+// checkEndpoint refuses what the cluster as it is cannot give. The controller has
+// the last word; this is for a clear answer at once.
+func checkEndpoint(v *store.View, vpc, name string, spec *cluster.EndpointSpec) error {
+	if v.Has(cluster.KeyEndpointSpec(vpc, name)) {
+		return failed("see it by \"meshvpc endpoint show "+name+"\"", "it exists")
+	}
+	of, ok := store.At[*cluster.VPCSpec](v, cluster.KeyVPCSpec(vpc))
+	if !ok {
+		return failed("see \"meshvpc get vpcs/"+vpc+"/spec\"", "the spec of VPC %s cannot be read", vpc)
+	}
+	if of.Value.State == cluster.VPCDeleting {
+		return failed("choose another VPC", "VPC %s is being deleted", vpc)
+	}
+	for _, a := range spec.IPs {
+		if err := checkFixed(v, of.Value, vpc, name, a); err != nil {
+			return err
+		}
+	}
+	for _, n := range of.Value.Network.List() {
+		if err := checkRoomFor(v, of.Value, vpc, name, spec, n); err != nil {
+			return err
+		}
+	}
+	if it, ok := store.At[*cluster.Allocation](v, cluster.KeyAllocMAC(vpc, spec.MAC)); ok && it.Value.Holder != name {
+		return failed("choose another, or leave --mac out", "MAC %s is held by endpoint %s", spec.MAC, clean(it.Value.Holder))
+	}
+	if _, member := store.At[*cluster.Member](v, cluster.KeyMember(vpc, spec.Node)); spec.Node != "" && !member {
+		return failed("see \"meshvpc vpc peers "+vpc+"\"", "node %s is no member of VPC %s", clean(spec.Node), vpc)
+	}
+	return nil
+}
+
+// checkFixed refuses a fixed address that is not of the VPC, reserved or taken.
+func checkFixed(v *store.View, of *cluster.VPCSpec, vpc, name string, a netip.Addr) error {
+	n, ok := of.Network.Of(a)
+	switch {
+	case len(of.Network.List()) == 0:
+		return failed("make it anew with --network, or use --ip none", "VPC %s has no network that %s could be of", vpc, a)
+	case !ok:
+		return failed("choose one of it, or leave --ip out", "%s is not of the VPC's network %s", a, of.Network)
+	case !(allocator.Network{Prefix: n, Exclude: of.Exclude}).Allocates(a):
+		return failed("choose another, or leave --ip out", "%s is reserved in %s", a, n)
+	}
+	it, taken := store.At[*cluster.Allocation](v, cluster.KeyAllocIP(vpc, a))
+	switch {
+	case !taken || it.Value.Holder == name:
+		return nil
+	case it.Value.Released:
+		return failed(fmt.Sprintf("try again in %s, choose another, or leave --ip out", allocator.QuarantineTime), "%s was given back by endpoint %s a moment ago: other hosts may still send there", a, clean(it.Value.Holder))
+	}
+	return failed("choose another, or leave --ip out; \"meshvpc endpoint where "+a.String()+"\"", "%s is held by endpoint %s", a, clean(it.Value.Holder))
+}
+
+// checkRoomFor refuses an automatic address of a network that has none left.
+func checkRoomFor(v *store.View, of *cluster.VPCSpec, vpc, name string, spec *cluster.EndpointSpec, n netip.Prefix) error {
+	if !spec.Auto {
+		return nil
+	}
+	for _, a := range spec.IPs {
+		if n.Contains(a) {
+			return nil
+		}
+	}
+	held, resting := uint64(0), uint64(0)
+	for it := range store.Below[*cluster.Allocation](v, cluster.PrefixAllocIP(vpc)) {
+		a, err := netip.ParseAddr(last(it.Key))
+		switch {
+		case err != nil || !n.Contains(a):
+		case it.Value.Holder == name:
+			return nil
+		case it.Value.Released:
+			resting++
+		default:
+			held++
+		}
+	}
+	if all := (allocator.Network{Prefix: n, Exclude: of.Exclude}).Capacity(); held+resting >= all {
+		return failed("delete endpoints that are not needed (meshvpc endpoint list --vpc "+vpc+")", "%s is full: %d addresses, %d held, %d given back less than %s ago", n, all, held, resting, allocator.QuarantineTime)
+	}
+	return nil
+}
+
+// awaitEndpoint waits until the controller has given an endpoint what it asks for.
+func (s *session) awaitEndpoint(ctx context.Context, timeout time.Duration, vpc, name string) (r endpointReport, err error) {
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	prefix := cluster.PrefixEndpoints(vpc) + name + "/"
+	err = s.follow(wait, func(_ *store.Mirror, v *store.View) error {
+		if !v.Synced(prefix) || !v.Synced(cluster.PrefixNodes) {
+			return nil
+		}
+		found := endpointsOf(v, func(*endpointRecords) bool { return true })
+		if len(found) == 0 {
+			return failed("", "endpoint %q: somebody deleted it", name)
+		}
+		r = found[0].report(v)
+		if found[0].own == nil {
+			return nil
+		}
+		if r.Reason != "" {
+			return notSo("it gets what it asks for as soon as that is free; or: meshvpc endpoint delete "+name+" --vpc "+vpc, "endpoint %q: %s", name, r.Reason)
+		}
+		return errLook
+	}, prefix, cluster.PrefixNodes)
+	if ctx.Err() == nil && wait.Err() != nil {
+		return r, notSo("it goes on by itself: \"meshvpc endpoint show "+name+"\"; does a \"meshvpc server\" run?", "endpoint %q: no controller has taken it up after %s", name, timeout)
+	}
+	return r, err
+}
