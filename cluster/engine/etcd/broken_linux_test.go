@@ -83,6 +83,28 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// TestFullAtStart: a disk that is full as etcd lays out its files is not called a
+// damaged store.
+func TestFullAtStart(t *testing.T) {
+	if !InOwnMounts(t) {
+		return
+	}
+	cfg := valid()
+	cfg.DataDir = SmallDisk(t, 40)
+	cfg.ListenClient, cfg.ListenPeer = ports("127.0.0.1:1"), ports("127.0.0.1:1")
+	cfg.setDefaults()
+	settings, err := cfg.embedded(t.Context(), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings.ListenClientUrls, settings.ListenPeerUrls = cfg.urls(ports("127.0.0.1:0")), cfg.urls(ports("127.0.0.1:0"))
+	if _, _, err := startEtcd(settings, zap.NewNop()); !errors.Is(err, ErrFull) || errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, want ErrFull", err)
+	} else {
+		t.Log(err)
+	}
+}
+
 func happened(b *broken) bool {
 	select {
 	case <-b.happened:
