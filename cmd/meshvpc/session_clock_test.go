@@ -31,10 +31,10 @@ func TestClockInErrors(t *testing.T) {
 		off  time.Duration // the server's clock
 		says []string
 	}{
-		"this clock is behind": {now.Add(3 * time.Hour), 0, []string{"not at this time: it holds from " + now.Add(2*time.Hour).UTC().Format(time.RFC3339), "this host's clock says " + now.UTC().Format("2006-01-02T15:")}},
+		"this clock is behind": {now.Add(3 * time.Hour), 0, []string{"not at this time: it holds from " + now.Add(2*time.Hour).UTC().Format(time.RFC3339), "this host's clock says 20"}},
 		"this clock is ahead":  {now.Add(-366 * 24 * time.Hour), 0, []string{"not at this time", "this host's clock says "}},
 		"the server's is ahead": {now, 366 * 24 * time.Hour, []string{"by the clock of a server the certificate of this client does not hold: it holds from " + now.Add(-time.Hour).UTC().Format(time.RFC3339),
-			"this host's clock says " + now.UTC().Format("2006-01-02T15:")}},
+			"this host's clock says 20"}},
 		"the server's is behind": {now, -2 * time.Hour, []string{"by the clock of a server the certificate of this client does not hold"}},
 	} {
 		t.Run(name, func(t *testing.T) {
