@@ -330,7 +330,7 @@ func (a *admitter) spend(ctx context.Context, change *store.Change, c candidate)
 	case subtle.ConstantTimeCompare([]byte(t.Value.Hash), []byte(c.hash)) != 1:
 		return nil, refusef(CodeToken, "the token is unknown: it was used up or revoked, or is another cluster's")
 	case !a.now().Before(t.Value.Expires.Time):
-		return nil, refusef(CodeToken, "the token has expired at %s", t.Value.Expires.UTC().Format(time.RFC3339))
+		return nil, refusef(CodeToken, "the token has expired at %s; the clock of this server says %s", t.Value.Expires.UTC().Format(time.RFC3339), a.now().UTC().Format(time.RFC3339))
 	case t.Value.Role != c.role():
 		return nil, refusef(CodeRole, "the token is for a %s, not for a %s", t.Value.Role, c.role())
 	}

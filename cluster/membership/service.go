@@ -216,6 +216,10 @@ func (s *Service) subject(conn *tls.ConnectionState) (holderOf, error) {
 	roots := poolOf(list)
 	leaf := conn.PeerCertificates[0]
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: s.cfg.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired {
+			return holderOf{}, refusef(CodeForbidden, "the certificate holds from %s to %s; the clock of this server says %s", leaf.NotBefore.UTC().Format(time.RFC3339),
+				leaf.NotAfter.UTC().Format(time.RFC3339), s.cfg.Now().UTC().Format(time.RFC3339))
+		}
 		return holderOf{}, nobody
 	}
 	subject, err := cluster.ParseSubject(leaf.Subject.CommonName)

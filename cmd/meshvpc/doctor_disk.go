@@ -17,6 +17,7 @@ import (
 // change waits for a commit.
 const (
 	leastOfServer = 1 << 30 // bytes free
+	leastOfStart  = 64 << 20
 	leastOfNode   = 64 << 20
 	mostSync      = 50 * time.Millisecond
 	syncTries     = 7
@@ -63,7 +64,10 @@ func judgeDisk(d disk) (s seen) {
 	if d.server {
 		least, who = leastOfServer, "a store without space stops"
 	}
-	if d.free < least {
+	switch {
+	case d.server && d.free < leastOfStart:
+		s.add(gradeProblem, "free some space on the disk of "+d.dir+": du -xh "+mountOf(d.dir)+" | sort -h | tail", "%s free for %s: the server ends as what is left fills up, and starts again with %s", size(d.free), d.dir, size(leastOfStart))
+	case d.free < least:
 		s.add(gradeSoon, "free some space on the disk of "+d.dir, "%s free for %s, less than %s: %s", size(d.free), d.dir, size(least), who)
 	}
 	s.good = fmt.Sprintf("%s free for %s", size(d.free), d.dir)

@@ -143,6 +143,7 @@ func TestDoctorJudges(t *testing.T) {
 
 		"a good disk":          {got: judgeDisk(server(disk{free: 2 << 30, sync: 10 * time.Millisecond}))},
 		"a full disk":          {judgeDisk(server(disk{free: 900 << 20})), []string{"soon: 900 MiB free for /data, less than 1.0 GiB: a store without space stops"}},
+		"no space":             {judgeDisk(server(disk{free: 63 << 20})), []string{"problem: 63 MiB free for /data: the server ends as what is left fills up, and starts again with 64 MiB"}},
 		"a slow disk":          {judgeDisk(server(disk{free: 2 << 30, sync: 80 * time.Millisecond})), []string{"soon: a sync of the disk of /data takes 80ms, more than 50ms: changes are slow, and leaders are lost"}},
 		"a disk of no server":  {got: judgeDisk(disk{dir: "/data", free: 900 << 20, sync: time.Second})},
 		"a disk to read only":  {judgeDisk(server(disk{free: 2 << 30, err: syscall.EROFS})), []string{"problem: read-only file system"}},

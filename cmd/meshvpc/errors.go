@@ -109,6 +109,8 @@ func remedy(ctx context.Context, err error) (code int, do string) {
 		return exitFailed, "run it as root"
 	case errors.Is(err, syscall.ENOSPC):
 		return exitFailed, "free some space on that disk"
+	case errors.Is(err, syscall.EROFS):
+		return exitFailed, "see why that disk is read-only (dmesg), and mount it for writing"
 	case errors.Is(err, cluster.ErrInvalid):
 		return exitUsage, ""
 	}

@@ -73,7 +73,7 @@ func (j *joining) Run(ctx context.Context) error {
 		if r, refused := errors.AsType[*membership.Refusal](err); refused && r.Code != membership.CodeUnavailable && r.Code != membership.CodeWitness {
 			return explainServe(j.server, r)
 		}
-		if err == nil || !etcd.IsNew(j.cfg.DataDir) {
+		if err == nil || !etcd.IsNew(j.cfg.DataDir) || etcd.IsDisk(err) {
 			return err
 		}
 		j.log.Warn("cannot become a member of the store, will retry", zap.Duration("in", wait), zap.Error(err))

@@ -83,6 +83,8 @@ func watchRemoved(ctx context.Context, cfg serverConfig, engine storeEngine, own
 // others what that means, until one says it.
 func explainEnd(ctx context.Context, cfg serverConfig, engine storeEngine, err error, log *zap.Logger) error {
 	switch {
+	case etcd.IsDisk(err):
+		return explainDisk(cfg, err)
 	case errors.Is(err, etcd.ErrDamaged):
 		return explainDamage(context.WithoutCancel(ctx), cfg, err)
 	case !errors.Is(err, etcd.ErrStopped):
@@ -104,16 +106,22 @@ func explainEnd(ctx context.Context, cfg serverConfig, engine storeEngine, err e
 // explainDamage says how a damaged store is mended, unless its server was removed
 // anyway.
 func explainDamage(ctx context.Context, cfg serverConfig, err error) error {
-	snapshots := hostDirs().snapshots()
 	if len(otherEndpoints(cfg)) > 0 {
 		if out := standing(ctx, cfg, 0); isOut(out) {
 			return out
 		}
-		return failed(fmt.Sprintf("the other servers have it: where an admin is, meshvpc node remove %s; here, one after the other, meshvpc server (which says that it was removed), meshvpc node purge, meshvpc cluster join; if no other is left: meshvpc cluster restore FILE (this server's own are in %s)",
-			cfg.Name, snapshots), "start server: %w", err)
 	}
-	return failed(fmt.Sprintf("move %s away and restore a backup: meshvpc cluster restore FILE (this server's own are in %s)", filepath.Join(dataDir(cfg), "member"), snapshots),
-		"start server: %w", err)
+	return failed(wayBack(cfg), "start server: %w", err)
+}
+
+// wayBack is how a server comes back whose store is lost.
+func wayBack(cfg serverConfig) string {
+	snapshots := hostDirs().snapshots()
+	if len(otherEndpoints(cfg)) > 0 {
+		return fmt.Sprintf("the other servers have it: where an admin is, meshvpc node remove %s; here, one after the other, meshvpc server (which says that it was removed), meshvpc node purge, meshvpc cluster join; if no other is left: meshvpc cluster restore FILE (this server's own are in %s)",
+			cfg.Name, snapshots)
+	}
+	return fmt.Sprintf("move %s away and restore a backup: meshvpc cluster restore FILE (this server's own are in %s)", filepath.Join(dataDir(cfg), "member"), snapshots)
 }
 
 // isOut reports whether the others have said that this server, or its member, is

@@ -28,6 +28,7 @@ type session struct {
 	endpoints []string
 	source    string // where the endpoints come from
 	call      time.Duration
+	untimely  *untimely // nil: the credential is not the client's
 }
 
 // withStore runs do with a session, and names the endpoints if the store does
@@ -94,24 +95,30 @@ func dialSession(cfg clientConfig, source string, call time.Duration) (*session,
 	if err != nil {
 		return nil, err
 	}
-	dial := client.Config{Endpoints: urls}
+	dial, clocks := client.Config{Endpoints: urls}, &untimely{}
 	if secure {
 		if dial.TLS, err = membership.StoreDialer(cfg.credential().Load); err != nil {
 			return nil, fmt.Errorf("read config %s: %w", source, err)
 		}
+		clocks.notice(dial.TLS)
 	}
 	cli, err := client.Dial(dial)
 	if err != nil {
 		return nil, err
 	}
 	s := store.New(client.New(cli), cluster.Identity{Role: cluster.Operator}).WithTimeout(call)
-	return &session{cli: cli, store: s, client: cfg, endpoints: cfg.Endpoints, source: source, call: call}, nil
+	return &session{cli: cli, store: s, client: cfg, endpoints: cfg.Endpoints, source: source, call: call, untimely: clocks}, nil
 }
 
 // explain names the endpoints in the error of a store that did not answer.
 func (s *session) explain(ctx context.Context, err error) error {
 	if _, known := errors.AsType[*refusal](err); known || !errors.Is(err, mvcc.ErrUnavailable) || ctx.Err() != nil {
 		return err
+	}
+	if s.untimely != nil {
+		if why := s.untimely.explain(ctx, s.endpoints, s.client.credential(), time.Now()); why != nil {
+			return why
+		}
 	}
 	return &unreachable{s.endpoints, s.call, s.source, err}
 }

@@ -18,6 +18,12 @@ import (
 //	fdb-del DEV MAC IP    fdb-add DEV MAC IP     addr-del DEV PREFIX
 //	addr-add DEV PREFIX   netns-del NAME         nft-flush
 //	sysctl NAME VALUE     with NAME below net, as in ipv4/conf/all/rp_filter
+//
+// And to a directory, for all of the host, until its power is off:
+//
+//	disk-small DIR MIB    a disk of its own, with what was there; nobody may write meanwhile
+//	disk-fill DIR MIB     leave so much free       disk-unfill DIR
+//	disk-readonly DIR     for what is opened later disk-writable DIR
 func (l *Lab) Tamper(ctx context.Context, host, netns string, words ...string) error {
 	_, err := l.tamper(ctx, host, netns, words)
 	return err

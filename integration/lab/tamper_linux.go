@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -50,6 +51,8 @@ func tampering(verb string, args []string) (out any, err error) {
 		return nil, c.Flush()
 	case len(args) == 0:
 		return nil, fmt.Errorf("what to tamper with is missing")
+	case strings.HasPrefix(verb, "disk-"):
+		return nil, tamperDisk(verb, args)
 	case verb == "netns-del":
 		path := filepath.Join("/run/netns", args[0])
 		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {

@@ -27,7 +27,8 @@ type Config struct {
 	// Name of the member, its node's name.
 	Name string
 	// DataDir is made with mode 0700. It needs 256 MiB of free space the first
-	// time, since etcd lays out 123 MiB at once, and 64 MiB later.
+	// time, since etcd lays out 123 MiB at once, and 64 MiB later; what a ballast of up
+	// to 64 MiB takes is not counted.
 	DataDir string
 	// ListenClient and ListenPeer are where to serve, ports not zero.
 	ListenClient, ListenPeer []netip.AddrPort

@@ -17,7 +17,6 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // ErrDamaged is returned when a store cannot be read: its files are not as they were
@@ -25,51 +24,43 @@ import (
 var ErrDamaged = errors.New("the store is damaged")
 
 // startEtcd is embed.StartEtcd, which ends the process when it finds the log
-// damaged; here that is ErrDamaged. What etcd had opened by then stays open.
-func startEtcd(cfg *embed.Config, log *zap.Logger) (member *embed.Etcd, err error) {
-	starting := &fatal{started: make(chan struct{})}
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.WithOptions(zap.WithFatalHook(starting)))
+// damaged, or the disk full; here that is ErrDamaged, or ErrFull. What etcd had opened
+// by then stays open.
+func startEtcd(cfg *embed.Config, log *zap.Logger) (*embed.Etcd, *broken, error) {
+	b := newBroken(cfg.Dir)
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.WithOptions(zap.WithFatalHook(b), zap.WithPanicHook(b)))
 	if err := checkDatabase(filepath.Join(cfg.Dir, "member", "snap", "db")); err != nil {
-		return nil, err
+		return nil, b, err
 	}
-	defer func() {
-		close(starting.started)
-		if r := recover(); r != nil {
-			member, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
-		}
+	var member *embed.Etcd
+	var err error
+	ended := make(chan struct{})
+	go func() { // which never ends if it breaks
+		defer close(ended)
+		defer func() {
+			if r := recover(); r != nil {
+				member, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
+			}
+		}()
+		member, err = embed.StartEtcd(cfg)
 	}()
-	member, err = embed.StartEtcd(cfg)
+	select {
+	case <-ended:
+		b.started.Store(true)
+	case <-b.happened:
+		if IsDisk(b.err) {
+			return nil, b, b.err
+		}
+		return nil, b, fmt.Errorf("%w: %w", ErrDamaged, b.err)
+	}
 	if slices.ContainsFunc(badLog, func(bad error) bool { return errors.Is(err, bad) }) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return member, err
+	return member, b, diskError(cfg.Dir, err)
 }
 
 // badLog are errors of who reads a log that is not as it was written.
 var badLog = []error{walpb.ErrCRCMismatch, wal.ErrCRCMismatch, wal.ErrFileNotFound, wal.ErrSnapshotNotFound, wal.ErrSnapshotMismatch, wal.ErrMetadataConflict, io.ErrUnexpectedEOF}
-
-// fatal has what etcd logs as fatal end the start only, until it has started.
-type fatal struct{ started chan struct{} }
-
-// OnWrite implements zapcore.CheckWriteHook.
-func (f *fatal) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
-	select {
-	case <-f.started:
-		zapcore.WriteThenFatal.OnWrite(e, fields)
-	default:
-		panic(describeEntry(e, fields))
-	}
-}
-
-func describeEntry(e *zapcore.CheckedEntry, fields []zapcore.Field) string {
-	text := e.Message
-	for _, f := range fields {
-		if err, ok := f.Interface.(error); ok {
-			text += ": " + err.Error()
-		}
-	}
-	return text
-}
 
 // checkDatabase walks through a member's database as etcd will, which ends the process
 // when it cannot. None is no error.

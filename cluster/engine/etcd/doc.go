@@ -13,9 +13,17 @@
 // directory serves one process at a time. A store that cannot be read as it was
 // written is ErrDamaged, if that shows at the start.
 //
+// # A full disk
+//
+// What fails when the disk is full, read-only or broken ends Run with ErrFull,
+// ErrReadOnly or ErrFailing, where etcd would end the process; what was acknowledged
+// is there at the next start. A file, the ballast, keeps up to 64 MiB back: below
+// that much free space it is given up and the database compacted; below 16 MiB,
+// without it, Run ends in good order. A disk with less than 1 GiB free is warned of.
+//
 // # Trap
 //
-// etcd ends its process when its disk fails or fills while it runs (zap's Fatal). So an
-// engine belongs in a process that may die at any instant; the host agent never
-// shares it.
+// After such an error parts of etcd stay as they were, listeners too: the process is
+// to end. etcd may end it by itself, by a panic that is no disk's fault. So an engine
+// belongs in a process that may die at any instant; the host agent never shares it.
 package etcd

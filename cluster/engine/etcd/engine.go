@@ -64,7 +64,8 @@ func (e *Engine) Endpoints() []string {
 
 // Run serves until ctx ends, and returns when all has stopped: nil soon after
 // ctx (calls under way are cut, watches too), an error when etcd could not
-// start (ErrDamaged, for one), failed or stopped by itself (ErrStopped). It can be called once.
+// start (ErrDamaged, for one), lost its disk (IsDisk), failed or stopped by itself
+// (ErrStopped). It can be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	start := time.Now()
 	unlock, err := preflight(e.cfg.DataDir)
@@ -78,13 +79,25 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved, learnersOnly))
-	member, err := startEtcd(cfg, log)
+	member, broke, err := startEtcd(cfg, log)
 	if err != nil {
-		return fmt.Errorf("start etcd: %w", err)
+		return fmt.Errorf("start etcd: %w", e.makeRoom(err))
 	}
 	e.running.Store(member)
-	defer closeMember(member)
-	return e.wait(ctx, member, start)
+	err = e.wait(ctx, member, broke, start)
+	if closing := closeMember(member, broke); err == nil && closing != nil {
+		err = fmt.Errorf("stop etcd: %w", closing)
+	}
+	return e.makeRoom(err)
+}
+
+// makeRoom gives up the ballast when an error says that the disk is full, for the
+// next start, or whoever cleans up.
+func (e *Engine) makeRoom(err error) error {
+	if errors.Is(err, ErrFull) {
+		return errors.Join(err, giveUpBallast(e.cfg.DataDir))
+	}
+	return err
 }
 
 // notWhenRemoved keeps etcd from panicking: a member that was removed stops a second
@@ -115,8 +128,27 @@ func removed(member *embed.Etcd) bool {
 const handoverMost = 2 * time.Second
 
 // closeMember ends a member. One that is not ready, as it finds no others, would wait
-// for that first, for ever.
-func closeMember(member *embed.Etcd) {
+// for that first, for ever. One that is broken stays as it is.
+func closeMember(member *embed.Etcd, broke *broken) error {
+	select {
+	case <-broke.happened:
+		return broke.err
+	default:
+	}
+	closed := make(chan struct{})
+	go func() { // which never ends if it breaks
+		defer close(closed)
+		closeWhole(member)
+	}()
+	select {
+	case <-closed:
+		return nil
+	case <-broke.happened:
+		return broke.err
+	}
+}
+
+func closeWhole(member *embed.Etcd) {
 	patience := time.AfterFunc(handoverMost, member.Server.HardStop)
 	defer patience.Stop()
 	select {
@@ -127,8 +159,10 @@ func closeMember(member *embed.Etcd) {
 	member.Close()
 }
 
-func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) error {
+func (e *Engine) wait(ctx context.Context, member *embed.Etcd, broke *broken, start time.Time) error {
 	ready := member.Server.ReadyNotify()
+	full, stop := e.watchDisk(ctx, member, broke)
+	defer stop()
 	for {
 		select {
 		case <-ready:
@@ -138,6 +172,11 @@ func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) 
 		case <-ctx.Done():
 			e.stopping.Store(true)
 			return nil
+		case <-broke.happened:
+			return fmt.Errorf("serve etcd: %w", broke.err)
+		case err := <-full:
+			e.stopping.Store(true)
+			return fmt.Errorf("serve etcd: %w", err)
 		case err := <-member.Err():
 			return fmt.Errorf("serve etcd: %w", err)
 		case <-member.Server.StopNotify():

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/meshvpc/meshvpc/cluster/engine/client"
@@ -30,12 +31,17 @@ func TestMain(m *testing.M) {
 		for p := range strings.FieldsSeq(os.Getenv(childPorts)) {
 			ports = append(ports, netip.MustParseAddrPort(p))
 		}
-		engine, err := etcd.New(config(dir, ports))
+		cfg := config(dir, ports)
+		cfg.Logger = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(os.Stderr), zap.InfoLevel))
+		engine, err := etcd.New(cfg)
 		if err == nil {
 			err = engine.Run(context.Background())
 		}
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	if etcd.HasOwnMounts() {
+		os.Exit(m.Run())
 	}
 	goleak.VerifyTestMain(m)
 }

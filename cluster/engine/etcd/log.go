@@ -1,6 +1,9 @@
 package etcd
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -39,5 +42,27 @@ func (c quietCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 	if !c.Enabled(e.Level) || strings.HasPrefix(e.Message, onePort) {
 		return ce
 	}
-	return c.Core.Check(e, ce)
+	return ce.AddCore(e, c)
+}
+
+// What a handshake fails with for which a clock may be to blame, here, and as the
+// other end answers (RFC 8446 §6.2, certificate_expired).
+var untimely = []string{strings.TrimSuffix(x509.CertificateInvalidError{Reason: x509.Expired}.Error(), ": "), tls.AlertError(45).Error()}
+
+const clockHint = "the clock of this server or of the other is wrong, or the certificate ended: meshvpc doctor says which, on either"
+
+// Write implements zapcore.Core. etcd says of a certificate that does not hold now
+// what the time is, and not whose clock says so.
+func (c quietCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	for _, f := range fields {
+		text := f.String
+		if err, ok := f.Interface.(error); ok {
+			text = err.Error()
+		}
+		if slices.ContainsFunc(untimely, func(sign string) bool { return strings.Contains(text, sign) }) {
+			fields = append(slices.Clip(fields), zap.String("hint", clockHint))
+			break
+		}
+	}
+	return c.Core.Write(e, fields)
 }

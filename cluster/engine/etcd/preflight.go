@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,11 @@ const (
 // that what is wrong is said before etcd fails in its own way (it waits for
 // ever for another process, and ends the process on a full disk).
 func preflight(dir string) (unlock func(), err error) {
+	unlock, err = prepare(dir)
+	return unlock, diskError(dir, err)
+}
+
+func prepare(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -34,7 +40,13 @@ func preflight(dir string) (unlock func(), err error) {
 		unlock()
 		return nil, fmt.Errorf("%w, stop that first: %w", ErrRunning, err)
 	}
-	if err := checkFree(dir, needed(dir)); err != nil {
+	err = checkFree(dir, needed(dir))
+	if errors.Is(err, ErrFull) { // the ballast is there for this
+		if err = giveUpBallast(dir); err == nil {
+			err = checkFree(dir, needed(dir))
+		}
+	}
+	if err != nil {
 		unlock()
 		return nil, err
 	}
@@ -54,15 +66,3 @@ func needed(dir string) uint64 {
 // CheckFree refuses to write size bytes to the disk of a directory where a store
 // may lie, and could not grow after that.
 func CheckFree(dir string, size uint64) error { return checkFree(dir, size+minFreeNew) }
-
-func checkFree(dir string, want uint64) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return fmt.Errorf("read free space: %w", err)
-	}
-	// The types of these fields differ between platforms.
-	if free := uint64(fs.Bavail) * uint64(fs.Bsize); free < want {
-		return fmt.Errorf("has %d MiB of free space, etcd needs %d MiB: free some, or move the data directory to a larger disk", free>>20, want>>20)
-	}
-	return nil
-}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,7 +141,7 @@ func Salvage(ctx context.Context, cfg Config, path string) (err error) {
 
 // forceAlone runs a member as the only one until it has applied what is committed.
 // It serves nobody.
-func forceAlone(ctx context.Context, cfg Config) error {
+func forceAlone(ctx context.Context, cfg Config) (err error) {
 	nowhere := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
 	cfg.ListenClient, cfg.ListenPeer, cfg.AdvertiseClient, cfg.AdvertisePeer = nowhere, nowhere, nowhere, nowhere
 	cfg.Unary, cfg.Stream, cfg.Join = refuseCall, refuseStream, nil
@@ -151,13 +152,15 @@ func forceAlone(ctx context.Context, cfg Config) error {
 		return err
 	}
 	e.ForceNewCluster = true
-	member, err := startEtcd(e, log)
+	member, broke, err := startEtcd(e, log)
 	if err != nil {
 		return err
 	}
-	defer closeMember(member)
+	defer func() { err = cmp.Or(err, closeMember(member, broke)) }()
 	defer stopping.Store(true)
 	select {
+	case <-broke.happened:
+		return broke.err
 	case <-member.Server.ReadyNotify():
 		return nil
 	case <-ctx.Done():

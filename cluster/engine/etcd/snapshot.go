@@ -113,7 +113,7 @@ func Restore(cfg Config, path string) error {
 // restoring is where in the data directory Restore works.
 const restoring = "restoring"
 
-// CheckEmpty is ErrNotEmpty for a directory with more in it than our lock, what
+// CheckEmpty is ErrNotEmpty for a directory with more in it than our lock and ballast, what
 // Supplant put aside, and what a Restore or a Salvage that was cut short left.
 func CheckEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
@@ -124,7 +124,7 @@ func CheckEmpty(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"lock", restoring, salvaging, supplanted}, e.Name()) {
+		if !slices.Contains([]string{"lock", ballastName, restoring, salvaging, supplanted}, e.Name()) {
 			return fmt.Errorf("%w: %s", ErrNotEmpty, filepath.Join(dir, e.Name()))
 		}
 	}

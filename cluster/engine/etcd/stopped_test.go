@@ -31,7 +31,7 @@ func TestStoppedByItself(t *testing.T) {
 		<-e.Ready()
 		member.Server.Stop()
 	}()
-	if err := e.wait(t.Context(), member, time.Now()); !errors.Is(err, ErrStopped) {
+	if err := e.wait(t.Context(), member, newBroken(""), time.Now()); !errors.Is(err, ErrStopped) {
 		t.Errorf("got %v, want ErrStopped", err)
 	}
 }

@@ -1,0 +1,4 @@
+package main
+
+// remount makes of a mount point the command that lets it be written.
+const remount = "mount -u -o rw %s"
