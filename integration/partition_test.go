@@ -25,9 +25,9 @@ func newWatchedTrio(ctx context.Context, t *testing.T, name string) *watchedTrio
 	for _, host := range c.servers() {
 		h, err := c.Lab.Host(ctx, host)
 		c.must(err)
-		c.clients[host] = c.startRegisters(ctx, host, registerClient{host, fmt.Sprintf("[%s]:2379", h.Underlay[0].Addr())})
+		c.clients[host] = c.startRegisters(ctx, host, registerClient{Name: host, Endpoint: fmt.Sprintf("[%s]:2379", h.Underlay[0].Addr())})
 	}
-	c.clients[c.plain] = c.startRegisters(ctx, c.plain, registerClient{c.plain, ""})
+	c.clients[c.plain] = c.startRegisters(ctx, c.plain, registerClient{Name: c.plain})
 	return c
 }
 

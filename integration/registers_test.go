@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,10 +24,12 @@ import (
 
 // registersWord in the environment makes the test binary a program that reads and
 // writes a few keys, and says of each operation what became of it; or, if its value
-// is pastWord, one that says what the store remembers of them.
+// is pastWord, one that says what the store remembers of them, or, if requestsWord,
+// how many requests each server has had.
 const (
 	registersWord = "MESHVPC_TEST_REGISTERS"
 	pastWord      = "past"
+	requestsWord  = "requests"
 )
 
 // registers are no records of ours, and only an admin may write them.
@@ -42,8 +45,11 @@ const (
 )
 
 // registerClient is what the program is told: its name, and the one endpoint that it
-// speaks to, "" for all that it learns of.
-type registerClient struct{ Name, Endpoint string }
+// speaks to, "" for all that it learns of; and its patience, 0 for registerWithin.
+type registerClient struct {
+	Name, Endpoint string
+	Within         time.Duration
+}
 
 // recorder hears such a program out.
 type recorder struct {
@@ -145,7 +151,7 @@ func runRegistersProgram(word string) error {
 		return err
 	}
 	var who registerClient
-	if word != pastWord {
+	if word != pastWord && word != requestsWord {
 		if err := json.Unmarshal([]byte(word), &who); err != nil {
 			return err
 		}
@@ -173,6 +179,9 @@ func runRegistersProgram(word string) error {
 			return err
 		}
 	}
+	if word == requestsWord {
+		return tellRequests(cli.Endpoints(), dial.TLS, out)
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -185,7 +194,7 @@ func runRegistersProgram(word string) error {
 		broken  error
 	)
 	for n := range registerWorkers {
-		w := &registerWorker{kv: client.New(cli), name: fmt.Sprintf("%s/%d", who.Name, n), last: map[string]int64{}}
+		w := &registerWorker{kv: client.New(cli), name: fmt.Sprintf("%s/%d", who.Name, n), within: cmp.Or(who.Within, registerWithin), last: map[string]int64{}}
 		workers.Go(func() {
 			w.run(ended, func(o history.Op) {
 				mu.Lock()
@@ -229,9 +238,10 @@ func tellPast(kv mvcc.KV, out *json.Encoder) error {
 
 // registerWorker does one operation after the other.
 type registerWorker struct {
-	kv   mvcc.KV
-	name string
-	last map[string]int64 // the revision of each key that it saw last
+	kv     mvcc.KV
+	name   string
+	within time.Duration
+	last   map[string]int64 // the revision of each key that it saw last
 }
 
 func (w *registerWorker) run(ended <-chan struct{}, tell func(history.Op)) {
@@ -249,7 +259,7 @@ func (w *registerWorker) run(ended <-chan struct{}, tell func(history.Op)) {
 		if o.Kind == history.Guarded {
 			o.Guard = w.last[o.Key]
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), registerWithin)
+		ctx, cancel := context.WithTimeout(context.Background(), w.within)
 		o.Call = history.Now()
 		err := w.do(ctx, &o)
 		o.Return = history.Now()
