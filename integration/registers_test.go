@@ -45,10 +45,12 @@ const (
 )
 
 // registerClient is what the program is told: its name, and the one endpoint that it
-// speaks to, "" for all that it learns of; and its patience, 0 for registerWithin.
+// speaks to, "" for all that it learns of; its patience, 0 for registerWithin; and
+// how much it does at a time, 0 for registerWorkers.
 type registerClient struct {
 	Name, Endpoint string
 	Within         time.Duration
+	Workers        int
 }
 
 // recorder hears such a program out.
@@ -193,7 +195,7 @@ func runRegistersProgram(word string) error {
 		mu      sync.Mutex
 		broken  error
 	)
-	for n := range registerWorkers {
+	for n := range cmp.Or(who.Workers, registerWorkers) {
 		w := &registerWorker{kv: client.New(cli), name: fmt.Sprintf("%s/%d", who.Name, n), within: cmp.Or(who.Within, registerWithin), last: map[string]int64{}}
 		workers.Go(func() {
 			w.run(ended, func(o history.Op) {
