@@ -40,6 +40,7 @@ var imports = map[string][]string{
 	"integration/sim":           {"cluster", "cluster/mvcc", "cluster/store", "controller", "hostops", "hostops/fake", "watcher"},
 	"integration/demo":          {"integration/lab"},
 	"integration/bench":         {},
+	"integration/history":       {},
 	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client", "cluster/engine/external",
 		"cluster/membership", "cluster/membership/reach", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "deployments", "integration/lab", "integration/demo"},
 }

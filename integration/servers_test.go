@@ -27,6 +27,13 @@ func newTrio(ctx context.Context, t *testing.T, name string) *trio {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newServers(ctx, t, name, hosts, hosts[2].Name)
+}
+
+// newServers is a cluster of these hosts, of which three have servers, not the one
+// called plain.
+func newServers(ctx context.Context, t *testing.T, name string, hosts []lab.HostConfig, plain string) *trio {
+	t.Helper()
 	l, err := lab.Start(ctx, lab.Config{Name: name, Hosts: hosts, Binary: binary})
 	mustLab(t, err)
 	t.Cleanup(func() {
@@ -41,7 +48,7 @@ func newTrio(ctx context.Context, t *testing.T, name string) *trio {
 			t.Error(err)
 		}
 	})
-	c := &trio{Site: &demo.Site{Lab: l, Server: hosts[0].Name, Servers: demo.ServersOf(hosts)}, t: t, plain: hosts[2].Name}
+	c := &trio{Site: &demo.Site{Lab: l, Server: hosts[0].Name, Servers: demo.ServersOf(hosts)}, t: t, plain: plain}
 	c.must(c.Found(ctx))
 	var others []string
 	for _, h := range hosts[1:] {

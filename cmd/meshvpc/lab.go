@@ -33,6 +33,10 @@ func (p *program) labCommands() []*cli.Command {
 			func(ctx context.Context, l *lab.Lab, c *cli.Context) error {
 				return l.Cut(ctx, c.Args().Get(0), c.Args().Get(1))
 			}),
+		p.labFault("oneway", "HOST|DC HOST|DC", "drop all packets from one side to the other; what comes back arrives", false,
+			func(ctx context.Context, l *lab.Lab, c *cli.Context) error {
+				return l.OneWay(ctx, c.Args().Get(0), c.Args().Get(1))
+			}),
 		p.labFault("heal", "", "end all cuts", false,
 			func(ctx context.Context, l *lab.Lab, _ *cli.Context) error { return l.Heal(ctx) }),
 		p.labFault("readdress", "HOST", "move it to another underlay address", false,
@@ -208,7 +212,11 @@ func (p *program) labStatus(ctx context.Context, c *cli.Context) error {
 		}
 		columns(w, []string{"host", "datacenter", "underlay", "power", "services", "workloads"}, rows)
 		for _, cut := range s.Cuts {
-			fmt.Fprintf(w, "cut: %s – %s\n", cut.A, cmp.Or(cut.B, "everybody else"))
+			between := "–"
+			if cut.OneWay {
+				between = "→"
+			}
+			fmt.Fprintf(w, "cut: %s %s %s\n", cut.A, between, cmp.Or(cut.B, "everybody else"))
 		}
 	})
 }

@@ -148,6 +148,12 @@ func (l *Lab) Cut(ctx context.Context, a, b string) error {
 	return l.call(ctx, opCut, "", Cut{A: a, B: b}, nil)
 }
 
+// OneWay drops every packet from a host or datacenter to another, until Heal; what
+// comes the other way arrives. Otherwise it is as Cut.
+func (l *Lab) OneWay(ctx context.Context, from, to string) error {
+	return l.call(ctx, opCut, "", Cut{A: from, B: to, OneWay: true}, nil)
+}
+
 // Heal ends all cuts.
 func (l *Lab) Heal(ctx context.Context) error { return l.call(ctx, opHeal, "", nil, nil) }
 

@@ -107,14 +107,18 @@ func TestSevered(t *testing.T) {
 		want []link
 	}{
 		"nothing":                      {nil, nil},
-		"two hosts":                    {[]Cut{{"a", "c"}}, []link{{1, 3}, {3, 1}}},
-		"two of a datacenter":          {[]Cut{{"a", "b"}}, []link{{1, 2}, {2, 1}}},
-		"host from everybody":          {[]Cut{{"c", ""}}, []link{{1, 3}, {2, 3}, {3, 1}, {3, 2}, {3, 4}, {4, 3}}},
-		"datacenter from everybody":    {[]Cut{{"x", ""}}, []link{{1, 3}, {1, 4}, {2, 3}, {2, 4}, {3, 1}, {3, 2}, {4, 1}, {4, 2}}},
-		"datacenter within itself":     {[]Cut{{"x", "x"}}, []link{{1, 2}, {2, 1}}},
-		"host from its own datacenter": {[]Cut{{"a", "x"}}, []link{{1, 2}, {2, 1}}},
-		"two cuts":                     {[]Cut{{"a", "b"}, {"b", "a"}, {"b", "c"}}, []link{{1, 2}, {2, 1}, {2, 3}, {3, 2}}},
-		"what is not there":            {[]Cut{{"gone", ""}, {"a", "gone"}}, nil},
+		"two hosts":                    {[]Cut{{A: "a", B: "c"}}, []link{{1, 3}, {3, 1}}},
+		"two of a datacenter":          {[]Cut{{A: "a", B: "b"}}, []link{{1, 2}, {2, 1}}},
+		"host from everybody":          {[]Cut{{A: "c"}}, []link{{1, 3}, {2, 3}, {3, 1}, {3, 2}, {3, 4}, {4, 3}}},
+		"datacenter from everybody":    {[]Cut{{A: "x"}}, []link{{1, 3}, {1, 4}, {2, 3}, {2, 4}, {3, 1}, {3, 2}, {4, 1}, {4, 2}}},
+		"datacenter within itself":     {[]Cut{{A: "x", B: "x"}}, []link{{1, 2}, {2, 1}}},
+		"host from its own datacenter": {[]Cut{{A: "a", B: "x"}}, []link{{1, 2}, {2, 1}}},
+		"two cuts":                     {[]Cut{{A: "a", B: "b"}, {A: "b", B: "a"}, {A: "b", B: "c"}}, []link{{1, 2}, {2, 1}, {2, 3}, {3, 2}}},
+		"what is not there":            {[]Cut{{A: "gone"}, {A: "a", B: "gone"}}, nil},
+		"one way to a host":            {[]Cut{{A: "c", B: "a", OneWay: true}}, []link{{3, 1}}},
+		"one way to a datacenter":      {[]Cut{{A: "c", B: "x", OneWay: true}}, []link{{3, 1}, {3, 2}}},
+		"one way to everybody":         {[]Cut{{A: "x", OneWay: true}}, []link{{1, 3}, {1, 4}, {2, 3}, {2, 4}}},
+		"one way, and the other":       {[]Cut{{A: "a", B: "c", OneWay: true}, {A: "c", B: "a", OneWay: true}}, []link{{1, 3}, {3, 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, severed(places, tt.cuts), cmp.AllowUnexported(link{})); diff != "" {

@@ -1,10 +1,22 @@
 package lab
 
+import "slices"
+
 // Cut is one fault between two sides: no packet passes from one to the other.
-// A side is a host or a datacenter; B "" is everybody else.
+// A side is a host or a datacenter; B "" is everybody else. OneWay leaves the
+// direction from B to A open.
 type Cut struct {
-	A string `json:"a"`
-	B string `json:"b,omitempty"`
+	A      string `json:"a"`
+	B      string `json:"b,omitempty"`
+	OneWay bool   `json:"one_way,omitempty"`
+}
+
+// from reports whether the cut closes the direction from p to q.
+func (c Cut) from(p, q place) bool {
+	if c.B == "" {
+		return p.in(c.A) && !q.in(c.A)
+	}
+	return p.in(c.A) && q.in(c.B)
 }
 
 // place is where a host hangs on the router.
@@ -32,13 +44,7 @@ func severed(places []place, cuts []Cut) []link {
 }
 
 func isCut(p, q place, cuts []Cut) bool {
-	for _, c := range cuts {
-		if c.B == "" && p.in(c.A) != q.in(c.A) {
-			return true
-		}
-		if c.B != "" && (p.in(c.A) && q.in(c.B) || q.in(c.A) && p.in(c.B)) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(cuts, func(c Cut) bool {
+		return c.from(p, q) || !c.OneWay && c.from(q, p)
+	})
 }

@@ -75,6 +75,54 @@ func TestCutAndHeal(t *testing.T) {
 	}
 }
 
+// TestOneWay: what is sent against the cut arrives, and its answer does not.
+func TestOneWay(t *testing.T) {
+	l := mustStart(t, lab.Config{Underlay: lab.Dual})
+	ctx := t.Context()
+	arrive := func(from, to string) int {
+		t.Helper()
+		h, err := l.Host(ctx, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sniff, err := l.StartSniff(ctx, lab.Sniff{Host: to, Match: lab.Match{IPProtocol: 17, Contains: []byte("passes")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, addr := range h.Underlay { // of both families
+			if err := l.SendUDP(ctx, lab.Datagrams{Host: from, To: netip.AddrPortFrom(addr.Addr(), 4789), Payload: []byte("passes")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantReach(t, l, lab.Stranger, to, true) // after the datagrams
+		got, err := sniff.Stop(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Count
+	}
+	if err := l.OneWay(ctx, jhoster, "hetzner"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		from, to string
+		want     int
+	}{{jhoster, gold1, 0}, {jhoster, gold2, 0}, {gold1, jhoster, 2}, {gold2, jhoster, 2}, {gold1, gold2, 2}} {
+		if got := arrive(tt.from, tt.to); got != tt.want {
+			t.Errorf("%d datagrams from %s arrive at %s, want %d", got, tt.from, tt.to, tt.want)
+		}
+	}
+	wantReach(t, l, gold1, jhoster, false)
+	s, err := l.Status(ctx)
+	if err != nil || len(s.Cuts) != 1 || s.Cuts[0] != (lab.Cut{A: jhoster, B: "hetzner", OneWay: true}) {
+		t.Errorf("status says %v, %v", s.Cuts, err)
+	}
+	if err := l.Heal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantReach(t, l, gold1, jhoster, true)
+}
+
 func TestCutHoldsForHostsThatComeLater(t *testing.T) {
 	l := mustStart(t, lab.Config{})
 	if err := l.Cut(t.Context(), "skynet", "hetzner"); err != nil {

@@ -55,9 +55,17 @@ func (s kv) Txn(ctx context.Context, t mvcc.TxnRequest) (mvcc.TxnResponse, error
 	if err != nil {
 		return mvcc.TxnResponse{}, err
 	}
-	resp, err := Judged(ctx, func() (*clientv3.TxnResponse, error) {
-		return s.cli.Txn(ctx).If(cmps...).Then(then...).Else(or...).Commit()
-	})
+	commit := func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return Judged(ctx, func() (*clientv3.TxnResponse, error) {
+			return s.cli.Txn(ctx).If(cmps...).Then(then...).Else(or...).Commit()
+		})
+	}
+	var resp *clientv3.TxnResponse
+	if happensOnce(t) {
+		resp, err = once(ctx, func(r *clientv3.TxnResponse) bool { return r.Succeeded }, commit)
+	} else {
+		resp, err = commit(ctx)
+	}
 	if err != nil {
 		return mvcc.TxnResponse{}, translate(ctx, err)
 	}
