@@ -144,6 +144,7 @@ type storeEngine interface {
 	Ready() <-chan struct{}
 	Endpoints() []string
 	MemberID() uint64 // of the store; 0 while it is none
+	Hold(ctx context.Context) error
 	Run(ctx context.Context) error
 }
 
@@ -153,6 +154,7 @@ func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log 
 		return nil, err
 	}
 	e.Logger, e.Unary, e.Stream, e.MayObserve = log, guard.Unary, guard.Stream, guard.MayObserve
+	e.HoldOthers = holdOthers(cfg, log)
 	if cfg.Joined != nil && etcd.IsNew(e.DataDir) {
 		if err := os.RemoveAll(asideOf(cfg)); err != nil {
 			return nil, fmt.Errorf("remove the store of before: %w", err)

@@ -13,6 +13,14 @@
 // directory serves one process at a time. A store that cannot be read as it was
 // written is ErrDamaged, if that shows at the start.
 //
+// # Stopping
+//
+// A member that is told to stop refuses nothing. If it leads, it has all members hold
+// still first (Hold, Config.HoldOthers), for moments, and hands over: what a leader
+// gets while it does is dropped without a word. Then clients are told to go elsewhere,
+// what is under way is answered, and the rest is cut after 3 s. That of a store of one
+// or two voters stops writes until the member is back.
+//
 // # Trap
 //
 // etcd ends its process when its disk fails or fills while it runs (zap's Fatal). So an

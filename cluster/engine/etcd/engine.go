@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -31,6 +32,7 @@ type Engine struct {
 	ready    chan struct{}
 	stopping atomic.Bool
 	running  atomic.Pointer[embed.Etcd]
+	gate     gate
 }
 
 // New checks the configuration and starts nothing.
@@ -63,7 +65,7 @@ func (e *Engine) Endpoints() []string {
 }
 
 // Run serves until ctx ends, and returns when all has stopped: nil soon after
-// ctx (calls under way are cut, watches too), an error when etcd could not
+// ctx (another member leads then, calls under way are answered and watches cut), an error when etcd could not
 // start (ErrDamaged, for one), failed or stopped by itself (ErrStopped). It can be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	start := time.Now()
@@ -73,28 +75,59 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	defer unlock()
 	log := quieted(e.log, &e.stopping)
-	cfg, err := e.cfg.embedded(ctx, log)
+	cfg, err := e.cfg.embedded(log)
 	if err != nil {
 		return err
 	}
-	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved, learnersOnly))
+	f, err := listen(&e.cfg)
+	if err != nil {
+		return err
+	}
+	defer f.abort()
 	member, err := startEtcd(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	e.running.Store(member)
 	defer closeMember(member)
-	return e.wait(ctx, member, start)
+	return e.wait(ctx, member, f, start)
 }
 
-// notWhenRemoved keeps etcd from panicking: a member that was removed stops a second
-// later, and ends the process when it is asked in between how it is.
-func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if _, ok := request.(*pb.StatusRequest); ok {
-		if m := e.running.Load(); m != nil && removed(m) {
-			return nil, status.Error(codes.Unavailable, ErrRemoved.Error())
-		}
+// options are what etcd's services are served with. Their streams end with ctx.
+func (e *Engine) options(ctx context.Context) []grpc.ServerOption {
+	options := []grpc.ServerOption{
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(e.gate.unary),
+		grpc.ChainStreamInterceptor(cutStreams(ctx)),
 	}
+	if e.cfg.Unary != nil {
+		options = append(options, grpc.ChainUnaryInterceptor(e.cfg.Unary))
+	}
+	if e.cfg.Stream != nil {
+		options = append(options, grpc.ChainStreamInterceptor(e.cfg.Stream))
+	}
+	return append(options, grpc.ChainUnaryInterceptor(e.notWhenRemoved, learnersOnly, e.moveStill)) // after who may refuse it
+}
+
+// notWhenRemoved keeps etcd from ending the process: a member that was removed stops a
+// second later, and panics when it is asked in between how it is.
+func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+	m := e.running.Load()
+	if _, ok := request.(*pb.StatusRequest); !ok || m == nil {
+		return handler(ctx, request)
+	}
+	gone := status.Error(codes.Unavailable, ErrRemoved.Error())
+	if removed(m) {
+		return nil, gone
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			if !removed(m) { // meanwhile
+				panic(r)
+			}
+			answer, err = nil, gone
+		}
+	}()
 	return handler(ctx, request)
 }
 
@@ -110,10 +143,6 @@ func removed(member *embed.Etcd) bool {
 	return member.Server.IsIDRemoved(uint64(member.Server.MemberID()))
 }
 
-// handoverMost is how long a leader that stops tries to hand over: etcd gives it 7 s,
-// also when no other member is there to take over.
-const handoverMost = 2 * time.Second
-
 // closeMember ends a member. One that is not ready, as it finds no others, would wait
 // for that first, for ever.
 func closeMember(member *embed.Etcd) {
@@ -127,17 +156,27 @@ func closeMember(member *embed.Etcd) {
 	member.Close()
 }
 
-func (e *Engine) wait(ctx context.Context, member *embed.Etcd, start time.Time) error {
+func (e *Engine) wait(ctx context.Context, member *embed.Etcd, f *front, start time.Time) error {
 	ready := member.Server.ReadyNotify()
+	failed := make(chan error)
+	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	for {
 		select {
 		case <-ready:
 			ready = nil
+			f.serve(member, failed, e.options(streams)...)
 			close(e.ready)
 			e.log.Info("etcd serves", zap.Strings("endpoints", e.Endpoints()), zap.Duration("duration", time.Since(start)))
 		case <-ctx.Done():
 			e.stopping.Store(true)
+			if ready == nil {
+				e.handOver(member)
+			}
+			f.stop(cut)
 			return nil
+		case err := <-failed:
+			return err
 		case err := <-member.Err():
 			return fmt.Errorf("serve etcd: %w", err)
 		case <-member.Server.StopNotify():
