@@ -55,7 +55,7 @@ func (p *program) server(ctx context.Context, c *cli.Context) error {
 		}
 		err := serve(ctx, cfg, path, p.ask, log)
 		switch {
-		case errors.Is(err, errMoved), errors.Is(err, errTrustChanged) && ctx.Err() == nil:
+		case errors.Is(err, errMoved), (errors.Is(err, errTrustChanged) || errors.Is(err, errTimingsChanged)) && ctx.Err() == nil:
 			continue
 		case !errors.Is(err, errReplaced):
 			return err
@@ -136,7 +136,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 
 // goesOn reports whether the server begins anew in this process.
 func goesOn(err error) bool {
-	return errors.Is(err, errReplaced) || errors.Is(err, errMoved) || errors.Is(err, errTrustChanged)
+	return errors.Is(err, errReplaced) || errors.Is(err, errMoved) || errors.Is(err, errTrustChanged) || errors.Is(err, errTimingsChanged)
 }
 
 // storeEngine serves the store.
@@ -155,6 +155,9 @@ func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log 
 	}
 	e.Logger, e.Unary, e.Stream, e.MayObserve = log, guard.Unary, guard.Stream, guard.MayObserve
 	e.HoldOthers = holdOthers(cfg, log)
+	if e.Timings, err = readTimings(cfg); err != nil {
+		return nil, err
+	}
 	if cfg.Joined != nil && etcd.IsNew(e.DataDir) {
 		if err := os.RemoveAll(asideOf(cfg)); err != nil {
 			return nil, fmt.Errorf("remove the store of before: %w", err)

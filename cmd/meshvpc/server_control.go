@@ -116,9 +116,19 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 				return nil
 			}
 			s := store.New(kv, cluster.Identity{Role: cluster.Operator})
-			return followTrust(ctx, s, log, func(ctx context.Context, t *cluster.Trust) (bool, error) {
-				return serverTrust(ctx, cfg, b.trusted, s, t, log)
+			now, err := readTimings(cfg)
+			if err != nil {
+				return err
+			}
+			mine := turn{cfg.Name, s, cli}
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return mine.follow(ctx, cfg, now, log) })
+			g.Go(func() error {
+				return followTrust(ctx, s, log, func(ctx context.Context, t *cluster.Trust) (bool, error) {
+					return serverTrust(ctx, cfg, b.trusted, mine, t, log)
+				})
 			})
+			return g.Wait()
 		})
 	}
 	if !cfg.Witness {
