@@ -20,6 +20,9 @@ type Config struct {
 	VNIs         VNIRange `json:"vni_range"`
 	Encryption   string   `json:"encryption"` // "none" (or empty) until the underlay can encrypt
 	Trust        *Trust   `json:"trust,omitempty"`
+	// Timings of the store, with which servers begin anew one after another; nil: those
+	// of a LAN. An external etcd's are its own.
+	Timings *Timings `json:"timings,omitempty"`
 }
 
 // DefaultUnderlayPort is the UDP port of VXLAN (RFC 7348 §8).
@@ -47,6 +50,9 @@ func (c *Config) Validate() error {
 			return err
 		}
 	}
+	if _, _, err := c.Timings.Durations(); err != nil {
+		return err
+	}
 	return c.VNIs.Validate()
 }
 
@@ -69,6 +75,11 @@ type Server struct {
 	Voter   bool   `json:"voter"`
 	Why     string `json:"why,omitempty"` // why it votes, or does not
 	Joined  Time   `json:"joined"`
+	// Timings are with which its store runs; nil: it has not said so.
+	Timings *Timings `json:"timings,omitempty"`
+	// Restarting is said by a server whose store begins anew, until it is back and its
+	// clients may be: no other does meanwhile.
+	Restarting bool `json:"restarting,omitempty"`
 }
 
 // Validate checks that the server can be reached.
@@ -90,6 +101,9 @@ func (s *Server) Validate() error {
 		if err := checkDatacenter(s.Datacenter); err != nil {
 			return err
 		}
+	}
+	if _, _, err := s.Timings.Durations(); err != nil {
+		return err
 	}
 	return checkText("server", s.Address, s.Peer, s.Why)
 }

@@ -58,8 +58,8 @@ func TestRotateCA(t *testing.T) {
 		}
 	})
 	t.Logf("%d writes acknowledged, %d not, the longest gap %d ms", r.Acked, r.Refused, r.GapMS)
-	if gap := time.Duration(r.GapMS) * time.Millisecond; gap > 15*time.Second {
-		t.Errorf("no write for %v", gap)
+	if r.Refused > 0 {
+		t.Errorf("%d writes were refused", r.Refused)
 	}
 	for _, host := range append([]string{c.plain, c.Server}, serverNames(c)...) {
 		if now := read(etc(host, "tls", "ca.crt")); membership.SharesCA(now, former) || strings.Count(string(now), "BEGIN") != 1 {

@@ -185,10 +185,12 @@ func write(cli *clientv3.Client, words <-chan string) (r tally, acked []int) {
 		case <-time.After(writeEvery):
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), writeWithin)
+		began := time.Now()
 		_, err := cli.Put(ctx, trafficKey, strconv.Itoa(n))
 		cancel()
 		if err != nil {
 			r.Refused++
+			fmt.Fprintf(os.Stderr, "write %d: %v, after %v\n", n, err, time.Since(began))
 			inRow = 0
 			continue
 		}

@@ -203,10 +203,15 @@ func mayChange(err error) bool {
 	return ok && r.Unknown
 }
 
+// elsewhere is what etcd's clients say to themselves when no server is there. A call
+// that fails so has not happened, and they repeat it, at another server if they know
+// one, also when it writes.
+const elsewhere = "there is no address available"
+
 // account is the caller's, if the roster is there to judge it by.
 func (a *Authorizer) account(c cluster.Caller) (*account, error) {
 	if !a.roster.isReady() {
-		return nil, status.Error(codes.Unavailable, "this server is reading who may do what")
+		return nil, status.Error(codes.Unavailable, elsewhere) // this server is reading who may do what
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -42,7 +42,13 @@
 // Our own listeners and clients read the CAs for each connection. etcd reads them
 // when it starts, and nothing can change them in it: a server whose store has loaded
 // others starts the store anew, in the same process, when it is its Turn, one server
-// at a time. Watches go on at another server from the revision where they were. An
+// at a time; so does one whose store is to run with other timings (Config.Timings).
+// Whose turn it is they decide by each other's records (Servers.Wait): one writes that
+// it begins anew, under guard of all that it has read, and that it does not any more
+// 4 s after it is back, when its clients may be, too. No write is refused: one that
+// leads has the others Hold still, hands over, and then sends its clients elsewhere, as
+// it does when its process is told to stop. Watches go on at another server from the
+// revision where they were. An
 // endorsement of the new CA by the old one alone would not do: it cannot make an etcd
 // forget the old one, and CAs were made at first with no room for another below. It
 // is shown by servers in the phase renew all the same, for who was away in the phase

@@ -29,6 +29,7 @@ const (
 	pathServe     = "/v1/serve"     // serveRequest to ServeAnswer, for servers
 	pathAuthority = "/v1/authority" // {} to AuthorityAnswer, for servers
 	pathTrusts    = "/v1/trusts"    // trustsRequest to {}, for nodes
+	pathHold      = "/v1/hold"      // {} to {}, for servers
 )
 
 // How long strangers may take, and how much they may send.
@@ -47,7 +48,10 @@ type ServiceConfig struct {
 	Members    Members                    // of the store; nil: no server can become one
 	// Ask whether the holder of a key, by its hash, is at an address (see package
 	// reach); nil: joiners' addresses are not asked about.
-	Ask      func(ctx context.Context, key string, at netip.Addr) error
+	Ask func(ctx context.Context, key string, at netip.Addr) error
+	// Hold has the store of this server hold still, for another, if that is one, that
+	// hands over the lead; nil: it cannot. It needs no answer of the store.
+	Hold     func(ctx context.Context, by cluster.Caller) error
 	Version  string           // of this server; joiners too far from it are refused
 	External *External        // nil: the store is the servers' own
 	Log      *zap.Logger      // nil: none
@@ -85,6 +89,7 @@ func (s *Service) Run(ctx context.Context) error {
 	mux.HandleFunc("POST "+pathServe, answering(s, s.serve))
 	mux.HandleFunc("POST "+pathAuthority, answering(s, s.authority))
 	mux.HandleFunc("POST "+pathTrusts, answering(s, s.trusts))
+	mux.HandleFunc("POST "+pathHold, answering(s, s.hold))
 	quiet := zap.NewStdLog(s.cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))) // what strangers do wrong is no news
 	server := &http.Server{Handler: mux, ErrorLog: quiet, ReadHeaderTimeout: readWithin, ReadTimeout: 2 * readWithin,
 		WriteTimeout: 2*readWithin + callWithin, MaxHeaderBytes: 4 << 10,
@@ -196,14 +201,21 @@ type holderOf struct {
 	hash string
 }
 
-// subject verifies the certificate of a connection.
+// subject is holder, of a server that has the CA: who certifies nobody is asked
+// nothing.
 func (s *Service) subject(conn *tls.ConnectionState) (holderOf, error) {
+	by, err := s.holder(conn)
+	if err == nil {
+		_, err = s.cfg.CA()
+	}
+	return by, err
+}
+
+// holder verifies the certificate of a connection.
+func (s *Service) holder(conn *tls.ConnectionState) (holderOf, error) {
 	nobody := refusef(CodeForbidden, "a certificate of this cluster is needed for that")
 	if conn == nil || len(conn.PeerCertificates) == 0 {
 		return holderOf{}, nobody
-	}
-	if _, err := s.cfg.CA(); err != nil { // who certifies nobody is asked nothing
-		return holderOf{}, err
 	}
 	own, err := s.cfg.Credential()
 	if err != nil {

@@ -40,11 +40,13 @@ func (p *program) clusterCommand() *cli.Command {
 			"meshvpc cluster restore cluster.meshvpc --engine external --endpoints https://etcd1:2379 --cacert etcd-ca.crt --cert root.crt --key root.key",
 			"meshvpc cluster recover --force-new-cluster",
 			"meshvpc cluster confirm --dark gold-hoster-01",
+			"meshvpc cluster timings 200ms",
 			"meshvpc cluster rotate-ca",
 			"meshvpc cluster rotate-ca --leave-behind gold-hoster-01 --yes",
 		},
 		p.clusterInitCommand(), p.clusterJoinCommand(), p.clusterTokenCommand(), p.clusterCredentialCommand(),
 		p.clusterRotateCommand(), p.clusterBackupCommand(), p.clusterRestoreCommand(), p.clusterRecoverCommand(), p.clusterConfirmCommand(),
+		p.clusterTimingsCommand(),
 		p.verb("status", "", "the store's health: leader, quorum, members", storeFlags(), p.withStore(p.clusterStatus)),
 		p.verb("members", "", "list the servers", storeFlags(), p.withStore(p.clusterMembers)),
 		p.verb("env", "", "print the environment for etcdctl", []cli.Flag{configFlag(), outputFlag()}, p.clusterEnv),
@@ -69,6 +71,9 @@ type serverReport struct {
 	Witness    bool     `json:"witness"`
 	Why        string   `json:"why"` // why it votes, or does not
 	Endpoints  []string `json:"endpoints"`
+	// Timings of its store, as it said; null: it has not.
+	Timings    *cluster.Timings `json:"timings"`
+	Restarting bool             `json:"restarting"` // its store begins anew
 }
 
 func (p *program) clusterStatus(ctx context.Context, c *cli.Context, s *session) error {
@@ -148,6 +153,7 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		report := serverReport{Name: name, Voter: !m.IsLearner, Healthy: status != nil, Endpoints: m.ClientURLs}
 		if record := known[name]; record != nil {
 			report.Datacenter, report.Witness, report.Why = clean(record.Datacenter), record.Witness, clean(record.Why)
+			report.Timings, report.Restarting = record.Timings, record.Restarting
 			delete(known, name)
 		}
 		if status != nil && status.Leader == m.ID {

@@ -131,7 +131,7 @@ func serve(ctx context.Context, cfg serverConfig, path string, ask askFunc, log 
 
 // goesOn reports whether the server begins anew in this process.
 func goesOn(err error) bool {
-	return errors.Is(err, errReplaced) || errors.Is(err, errMoved) || errors.Is(err, errTrustChanged)
+	return errors.Is(err, errReplaced) || errors.Is(err, errMoved) || errors.Is(err, errTrustChanged) || errors.Is(err, errTimingsChanged)
 }
 
 // storeEngine serves the store.
@@ -139,6 +139,7 @@ type storeEngine interface {
 	Ready() <-chan struct{}
 	Endpoints() []string
 	MemberID() uint64 // of the store; 0 while it is none
+	Hold(ctx context.Context) error
 	Run(ctx context.Context) error
 }
 
@@ -148,6 +149,10 @@ func newEngine(cfg serverConfig, path string, guard *membership.Authorizer, log 
 		return nil, err
 	}
 	e.Logger, e.Unary, e.Stream, e.MayObserve = log, guard.Unary, guard.Stream, guard.MayObserve
+	e.HoldOthers = holdOthers(cfg, log)
+	if e.Timings, err = readTimings(cfg); err != nil {
+		return nil, err
+	}
 	if cfg.Joined != nil && etcd.IsNew(e.DataDir) {
 		if err := os.RemoveAll(asideOf(cfg)); err != nil {
 			return nil, fmt.Errorf("remove the store of before: %w", err)

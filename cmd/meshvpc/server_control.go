@@ -23,14 +23,15 @@ type backing struct {
 	ready     <-chan struct{} // closed once others may use it
 	// tend does what the store needs done, by a client of it, until ctx ends.
 	tend     func(ctx context.Context, cli *clientv3.Client) error
-	external *membership.External // nil: the store is our own
+	hold     func(ctx context.Context, by cluster.Caller) error // the store, still; nil: it is an external etcd
+	external *membership.External                               // nil: the store is our own
 	save     saver
 	trusted  []byte // the CAs that it has loaded, PEM; nil: it is an external etcd
 }
 
 // ownStore is the store that this server is a member of, behind its guard.
 func ownStore(cfg serverConfig, engine storeEngine, trusted []byte, guard *membership.Authorizer, tell *notifier, log *zap.Logger) backing {
-	return backing{endpoints: engine.Endpoints(), trusted: trusted, ready: guard.Ready(), save: saveSnapshot,
+	return backing{endpoints: engine.Endpoints(), trusted: trusted, ready: guard.Ready(), save: saveSnapshot, hold: holdFor(engine, guard),
 		dial: func(ctx context.Context) (*clientv3.Client, error) { return dialVoters(ctx, cfg, engine, log) },
 		tend: func(ctx context.Context, cli *clientv3.Client) error {
 			return tendOwn(ctx, cfg, engine, cli, guard, tell, log)
@@ -115,9 +116,19 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 				return nil
 			}
 			s := store.New(kv, cluster.Identity{Role: cluster.Operator})
-			return followTrust(ctx, s, log, func(ctx context.Context, t *cluster.Trust) (bool, error) {
-				return serverTrust(ctx, cfg, b.trusted, s, t, log)
+			now, err := readTimings(cfg)
+			if err != nil {
+				return err
+			}
+			mine := turn{cfg.Name, s, cli}
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return mine.follow(ctx, cfg, now, log) })
+			g.Go(func() error {
+				return followTrust(ctx, s, log, func(ctx context.Context, t *cluster.Trust) (bool, error) {
+					return serverTrust(ctx, cfg, b.trusted, mine, t, log)
+				})
 			})
+			return g.Wait()
 		})
 	}
 	if !cfg.Witness {
@@ -133,7 +144,7 @@ func newJoinService(cfg serverConfig, path string, b backing, ask askFunc, cli *
 		return nil, err
 	}
 	service := membership.ServiceConfig{Listen: listen, Store: store.New(client.New(cli), cluster.Identity{Role: cluster.Operator}),
-		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, External: b.external, Ask: ask, Version: version(), Log: log}
+		CA: cfg.TLS.loadCA, Credential: cfg.TLS.load, External: b.external, Hold: b.hold, Ask: ask, Version: version(), Log: log}
 	if b.external == nil {
 		service.Members = cli
 	}

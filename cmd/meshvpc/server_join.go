@@ -55,6 +55,14 @@ func (j *joining) MemberID() uint64 {
 	return 0
 }
 
+// Hold implements storeEngine.
+func (j *joining) Hold(ctx context.Context) error {
+	if e := j.engine.Load(); e != nil {
+		return e.Hold(ctx)
+	}
+	return errors.New("this server has no store yet")
+}
+
 // Waits between two attempts to become a member.
 const (
 	joinFirst = 200 * time.Millisecond

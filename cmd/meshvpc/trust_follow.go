@@ -138,7 +138,8 @@ func credentialFor(ctx context.Context, c membership.Credential, joins []string,
 // serverTrust has this server have the keys and certificates of the cluster's CAs,
 // a certificate of the one that signs, and say so. Its store has loaded others: it
 // begins anew when it is its turn.
-func serverTrust(ctx context.Context, cfg serverConfig, loaded []byte, s *store.Store, t *cluster.Trust, log *zap.Logger) (done bool, err error) {
+func serverTrust(ctx context.Context, cfg serverConfig, loaded []byte, mine turn, t *cluster.Trust, log *zap.Logger) (done bool, err error) {
+	s := mine.store
 	servers, _, err := store.List[*cluster.Server](ctx, s, cluster.PrefixSrvs)
 	if err != nil {
 		return false, err
@@ -168,6 +169,9 @@ func serverTrust(ctx context.Context, cfg serverConfig, loaded []byte, s *store.
 			names = append(names, last(it.Key))
 		}
 		if turn, err := membership.Turn(t, cfg.Name, names, trusting); err != nil || !turn && t.Phase != cluster.TrustDone {
+			return false, err
+		}
+		if wait, err := mine.take(ctx, nil, t.LeftBehind); err != nil || wait != "" {
 			return false, err
 		}
 		log.Info("the store begins anew, to trust the cluster's CAs of now", zap.String("phase", string(t.Phase)))

@@ -41,7 +41,7 @@ func TestBroken(t *testing.T) {
 			cfg.DataDir, cfg.NoSync = SmallDisk(t, 400), true
 			cfg.ListenClient, cfg.ListenPeer = ports("127.0.0.1:1"), ports("127.0.0.1:1")
 			cfg.setDefaults()
-			settings, err := cfg.embedded(t.Context(), zap.NewNop())
+			settings, err := cfg.embedded(zap.NewNop())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func TestFullAtStart(t *testing.T) {
 	cfg.DataDir = SmallDisk(t, 40)
 	cfg.ListenClient, cfg.ListenPeer = ports("127.0.0.1:1"), ports("127.0.0.1:1")
 	cfg.setDefaults()
-	settings, err := cfg.embedded(t.Context(), zap.NewNop())
+	settings, err := cfg.embedded(zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,6 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 )
 
 // Config says how to run a member. Name, DataDir, ListenClient and ListenPeer
@@ -51,10 +50,14 @@ type Config struct {
 	// that holds clients to the default.
 	Unary  grpc.UnaryServerInterceptor
 	Stream grpc.StreamServerInterceptor
-	// MayObserve says who may read /metrics, which etcd serves on the same port by
-	// plain HTTP, past the interceptors; what else it serves so is closed then.
-	// nil: all is open to each certificate of the CA.
+	// MayObserve says who may read /metrics, which is served on the same port by HTTP
+	// 1.1, with TLS. nil: each certificate of the CA.
 	MayObserve func(tls.ConnectionState) bool
+	// HoldOthers has the members with these client URLs Hold still, since this one is
+	// about to hand over the lead. It returns when they do, or ctx ends. nil: nobody
+	// is asked, and proposals that come by way of others in that moment may get no
+	// answer.
+	HoldOthers func(ctx context.Context, urls []string)
 	// NoSync leaves out fsync: faster, and a crash of the machine loses data.
 	// For tests only.
 	NoSync bool
@@ -87,7 +90,7 @@ const (
 	spareTxnOps       = 16
 	spareBytes        = 64 << 10
 	// minClientPing is how often clients may ping an idle connection, less than
-	// what cluster/engine/client does.
+	// what cluster/engine/client does, also while they have no watch.
 	minClientPing = 5 * time.Second
 	// maxLearners may wait at a time until they are made voters: one more makes
 	// the number of voters even, two do not.
@@ -152,11 +155,11 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// embedded are the settings for etcd, which logs to log and ends with ctx.
-func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, error) {
+// embedded are the settings for etcd, which logs to log. It serves no clients: a front does.
+func (c *Config) embedded(log *zap.Logger) (*embed.Config, error) {
 	e := embed.NewConfig()
 	e.Name, e.Dir = c.Name, c.DataDir
-	e.ListenClientUrls, e.AdvertiseClientUrls = c.urls(c.ListenClient), c.urls(c.AdvertiseClient)
+	e.ListenClientUrls, e.AdvertiseClientUrls = nil, c.urls(c.AdvertiseClient)
 	e.ListenPeerUrls, e.AdvertisePeerUrls = c.urls(c.ListenPeer), c.urls(c.AdvertisePeer)
 	if t := c.TLS; t != nil {
 		e.TlsMinVersion = string(tlsutil.TLSVersion13)
@@ -164,9 +167,6 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 		e.ClientTLSInfo, e.PeerTLSInfo = info, info
 		e.PeerTLSInfo.AllowedHostnames, e.PeerTLSInfo.CRLFile = []string{t.Peer}, t.Revoked
 		e.PeerTLSInfo.SkipClientSANVerify = true // a server may dial from any address: its identity is what counts
-		if c.MayObserve != nil {
-			e.UserHandlers = observable(c.MayObserve)
-		}
 	}
 	e.InitialCluster, e.ClusterState = e.InitialClusterFromName(c.Name), embed.ClusterStateFlagNew
 	if len(c.Join) > 0 {
@@ -187,20 +187,10 @@ func (c *Config) embedded(ctx context.Context, log *zap.Logger) (*embed.Config, 
 	e.EnableGRPCGateway = false
 	e.AuthToken = "" // no passwords: who a client is, its certificate says
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
-	// etcd's own policy cuts clients that ping while they have no watch.
-	e.GRPCAdditionalServerOptions = []grpc.ServerOption{
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
-		grpc.ChainStreamInterceptor(cutStreams(ctx)),
-	}
 	if c.Unary != nil {
-		e.GRPCAdditionalServerOptions = append(e.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(c.Unary))
 		e.MaxTxnOps += spareTxnOps
 		e.MaxRequestBytes += spareBytes
 	}
-	if c.Stream != nil {
-		e.GRPCAdditionalServerOptions = append(e.GRPCAdditionalServerOptions, grpc.ChainStreamInterceptor(c.Stream))
-	}
-
 	gates, ok := e.ServerFeatureGate.(featuregate.MutableFeatureGate)
 	if !ok {
 		return nil, fmt.Errorf("set feature gates: %T cannot be changed", e.ServerFeatureGate)

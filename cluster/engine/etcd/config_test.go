@@ -57,7 +57,7 @@ func TestNewRefuses(t *testing.T) {
 func TestEmbedded(t *testing.T) {
 	c := valid()
 	c.setDefaults()
-	e, err := c.embedded(t.Context(), zap.NewNop())
+	e, err := c.embedded(zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

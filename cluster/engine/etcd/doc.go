@@ -21,6 +21,14 @@
 // that much free space it is given up and the database compacted; below 16 MiB,
 // without it, Run ends in good order. A disk with less than 1 GiB free is warned of.
 //
+// # Stopping
+//
+// A member that is told to stop refuses nothing. If it leads, it has all members hold
+// still first (Hold, Config.HoldOthers), for moments, and hands over: what a leader
+// gets while it does is dropped without a word. Then clients are told to go elsewhere,
+// what is under way is answered, and the rest is cut after 3 s. That of a store of one
+// or two voters stops writes until the member is back.
+//
 // # Trap
 //
 // After such an error parts of etcd stay as they were, listeners too: the process is

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -31,6 +32,7 @@ type Engine struct {
 	ready    chan struct{}
 	stopping atomic.Bool
 	running  atomic.Pointer[embed.Etcd]
+	gate     gate
 }
 
 // New checks the configuration and starts nothing.
@@ -63,9 +65,9 @@ func (e *Engine) Endpoints() []string {
 }
 
 // Run serves until ctx ends, and returns when all has stopped: nil soon after
-// ctx (calls under way are cut, watches too), an error when etcd could not
-// start (ErrDamaged, for one), lost its disk (IsDisk), failed or stopped by itself
-// (ErrStopped). It can be called once.
+// ctx (another member leads then, calls under way are answered and watches cut), an
+// error when etcd could not start (ErrDamaged, for one), lost its disk (IsDisk), failed
+// or stopped by itself (ErrStopped). It can be called once.
 func (e *Engine) Run(ctx context.Context) error {
 	start := time.Now()
 	unlock, err := preflight(e.cfg.DataDir)
@@ -74,17 +76,21 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	defer unlock()
 	log := quieted(e.log, &e.stopping)
-	cfg, err := e.cfg.embedded(ctx, log)
+	cfg, err := e.cfg.embedded(log)
 	if err != nil {
 		return err
 	}
-	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(e.notWhenRemoved, learnersOnly))
+	f, err := listen(&e.cfg)
+	if err != nil {
+		return err
+	}
+	defer f.abort()
 	member, broke, err := startEtcd(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", e.makeRoom(err))
 	}
 	e.running.Store(member)
-	err = e.wait(ctx, member, broke, start)
+	err = e.wait(ctx, member, broke, f, start)
 	if closing := closeMember(member, broke); err == nil && closing != nil {
 		err = fmt.Errorf("stop etcd: %w", closing)
 	}
@@ -100,14 +106,41 @@ func (e *Engine) makeRoom(err error) error {
 	return err
 }
 
-// notWhenRemoved keeps etcd from panicking: a member that was removed stops a second
-// later, and ends the process when it is asked in between how it is.
-func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if _, ok := request.(*pb.StatusRequest); ok {
-		if m := e.running.Load(); m != nil && removed(m) {
-			return nil, status.Error(codes.Unavailable, ErrRemoved.Error())
-		}
+// options are what etcd's services are served with. Their streams end with ctx.
+func (e *Engine) options(ctx context.Context) []grpc.ServerOption {
+	options := []grpc.ServerOption{
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(e.gate.unary),
+		grpc.ChainStreamInterceptor(cutStreams(ctx)),
 	}
+	if e.cfg.Unary != nil {
+		options = append(options, grpc.ChainUnaryInterceptor(e.cfg.Unary))
+	}
+	if e.cfg.Stream != nil {
+		options = append(options, grpc.ChainStreamInterceptor(e.cfg.Stream))
+	}
+	return append(options, grpc.ChainUnaryInterceptor(e.notWhenRemoved, learnersOnly, e.moveStill)) // after who may refuse it
+}
+
+// notWhenRemoved keeps etcd from ending the process: a member that was removed stops a
+// second later, and panics when it is asked in between how it is.
+func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+	m := e.running.Load()
+	if _, ok := request.(*pb.StatusRequest); !ok || m == nil {
+		return handler(ctx, request)
+	}
+	gone := status.Error(codes.Unavailable, ErrRemoved.Error())
+	if removed(m) {
+		return nil, gone
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			if !removed(m) { // meanwhile
+				panic(r)
+			}
+			answer, err = nil, gone
+		}
+	}()
 	return handler(ctx, request)
 }
 
@@ -122,10 +155,6 @@ func learnersOnly(ctx context.Context, request any, _ *grpc.UnaryServerInfo, han
 func removed(member *embed.Etcd) bool {
 	return member.Server.IsIDRemoved(uint64(member.Server.MemberID()))
 }
-
-// handoverMost is how long a leader that stops tries to hand over: etcd gives it 7 s,
-// also when no other member is there to take over.
-const handoverMost = 2 * time.Second
 
 // closeMember ends a member. One that is not ready, as it finds no others, would wait
 // for that first, for ever. One that is broken stays as it is.
@@ -159,24 +188,37 @@ func closeWhole(member *embed.Etcd) {
 	member.Close()
 }
 
-func (e *Engine) wait(ctx context.Context, member *embed.Etcd, broke *broken, start time.Time) error {
+func (e *Engine) wait(ctx context.Context, member *embed.Etcd, broke *broken, f *front, start time.Time) error {
 	ready := member.Server.ReadyNotify()
+	failed := make(chan error)
+	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	full, stop := e.watchDisk(ctx, member, broke)
 	defer stop()
+	leave := func() {
+		e.stopping.Store(true)
+		if ready == nil {
+			e.handOver(member)
+		}
+		f.stop(cut)
+	}
 	for {
 		select {
 		case <-ready:
 			ready = nil
+			f.serve(member, failed, e.options(streams)...)
 			close(e.ready)
 			e.log.Info("etcd serves", zap.Strings("endpoints", e.Endpoints()), zap.Duration("duration", time.Since(start)))
 		case <-ctx.Done():
-			e.stopping.Store(true)
+			leave()
 			return nil
 		case <-broke.happened:
 			return fmt.Errorf("serve etcd: %w", broke.err)
 		case err := <-full:
-			e.stopping.Store(true)
+			leave()
 			return fmt.Errorf("serve etcd: %w", err)
+		case err := <-failed:
+			return err
 		case err := <-member.Err():
 			return fmt.Errorf("serve etcd: %w", err)
 		case <-member.Server.StopNotify():

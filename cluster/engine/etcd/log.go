@@ -22,8 +22,8 @@ type quietCore struct {
 	stopping *atomic.Bool
 }
 
-// onePort begins a warning that is logged at every start. HTTP on the port of
-// gRPC is only etcd's health and metrics here; the gateway is off.
+// onePort begins a warning that is logged at every start, though etcd serves neither
+// here: a front does.
 const onePort = "Running http and grpc server on single port"
 
 func (c quietCore) Enabled(l zapcore.Level) bool {

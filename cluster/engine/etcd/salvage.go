@@ -18,9 +18,6 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	"go.etcd.io/etcd/server/v3/storage/schema"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // ErrRunning is returned when another process serves a data directory.
@@ -144,10 +141,10 @@ func Salvage(ctx context.Context, cfg Config, path string) (err error) {
 func forceAlone(ctx context.Context, cfg Config) (err error) {
 	nowhere := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
 	cfg.ListenClient, cfg.ListenPeer, cfg.AdvertiseClient, cfg.AdvertisePeer = nowhere, nowhere, nowhere, nowhere
-	cfg.Unary, cfg.Stream, cfg.Join = refuseCall, refuseStream, nil
+	cfg.Join = nil
 	var stopping atomic.Bool
 	log := quieted(cfg.Logger.Named("etcd"), &stopping)
-	e, err := cfg.embedded(ctx, log)
+	e, err := cfg.embedded(log)
 	if err != nil {
 		return err
 	}
@@ -170,14 +167,6 @@ func forceAlone(ctx context.Context, cfg Config) (err error) {
 	case <-member.Server.StopNotify():
 		return ErrStopped
 	}
-}
-
-func refuseCall(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-	return nil, status.Error(codes.Unavailable, "the store is being recovered")
-}
-
-func refuseStream(any, grpc.ServerStream, *grpc.StreamServerInfo, grpc.StreamHandler) error {
-	return status.Error(codes.Unavailable, "the store is being recovered")
 }
 
 // Supplant takes the store out of a data directory and puts it aside there, in the

@@ -17,21 +17,26 @@ func TestStoppedByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := e.cfg.embedded(t.Context(), zap.NewNop())
+	settings, err := e.cfg.embedded(zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings.ListenClientUrls, settings.ListenPeerUrls = cfg.urls(ports("127.0.0.1:0")), cfg.urls(ports("127.0.0.1:0"))
+	settings.ListenPeerUrls = cfg.urls(ports("127.0.0.1:0"))
 	member, err := embed.StartEtcd(settings)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer member.Close()
+	f, err := listen(&Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.abort()
 	go func() {
 		<-e.Ready()
 		member.Server.Stop()
 	}()
-	if err := e.wait(t.Context(), member, newBroken(""), time.Now()); !errors.Is(err, ErrStopped) {
+	if err := e.wait(t.Context(), member, newBroken(""), f, time.Now()); !errors.Is(err, ErrStopped) {
 		t.Errorf("got %v, want ErrStopped", err)
 	}
 }
