@@ -84,7 +84,8 @@ func checkGroup(t Transport, group netip.Addr) error {
 //	           it sends by the shared tunnel, as before
 //	active     receives and sends by the pair's tunnel; it   –      –      restoring
 //	           receives by the shared tunnel, too, while
-//	           neither member is P2P
+//	           neither member is P2P, and sends nothing by
+//	           it when no pair of this end does any more
 //	restoring  receives by the shared tunnel too;            retiring active –
 //	           it sends by the pair's tunnel
 //	retiring   sends by the shared tunnel again; the pair's  none   preparing –
@@ -112,10 +113,12 @@ func (u LinkUse) valid() bool {
 //
 // The record, not the members' transports, says what carries a pair's frames.
 // Without one, the shared tunnel does if neither member is P2P; else there is
-// no path yet, and what is there stays. A member becomes P2P when it is sure that
-// nobody sends to it by the shared tunnel any more: all its pairs are active and
-// both ends have reported it; or it is so from its admission on. It has another
-// transport before the first of its links is restoring.
+// no path yet, and what is there stays. Members become P2P when it is sure that
+// nobody sends to them by the shared tunnel any more: all pairs of all that shall
+// be P2P are active and both ends have reported it; or they are so from their
+// admission on. While a host floods to one peer by the shared tunnel, it may send by
+// it to others, too, what it has learned behind it. A member has another transport
+// before the first of its links is restoring.
 //
 // A host reads members and links apart, in no order. Its members list may be older
 // than a link: a P2P member counts only if its record is newer than the newest of

@@ -45,8 +45,9 @@ func (m *membership) links() {
 				m.link(&m.parts[i], &m.parts[j])
 			}
 		}
+		late := slices.ContainsFunc(m.parts, func(p part) bool { return p.wants == cluster.P2P && p.waits })
 		for i := range m.parts {
-			m.settle(&m.parts[i])
+			m.settle(&m.parts[i], late)
 		}
 		m.w.dropLinks(m.v, m.p, func(node string) bool { return m.w.gone(m.v, node) })
 	}
@@ -247,9 +248,11 @@ func (m *membership) release(l *link, except cluster.VNI) {
 	}
 }
 
-// settle makes a member P2P when all its pairs have changed over, and takes that
-// back if it was too early.
-func (m *membership) settle(p *part) {
+// settle makes a member P2P when all pairs have changed over, its own and, as late
+// says, those of the others that shall be P2P: one of those that still sends by the
+// shared tunnel to some peer may send by it to this one, too (see
+// cluster.HostLink). It takes that back if it was too early.
+func (m *membership) settle(p *part, late bool) {
 	now := *p.item.Value
 	verb := "make p2p"
 	switch {
@@ -257,7 +260,7 @@ func (m *membership) settle(p *part) {
 		return
 	case p.back && p.is(cluster.P2P):
 		now.Transport, verb = cluster.Multipoint, "take back p2p"
-	case p.wants == cluster.P2P && !p.is(cluster.P2P) && !p.waits:
+	case p.wants == cluster.P2P && !p.is(cluster.P2P) && !late:
 		now.Transport = cluster.P2P
 	default:
 		return

@@ -47,8 +47,8 @@ type Tunnel struct {
 	Group netip.Addr `json:"group,omitzero"`
 	// ToGroup floods to Group, not to each peer.
 	ToGroup bool `json:"to_group,omitempty"`
-	// ReceiveOnly keeps all frames from a pair's own tunnel, and MACs from being
-	// learned behind it; what comes in by it passes.
+	// ReceiveOnly keeps all frames from a tunnel, and MACs from being learned behind
+	// it; what comes in by it passes. A shared one then has ReceiveOnly peers only.
 	ReceiveOnly bool   `json:"receive_only,omitempty"`
 	Peers       []Peer `json:"peers"` // sorted by Underlay; frames pass from these only
 }

@@ -9,7 +9,9 @@
 // underlay family, or by one of its own. When it changes between the two, both
 // are there and receive for a while, and only one sends: TestHandover holds that
 // no broadcast is lost on the way, and that one arrives twice only between the
-// two operations that hand over, one right after the other.
+// two operations that hand over, one right after the other. What was learned behind
+// a shared tunnel goes by it still, until the host sends to nobody by it: then its
+// port is silent, too, before it goes.
 //
 // A plan is applied in batches: of one, no operation needs another, and a driver
 // that is a Batcher gives all to its kernel at once. Entries of tables go

@@ -17,7 +17,8 @@ type end struct {
 	host   *fake.Host
 	driver *fake.Driver
 	todo   []hostops.Op
-	use    int // of uses, that its last plan is of
+	use    int  // of uses, that its last plan is of
+	others bool // it has another peer, by the shared tunnel all the time
 }
 
 // uses are how a pair comes to its own tunnel and back, as what is sent by: the
@@ -44,11 +45,17 @@ func (e *end) desired(i, use int) hostops.Desired {
 	peer := hostops.Peer{Node: "x", Underlay: endAddr(1 - i)}
 	v := hostops.VPC{Name: "blue", VNI: 7, MTU: 1400, VTEP: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100, 0, byte(i + 1)}), 16)}
 	t := hostops.Tunnel{Local: endAddr(i), Device: "u0", Port: 4789}
+	s := t
 	if u.sharedThere {
-		s := t
 		p := peer
 		p.ReceiveOnly = !u.shared
 		s.Peers = []hostops.Peer{p}
+		s.ReceiveOnly = p.ReceiveOnly && !e.others
+	}
+	if e.others {
+		s.Peers = append(s.Peers, hostops.Peer{Node: "y", Underlay: netip.MustParseAddr("2001:db8::9")})
+	}
+	if len(s.Peers) > 0 {
 		v.Tunnels = append(v.Tunnels, s)
 	}
 	if u.ownThere {
@@ -62,7 +69,9 @@ func (e *end) desired(i, use int) hostops.Desired {
 // TestHandover: while a pair goes from the shared tunnel to its own and back,
 // one end ahead of the other by any number of operations as far as the
 // controller lets it, a broadcast arrives at any moment, and twice only between
-// the two operations that hand over.
+// the two operations that hand over; and so does what two workloads send to each
+// other. Where one end goes on sharing a tunnel with another peer, both say something
+// after each operation; else they are quiet at times.
 func TestHandover(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := fake.NewNetwork()
@@ -81,6 +90,7 @@ func TestHandover(t *testing.T) {
 				}
 			}
 		}
+		ends[1].others = rapid.Bool().Draw(t, "others")
 		twice := [2]bool{}
 		for ends[0].use < len(uses)-1 || ends[1].use < len(uses)-1 || len(ends[0].todo)+len(ends[1].todo) > 0 {
 			i := rapid.IntRange(0, 1).Draw(t, "end")
@@ -105,6 +115,11 @@ func TestHandover(t *testing.T) {
 					t.Fatalf("%d copies of a broadcast from end %d when end %d, %s, has done: %s", got, from, i, uses[e.use].name, op)
 				}
 				twice[from] = got == 2
+			}
+			for _, from := range []int{i, 1 - i} {
+				if quiet := !ends[1].others && rapid.Bool().Draw(t, "quiet"); !quiet && !n.Tell(ends[from].host, ends[1-from].host, "blue") {
+					t.Fatalf("what a workload at end %d sends to one at the other is lost when end %d, %s, has done: %s", from, i, uses[e.use].name, op)
+				}
 			}
 		}
 	})

@@ -69,7 +69,7 @@ func (p *planner) tunnels(v VPC) {
 	h := newHandover(ts)
 	for _, t := range ts {
 		if t.Pair == 0 {
-			p.shared(v, t, h)
+			p.shared(v, t, &h)
 		}
 	}
 	for _, t := range ts {
@@ -77,6 +77,7 @@ func (p *planner) tunnels(v VPC) {
 			p.own(v, t, h)
 		}
 	}
+	p.silence(h)
 	p.remove(denied...)
 }
 
@@ -142,10 +143,11 @@ func (p *planner) unblocked(v VPC) []Tunnel {
 type handover struct {
 	own          AddrSet
 	joins, parts map[netip.Addr]Target // the shared tunnel whose flood list changes
+	silent       []Target              // shared tunnels that are to be silent when all have parted
 }
 
 func newHandover(ts []Tunnel) handover {
-	h := handover{Addrs(), map[netip.Addr]Target{}, map[netip.Addr]Target{}}
+	h := handover{own: Addrs(), joins: map[netip.Addr]Target{}, parts: map[netip.Addr]Target{}}
 	for _, t := range ts {
 		if t.Pair != 0 {
 			for _, peer := range t.Peers {
@@ -157,10 +159,13 @@ func newHandover(ts []Tunnel) handover {
 }
 
 // shared plans a tunnel that peers share, and its flood list.
-func (p *planner) shared(v VPC, t Tunnel, h handover) {
+func (p *planner) shared(v VPC, t Tunnel, h *handover) {
 	on, d, ok := p.tunnel(v, t)
 	if !ok {
 		return
+	}
+	if t.ReceiveOnly && !d.Silent {
+		h.silent = append(h.silent, on)
 	}
 	missing, extra := difference(t.flood(), d.Flood)
 	p.adds = slices.Grow(p.adds, 2*len(missing)) // an FDB entry each, too
@@ -202,13 +207,31 @@ func (p *planner) own(v VPC, t Tunnel, h handover) {
 	if !ok {
 		return
 	}
+	for _, peer := range t.Peers { // while what is not known any more still floods there
+		if shared, parts := h.parts[peer.Underlay]; parts {
+			p.add(Forget{shared, peer.Underlay})
+		}
+	}
 	if (t.ReceiveOnly && !d.Silent) || (!t.ReceiveOnly && !d.Sends) {
 		p.add(SetSending{on, !t.ReceiveOnly})
 	}
 	for _, peer := range t.Peers {
 		if shared, parts := h.parts[peer.Underlay]; parts {
-			p.add(RemovePeer{shared, peer.Underlay}, Forget{shared, peer.Underlay})
+			p.add(RemovePeer{shared, peer.Underlay})
+			delete(h.parts, peer.Underlay)
 		}
+	}
+}
+
+// silence takes shared tunnels out of use from which all peers have parted. Until
+// then both ends go on sending by them to what they have learned behind them, and
+// learn it anew from each other: each has to stop before the other stops receiving.
+func (p *planner) silence(h handover) {
+	if len(h.parts) > 0 { // a peer has no other tunnel yet
+		return
+	}
+	for _, on := range h.silent {
+		p.add(SetSending{on, false})
 	}
 }
 
@@ -260,7 +283,7 @@ func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
 	if !d.Isolated {
 		p.add(SetIsolated{on})
 	}
-	if t.Pair == 0 && !d.Sends {
+	if t.Pair == 0 && !t.ReceiveOnly && !d.Sends {
 		p.add(SetSending{on, true})
 	}
 	if !d.Up {

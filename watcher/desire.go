@@ -119,6 +119,8 @@ func (m *memory) tunnels(v *vpc, mine *cluster.Member, me string) (ts []hostops.
 		if v.Group.IsValid() && v.Group.Is4() == c.t.Local.Is4() {
 			c.t.Group, c.t.ToGroup = v.Group, v.ToGroup && !mixed[c.t]
 		}
+		// What it would learn it would send by, and so would the peers, for ever.
+		c.t.ReceiveOnly = len(c.t.Peers) > 0 && !slices.ContainsFunc(c.t.Peers, func(p hostops.Peer) bool { return !p.ReceiveOnly })
 		if len(c.t.Peers) > 0 || c.t.Group.IsValid() || c.prefer && mine.Transport != cluster.P2P {
 			slices.SortFunc(c.t.Peers, func(a, b hostops.Peer) int { return a.Underlay.Compare(b.Underlay) })
 			ts = append(ts, *c.t)

@@ -29,6 +29,11 @@ func TestTunnels(t *testing.T) {
 	shared := func(local netip.Addr, peers ...hostops.Peer) hostops.Tunnel {
 		return hostops.Tunnel{Local: local, Device: "u0", Port: 4789, Peers: peers}
 	}
+	silent := func(local netip.Addr, peers ...hostops.Peer) hostops.Tunnel {
+		x := shared(local, peers...)
+		x.ReceiveOnly = true
+		return x
+	}
 	own := func(local netip.Addr, peer netip.Addr, receiveOnly bool) hostops.Tunnel {
 		x := shared(local, hostops.Peer{Node: "b", Underlay: peer})
 		x.Pair, x.ReceiveOnly = 8, receiveOnly
@@ -55,11 +60,11 @@ func TestTunnels(t *testing.T) {
 		"p2p over IPv4":             {a: cluster.P2P, b: cluster.P2P, a4: u4, b4: b4, use: cluster.LinkActive, want: []hostops.Tunnel{own(u4, b4, false)}},
 		"peer p2p":                  {b: cluster.P2P, a6: u6, b6: b6, use: cluster.LinkActive, want: []hostops.Tunnel{shared(u6), own(u6, b6, false)}},
 		"preparing":                 {a6: u6, b6: b6, use: cluster.LinkPreparing, want: []hostops.Tunnel{shared(u6, sends), own(u6, b6, true)}},
-		"active, neither is p2p":    {a6: u6, b6: b6, use: cluster.LinkActive, want: []hostops.Tunnel{shared(u6, hears), own(u6, b6, false)}},
-		"restoring":                 {a6: u6, b6: b6, use: cluster.LinkRestoring, want: []hostops.Tunnel{shared(u6, hears), own(u6, b6, false)}},
+		"active, neither is p2p":    {a6: u6, b6: b6, use: cluster.LinkActive, want: []hostops.Tunnel{silent(u6, hears), own(u6, b6, false)}},
+		"restoring":                 {a6: u6, b6: b6, use: cluster.LinkRestoring, want: []hostops.Tunnel{silent(u6, hears), own(u6, b6, false)}},
 		"retiring":                  {a6: u6, b6: b6, use: cluster.LinkRetiring, want: []hostops.Tunnel{shared(u6, sends), own(u6, b6, true)}},
 		"retired, peer still p2p":   {b: cluster.P2P, a6: u6, b6: b6, open: true, want: []hostops.Tunnel{shared(u6, sends)}},
-		"active, peer still p2p":    {b: cluster.P2P, a6: u6, b6: b6, use: cluster.LinkActive, open: true, want: []hostops.Tunnel{shared(u6, hears), own(u6, b6, false)}},
+		"active, peer still p2p":    {b: cluster.P2P, a6: u6, b6: b6, use: cluster.LinkActive, open: true, want: []hostops.Tunnel{silent(u6, hears), own(u6, b6, false)}},
 		"preparing, peer p2p":       {b: cluster.P2P, a6: u6, b6: b6, use: cluster.LinkPreparing, want: []hostops.Tunnel{shared(u6, sends), own(u6, b6, true)}},
 	} {
 		t.Run(name, func(t *testing.T) {

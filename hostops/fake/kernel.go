@@ -43,6 +43,9 @@ func (h *Host) set(name string, f func(*hostops.Device)) error {
 	left := d.Master
 	f(&d)
 	h.state.Devices[name] = d
+	if left != d.Master || d.Silent || !d.Up {
+		h.unlearn(name, !d.Up)
+	}
 	if left != d.Master {
 		h.follow(left)
 	}
@@ -115,6 +118,7 @@ func (h *Host) deleteDevice(name string) {
 	}
 	delete(h.state.Devices, name)
 	delete(h.explicit, name)
+	h.unlearn(name, true)
 	switch d.Kind {
 	case hostops.KindBridge:
 		delete(h.state.Filter.Seals, name)
@@ -122,6 +126,7 @@ func (h *Host) deleteDevice(name string) {
 			if p.Master == name {
 				master(&p, "")
 				h.state.Devices[port] = p
+				h.unlearn(port, false)
 			}
 		}
 	case hostops.KindPort:
@@ -226,7 +231,8 @@ func (h *Host) apply(op hostops.Op) error {
 			}
 			d.FDB.Delete(op.MAC)
 		}
-	case hostops.Forget: // a fake bridge learns nothing
+	case hostops.Forget:
+		h.forgetPeer(name, op.Peer)
 	default:
 		return h.applyNamespace(op)
 	}

@@ -76,6 +76,8 @@ type Host struct {
 	driver   *Driver
 	loops    int
 	writes   int
+	ports    map[learned]string     // of bridges, by tunnel
+	places   map[learned]netip.Addr // of tunnels
 }
 
 // NewHost makes a host with one device for each distinct Device of addresses.
@@ -160,6 +162,6 @@ func (h *Host) PowerCycle() {
 	for _, n := range h.state.Namespaces {
 		h.forget(n)
 	}
-	h.explicit = map[string]bool{}
+	h.explicit, h.ports, h.places = map[string]bool{}, nil, nil
 	h.state = hostops.State{Devices: map[string]hostops.Device{}, Others: h.state.Others, Namespaces: map[string]hostops.Namespace{}}
 }

@@ -157,6 +157,7 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"address in the VTEP's place", addressReplaced},
 		{"tunnels of pairs", pairs},
 		{"pair comes and goes", pairComesAndGoes},
+		{"shared tunnel falls silent", sharedFallsSilent},
 		{"tampering with pairs is repaired", tamperingPairs},
 		{"pairs clash", pairsClash},
 		{"multicast group", multicast},

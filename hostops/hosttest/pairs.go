@@ -76,9 +76,9 @@ func pairComesAndGoes(t *testing.T, b *bench) {
 		}},
 		{"active", with(false, true), []string{
 			"set FDB entry 0e:6d:0a:64:06:0a on mp-20000 to peer 2001:db8:2::10",
+			"forget MACs at 2001:db8:2::10 on mv6-10000",
 			"send by port mp-20000",
 			"remove peer 2001:db8:2::10 from mv6-10000",
-			"forget MACs at 2001:db8:2::10 on mv6-10000",
 			"remove FDB entry 0e:6d:0a:64:06:0a from mv6-10000",
 		}},
 		{"retiring", with(true, false), []string{
@@ -115,6 +115,54 @@ func pairComesAndGoes(t *testing.T, b *bench) {
 	}
 	if d := diff(before, b.state()); d != "" {
 		t.Errorf("host is not as it was (-before +after):\n%s", d)
+	}
+}
+
+// sharedFallsSilent: a shared tunnel sends as long as it sends to anybody. It stops
+// after the last peer has parted, and begins before the first comes back.
+func sharedFallsSilent(t *testing.T, b *bench) {
+	with := func(byOwn ...bool) hostops.VPC {
+		v := MakeVPC(0)
+		v.Tunnels = v.Tunnels[1:]
+		for i, own := range byOwn {
+			pair := PairOf(v, i)
+			v.Tunnels[0].Peers[i].ReceiveOnly, pair.ReceiveOnly = own, !own
+			v.Tunnels = append(v.Tunnels, pair)
+		}
+		v.Tunnels[0].ReceiveOnly = byOwn[0] && byOwn[1]
+		return v
+	}
+	const shared = "mv6-10000"
+	b.converge(with(false, false))
+	for _, step := range []struct {
+		v    hostops.VPC
+		want []string // of what changes who sends
+	}{
+		{with(true, false), []string{"send by port mp-20000", "remove peer 2001:db8:2::10 from mv6-10000"}},
+		{with(true, true), []string{"send by port mp-20001", "remove peer 2001:db8:2::11 from mv6-10000", "only receive by port mv6-10000"}},
+		{with(true, false), []string{"send by port mv6-10000", "add peer 2001:db8:2::11 to mv6-10000", "only receive by port mp-20001"}},
+		{with(false, false), []string{"add peer 2001:db8:2::10 to mv6-10000", "only receive by port mp-20000"}},
+		{with(true, true), []string{"send by port mp-20000", "remove peer 2001:db8:2::10 from mv6-10000",
+			"send by port mp-20001", "remove peer 2001:db8:2::11 from mv6-10000", "only receive by port mv6-10000"}},
+	} {
+		r := b.pass(false, step.v)
+		var got []string
+		for _, op := range r.Applied {
+			switch op.(type) {
+			case hostops.SetSending, hostops.AddPeer, hostops.RemovePeer:
+				got = append(got, op.String())
+			}
+		}
+		if diff := cmp.Diff(step.want, got); diff != "" || len(r.Problems) > 0 || r.Repairs != 0 {
+			t.Errorf("problems %v, %d repairs, operations (-want +got):\n%s", r.Problems, r.Repairs, diff)
+		}
+		if d := b.state().Devices[shared]; d.Silent != step.v.Tunnels[0].ReceiveOnly || d.Sends == d.Silent {
+			t.Errorf("%s is silent: %v, sends: %v", shared, d.Silent, d.Sends)
+		}
+		if own := r.Own["neta"]; !own["m0"] || !own["m1"] {
+			t.Errorf("not all is reported in place: %v", own)
+		}
+		b.converge(step.v)
 	}
 }
 

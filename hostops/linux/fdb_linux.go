@@ -50,8 +50,11 @@ func (d *Driver) removeGroup(v *device, group netip.Addr) error {
 	return ignore(d.conn.alone(removePeer(v, group)), unix.ENOENT)
 }
 
-// forget deletes what the bridge and the tunnel have learned of the MACs at a
-// peer. What cannot be deleted because it is gone was forgotten otherwise.
+// forget deletes what the tunnel and the bridge have learned of the MACs at a peer.
+// What cannot be deleted because it is gone was forgotten otherwise. The bridge
+// comes last: it must not be left with an entry, learned anew meanwhile, for a MAC
+// that the tunnel then would not know, nor find by flooding once the peer is out of
+// its flood list.
 func (d *Driver) forget(v *device, peer netip.Addr) error {
 	h := nl.NewIfInfomsg(unix.AF_BRIDGE)
 	h.Index = v.index
@@ -66,8 +69,8 @@ func (d *Driver) forget(v *device, peer netip.Addr) error {
 			continue
 		}
 		failed = append(failed,
-			ignore(d.conn.alone(fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_MASTER, e.mac, netip.Addr{})), unix.ENOENT),
-			ignore(d.conn.alone(fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_SELF, e.mac, netip.Addr{})), unix.ENOENT))
+			ignore(d.conn.alone(fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_SELF, e.mac, netip.Addr{})), unix.ENOENT),
+			ignore(d.conn.alone(fdb(v, unix.RTM_DELNEIGH, 0, 0, unix.NTF_MASTER, e.mac, netip.Addr{})), unix.ENOENT))
 	}
 	return errors.Join(failed...)
 }

@@ -46,6 +46,7 @@ func paired(hosts []*host, self int, v6 bool, own []int, sharedSends *bool, ownS
 			peers = append(peers, p)
 		}
 	}
+	shared.ReceiveOnly = !slices.ContainsFunc(peers, func(p hostops.Peer) bool { return !p.ReceiveOnly })
 	if shared.Peers = peers; len(peers) > 0 {
 		v.Tunnels = append(v.Tunnels, shared)
 	}
@@ -108,9 +109,10 @@ func (s *stream) run(t *testing.T) {
 	}
 }
 
-// TestPairHandover: a pair that goes from the shared tunnel to its own and back
-// loses no frame, neither broadcasts nor unicasts, also those to a MAC that says
-// nothing. How often a broadcast came twice is logged.
+// TestPairHandover: a host whose pairs go from the shared tunnel to their own and
+// back loses no frame, neither broadcasts nor unicasts, also those to a MAC that says
+// nothing, and those of two that talk to each other. How often a frame came twice is
+// logged. The two other hosts go on sharing a tunnel.
 func TestPairHandover(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "ipv4", true: "ipv6"}[v6], func(t *testing.T) {
@@ -127,6 +129,11 @@ func TestPairHandover(t *testing.T) {
 					}
 					streams = append(streams, s)
 				}
+			}
+			talkers := [2]*tenant{hosts[0].tenant("blue", "talk"), hosts[1].tenant("blue", "talk")}
+			for i, from := range talkers {
+				to := talkers[1-i]
+				streams = append(streams, &stream{name: fmt.Sprint("talk of ", i), dst: to.mac, tick: make(chan struct{}), from: from, to: to})
 			}
 			var wg sync.WaitGroup
 			for _, s := range streams {
@@ -145,11 +152,15 @@ func TestPairHandover(t *testing.T) {
 				{"retiring", &yes, true, false},
 				{"none", &yes, false, false},
 			} {
-				for n := range 2 {
-					i := (n + k) % 2 // one is ahead of the other, in turn
+				for n := range hosts {
+					i := (n + k) % 3 // one is ahead of the others, in turn
+					own := []int{0}
+					if i == 0 {
+						own = []int{1, 2}
+					}
 					v := mesh(hosts, i, "blue", 10000, v6)
 					if phase.ownThere {
-						v = paired(hosts, i, v6, []int{1 - i}, phase.shared, phase.ownSends)
+						v = paired(hosts, i, v6, own, phase.shared, phase.ownSends)
 					}
 					if r := hosts[i].reconcile(false, v); !r.Ready["blue"] || r.Repairs != 0 {
 						t.Errorf("%s at %d: %+v", phase.name, i, r)

@@ -1,7 +1,10 @@
 package lab
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"syscall"
 )
 
 // call is a request that is being served: the connection is the caller's own,
@@ -20,7 +23,9 @@ func (c *call) serve(h handler) {
 	defer c.conn.Close()
 	body, err := h(c)
 	closeAll(c.files)
-	_ = c.conn.send(answer(body, err)) // the caller may be gone
+	if err := c.conn.send(answer(body, err)); err != nil && !errors.Is(err, syscall.EPIPE) { // EPIPE: the caller is gone
+		fmt.Fprintf(os.Stderr, "answer %s: %v\n", c.Op, err)
+	}
 }
 
 // handle makes a handler of a function of the decoded body.

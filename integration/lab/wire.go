@@ -2,7 +2,9 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -125,7 +127,7 @@ func (c *conn) receive() (message, []*os.File, error) {
 	}
 	var m message
 	oob := make([]byte, 256)
-	n, oobn, flags, _, err := c.ReadMsgUnix(c.buf, oob)
+	n, oobn, flags, err := readPacket(c, c.buf, oob)
 	if err != nil {
 		return m, nil, err
 	}
@@ -143,6 +145,23 @@ func (c *conn) receive() (message, []*os.File, error) {
 		return m, nil, err
 	}
 	return m, files, nil
+}
+
+// packetReader is the half of a net.UnixConn that readPacket needs.
+type packetReader interface {
+	ReadMsgUnix(b, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+}
+
+// readPacket reads one packet; io.EOF is the end. The kernel looks into the queue
+// first and for the other side's end then (net/unix/af_unix.c, unix_dgram_recvmsg):
+// if that side sent its last packet and closed in between, it says end though there
+// is a packet. Nothing comes after an end, so reading again tells.
+func readPacket(r packetReader, b, oob []byte) (n, oobn, flags int, err error) {
+	n, oobn, flags, _, err = r.ReadMsgUnix(b, oob)
+	if errors.Is(err, io.EOF) {
+		n, oobn, flags, _, err = r.ReadMsgUnix(b, oob)
+	}
+	return n, oobn, flags, err
 }
 
 // rights turns ancillary data into files.
