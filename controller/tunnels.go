@@ -2,6 +2,7 @@ package controller
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -130,12 +131,20 @@ func (w *world) hadBy(vni cluster.VNI, but string) string {
 	return ""
 }
 
-// inForceFor says which VPC other than the one named has a VNI in its net
-// record, whatever the reverse keys say; "" for none.
+// inForceFor says who has a VNI in a record that hosts go by, whatever the reverse
+// keys say: another VPC than the one named, or a link; "" for nobody.
 func (w *world) inForceFor(vni cluster.VNI, but string) string {
-	for name, v := range w.vpcs {
+	for _, name := range slices.Sorted(maps.Keys(w.vpcs)) {
+		v := w.vpcs[name]
 		if name != but && v.active() && v.net.Value.VNI == vni {
-			return name
+			return "VPC " + name
+		}
+		for _, l := range v.links {
+			for _, it := range l.ends {
+				if it.Value != nil && it.Value.VNI == vni {
+					return "a link of VPC " + name
+				}
+			}
 		}
 	}
 	return ""

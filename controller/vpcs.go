@@ -98,7 +98,7 @@ func (s *state) claimVNI(w *world, v *vpc) (*allocator.Claim, error) {
 			return nil, fmt.Errorf("VNI %d is taken by %s: hosts have it, whatever the records say", want, by)
 		}
 		if by := w.inForceFor(want, v.name); by != "" {
-			return nil, fmt.Errorf("VNI %d is taken by VPC %s", want, by)
+			return nil, fmt.Errorf("VNI %d is taken by %s", want, by)
 		}
 		return takenBy(s.alloc.ClaimVNIValue(v.name, want))
 	case len(v.vnis) == 0:
