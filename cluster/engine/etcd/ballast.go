@@ -85,8 +85,9 @@ type ballast struct {
 	log    *zap.Logger
 	level  level
 	failed bool // to lay it; no more attempts
-	// compact is called once the ballast was given up, with what is free.
-	compact func(free uint64)
+	// compact is called while the disk is almost full, with what is free.
+	compact func(free uint64) error
+	large   bool // that has failed; no more attempts
 }
 
 // run returns nil when ctx ends, and before that when the disk can take no more:
@@ -131,9 +132,15 @@ func (b *ballast) look() error {
 		}
 		b.log.Error("the disk is almost full: gave up the ballast, and stop when that is used up",
 			zap.String("dir", b.dir), zap.Uint64("free_mib", (s.free+held)>>20), zap.Uint64("stops_below_mib", tooLittle>>20))
-		b.compact(s.usable + held)
+		held, s.usable = 0, s.usable+held
 	case lay:
 		b.lay(ballastSize(s.total))
+	}
+	if now == tight && held == 0 && !b.large {
+		if err := b.compact(s.usable); err != nil {
+			b.large = true
+			b.log.Error("cannot make the database smaller", zap.Error(err))
+		}
 	}
 	return nil
 }
@@ -188,7 +195,7 @@ func giveUpBallast(dir string) error {
 // watchDisk runs the ballast of a member until stop, and says by full when it has to
 // end.
 func (e *Engine) watchDisk(ctx context.Context, member *embed.Etcd, broke *broken) (full <-chan error, stop func()) {
-	b := &ballast{dir: e.cfg.DataDir, log: e.log, compact: func(free uint64) { compact(member, free, e.log) }}
+	b := &ballast{dir: e.cfg.DataDir, log: e.log, compact: func(free uint64) error { return compact(member, free, e.log) }}
 	ctx, cancel := context.WithCancel(ctx)
 	failed, ended := make(chan error, 1), make(chan struct{})
 	go func() {
@@ -208,15 +215,15 @@ func (e *Engine) watchDisk(ctx context.Context, member *embed.Etcd, broke *broke
 
 // compact gives what a member's database does not use any more back to the disk, if
 // that is worth it and there is room: it is copied for that.
-func compact(member *embed.Etcd, free uint64, log *zap.Logger) {
+func compact(member *embed.Etcd, free uint64, log *zap.Logger) error {
 	db := member.Server.Backend()
 	size, used := uint64(db.Size()), uint64(db.SizeInUse())
 	if size < used+worthCompacting || used+tooLittle > free {
-		return
+		return nil
 	}
 	if err := db.Defrag(); err != nil {
-		log.Error("cannot make the database smaller", zap.Error(err))
-		return
+		return err
 	}
 	log.Info("made the database smaller", zap.Uint64("mib", size>>20), zap.Int64("now_mib", db.Size()>>20))
+	return nil
 }
