@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,11 +30,15 @@ const trafficWord = "MESHVPC_TEST_TRAFFIC"
 // trafficKey is no record of ours, and only an admin may write it.
 const trafficKey = cluster.Root + "traffic"
 
+// crowdWord in the environment is how many more write without a pause, elsewhere.
+const crowdWord = "MESHVPC_TEST_CROWD"
+
 // tally is what a traffic program says in the end. Each write has a number of its
 // own, from 1 on.
 type tally struct {
 	Acked   int    `json:"acked"`
-	Refused int    `json:"refused"` // no answer, or an error
+	Refused int    `json:"refused"` // no answer, or an error; the crowd's, too
+	Crowd   int    `json:"crowd"`   // acknowledged writes of the crowd
 	GapMS   int64  `json:"gap_ms"`  // the longest time between two writes that were acknowledged
 	Missed  []int  `json:"missed"`  // acknowledged, and not seen by the watcher
 	Doubled []int  `json:"doubled"` // seen twice, or out of order
@@ -56,7 +61,7 @@ type traffic struct {
 }
 
 // startTraffic returns once writes are acknowledged and seen.
-func startTraffic(ctx context.Context, t *testing.T, s *demo.Site, host string) *traffic {
+func startTraffic(ctx context.Context, t *testing.T, s *demo.Site, host string, env ...string) *traffic {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -67,7 +72,7 @@ func startTraffic(ctx context.Context, t *testing.T, s *demo.Site, host string) 
 	f := &traffic{t: t, in: in, out: bufio.NewScanner(outRead)}
 	f.out.Buffer(nil, 1<<20)
 	f.done.Go(func() {
-		_, err := s.Lab.Exec(ctx, lab.Command{Host: host, Argv: []string{self}, Env: []string{trafficWord + "=1"}, Stdin: inRead, Stdout: out, Stderr: t.Output()})
+		_, err := s.Lab.Exec(ctx, lab.Command{Host: host, Argv: []string{self}, Env: append(env, trafficWord+"=1"), Stdin: inRead, Stdout: out, Stderr: t.Output()})
 		out.CloseWithError(err)
 		inRead.Close()
 	})
@@ -164,12 +169,37 @@ func runTraffic() error {
 	watching, stop := context.WithCancel(context.Background())
 	var watcher sync.WaitGroup
 	watcher.Go(func() { w.run(watching, cli, first.Header.Revision+1) })
+	crowd, _ := strconv.Atoi(os.Getenv(crowdWord)) // none
+	var acks, refusals atomic.Int64
+	var writers sync.WaitGroup
+	for i := range crowd {
+		writers.Go(func() { push(watching, cli, fmt.Sprintf("%s-%d", trafficKey, i), &acks, &refusals) })
+	}
 	r, acked := write(cli, words)
 	w.await(acked)
 	stop()
 	watcher.Wait()
+	writers.Wait()
+	r.Crowd, r.Refused = int(acks.Load()), r.Refused+int(refusals.Load())
 	w.judge(acked, &r)
 	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+// push writes without a pause until ctx ends.
+func push(ctx context.Context, cli *clientv3.Client, key string, acks, refusals *atomic.Int64) {
+	for ctx.Err() == nil {
+		call, cancel := context.WithTimeout(ctx, writeWithin)
+		began := time.Now()
+		_, err := cli.Put(call, key, "x")
+		cancel()
+		switch {
+		case err == nil:
+			acks.Add(1)
+		case ctx.Err() == nil:
+			refusals.Add(1)
+			fmt.Fprintf(os.Stderr, "write of the crowd: %v, after %v\n", err, time.Since(began))
+		}
+	}
 }
 
 // write writes until it is told to end.
