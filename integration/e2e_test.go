@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -57,8 +58,16 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build meshvpc: %v\n%s", err, out)
 		return 1
 	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(sideBySide) // it is a number
+	}
 	return m.Run()
 }
+
+// sideBySide is how many lengthy tests run at a time, unless -parallel says it: they
+// wait more than they work.
+const sideBySide = "4"
 
 // mustLab fails the test, or skips it where hosts cannot be made at all.
 func mustLab(t *testing.T, err error) {

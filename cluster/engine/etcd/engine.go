@@ -119,29 +119,41 @@ func (e *Engine) options(ctx context.Context) []grpc.ServerOption {
 	if e.cfg.Stream != nil {
 		options = append(options, grpc.ChainStreamInterceptor(e.cfg.Stream))
 	}
-	return append(options, grpc.ChainUnaryInterceptor(e.notWhenRemoved, learnersOnly, e.moveStill)) // after who may refuse it
+	return append(options, grpc.ChainUnaryInterceptor(e.whileItLives, learnersOnly, e.moveStill)) // after who may refuse it
 }
 
-// notWhenRemoved keeps etcd from ending the process: a member that was removed stops a
-// second later, and panics when it is asked in between how it is.
-func (e *Engine) notWhenRemoved(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+// elsewhere is what etcd's clients take for a call that was not made: they make it
+// again, at another member (isSafeRetry of client/v3).
+var elsewhere = status.Error(codes.Unavailable, "there is no address available")
+
+// whileItLives sends clients of a member that ends, or was removed, elsewhere: a second
+// later such a one stops, and panics when it is asked in between how it is.
+func (e *Engine) whileItLives(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 	m := e.running.Load()
-	if _, ok := request.(*pb.StatusRequest); !ok || m == nil {
-		return handler(ctx, request)
+	if m == nil || over(m) {
+		return nil, elsewhere
 	}
-	gone := status.Error(codes.Unavailable, ErrRemoved.Error())
-	if removed(m) {
-		return nil, gone
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			if !removed(m) { // meanwhile
-				panic(r)
+	if _, ok := request.(*pb.StatusRequest); ok {
+		defer func() {
+			if r := recover(); r != nil {
+				if !over(m) { // meanwhile
+					panic(r)
+				}
+				answer, err = nil, elsewhere
 			}
-			answer, err = nil, gone
-		}
-	}()
+		}()
+	}
 	return handler(ctx, request)
+}
+
+// over reports whether a member stops, or is about to.
+func over(member *embed.Etcd) bool {
+	select {
+	case <-member.Server.StoppingNotify():
+		return true
+	default:
+		return removed(member)
+	}
 }
 
 // learnersOnly refuses a member that would vote before it has the log, or at all.
@@ -220,8 +232,10 @@ func (e *Engine) wait(ctx context.Context, member *embed.Etcd, broke *broken, f 
 		case err := <-failed:
 			return err
 		case err := <-member.Err():
+			f.stop(cut)
 			return fmt.Errorf("serve etcd: %w", err)
 		case <-member.Server.StopNotify():
+			f.stop(cut)
 			if removed(member) {
 				return fmt.Errorf("%w: %w", ErrStopped, ErrRemoved)
 			}
