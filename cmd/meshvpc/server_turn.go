@@ -14,7 +14,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
@@ -110,41 +109,29 @@ func (t turn) back(ctx context.Context, now *cluster.Timings) error {
 // follow says how the store runs once it has for a while, and has it begin anew, when
 // it is its turn, if the config asks for other timings.
 func (t turn) follow(ctx context.Context, cfg serverConfig, now etcd.Timings, log *zap.Logger) error {
-	m := store.NewMirror(store.MirrorConfig{Store: t.store, Log: log.Named("mirror")})
-	m.Follow(cluster.KeyConfig)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.Run(ctx) })
-	g.Go(func() error {
-		run, said := cluster.TimingsOf(now.Tick, now.Election), ""
-		told := false
-		again := time.After(settleFor)
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-m.Changed():
-			case <-again:
-				again = nil
-			}
-			wait, err := t.step(ctx, cfg, run, again == nil, &told, m)
-			switch {
-			case errors.Is(err, errTimingsChanged):
-				log.Info("the store begins anew, with other timings")
-				return err
-			case err != nil:
-				wait = err.Error()
-			}
-			if wait != said && ctx.Err() == nil {
-				if said = wait; wait != "" {
-					log.Info("the store's timings wait", zap.String("why", wait))
-				}
-			}
-			if again == nil && (wait != "" || !told) {
-				again = time.After(trustRetry)
+	run, said, told, begun := cluster.TimingsOf(now.Tick, now.Election), "", false, time.Now()
+	return store.Look(ctx, store.MirrorConfig{Store: t.store, Log: log.Named("mirror")}, func(ctx context.Context, m *store.Mirror) (time.Duration, error) {
+		wait, err := t.step(ctx, cfg, run, time.Since(begun) >= settleFor, &told, m)
+		switch {
+		case errors.Is(err, errTimingsChanged):
+			log.Info("the store begins anew, with other timings")
+			return 0, err
+		case err != nil:
+			wait = err.Error()
+		}
+		if wait != said && ctx.Err() == nil {
+			if said = wait; wait != "" {
+				log.Info("the store's timings wait", zap.String("why", wait))
 			}
 		}
-	})
-	return g.Wait()
+		switch {
+		case !told:
+			return max(settleFor-time.Since(begun), trustRetry), nil
+		case wait != "":
+			return trustRetry, nil
+		}
+		return 0, nil
+	}, cluster.KeyConfig)
 }
 
 func (t turn) step(ctx context.Context, cfg serverConfig, run *cluster.Timings, settled bool, told *bool, m *store.Mirror) (wait string, err error) {
