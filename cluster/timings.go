@@ -12,11 +12,13 @@ import (
 type Timings struct {
 	Tick     string `json:"tick"`     // "100ms"; 10 ms to 1 s, whole milliseconds
 	Election string `json:"election"` // "1s"; 5 to 100 ticks, whole milliseconds
+	// Fixed says that a person has set them: servers do not make them longer.
+	Fixed bool `json:"fixed,omitempty"`
 }
 
 // TimingsOf writes them.
 func TimingsOf(tick, election time.Duration) *Timings {
-	return &Timings{tick.String(), election.String()}
+	return &Timings{Tick: tick.String(), Election: election.String()}
 }
 
 // Durations reads them; of nil, zeros.

@@ -123,6 +123,7 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 			mine := turn{cfg.Name, s, cli}
 			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return mine.follow(ctx, cfg, now, log) })
+			g.Go(func() error { newPace(cfg.Name, s, cli, b.endpoints[0], log).run(ctx); return nil })
 			g.Go(func() error {
 				return followTrust(ctx, s, log, func(ctx context.Context, t *cluster.Trust) (bool, error) {
 					return serverTrust(ctx, cfg, b.trusted, mine, t, log)
