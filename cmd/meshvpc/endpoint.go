@@ -126,7 +126,7 @@ func (e *endpointRecords) report(v *store.View) endpointReport {
 }
 
 func (p *program) endpointList(ctx context.Context, c *cli.Context, s *session) error {
-	v, found, err := p.readEndpoints(ctx, c, s, func(*endpointRecords) bool { return true })
+	v, found, err := p.readEndpoints(ctx, c, s, anyEndpoint)
 	if err != nil {
 		return err
 	}
@@ -147,14 +147,11 @@ func endpointTable(w io.Writer, list []endpointReport) {
 
 func (p *program) endpointShow(ctx context.Context, c *cli.Context, s *session) error {
 	name := c.Args().First()
-	v, found, err := p.readEndpoints(ctx, c, s, func(e *endpointRecords) bool { return e.name == name })
-	if err == nil {
-		err = oneEndpoint(name, found)
-	}
+	v, e, err := p.readEndpoint(ctx, c, s, name, named(name))
 	if err != nil {
 		return err
 	}
-	return p.printEndpoint(c, found[0].report(v))
+	return p.printEndpoint(c, e.report(v))
 }
 
 func (p *program) printEndpoint(c *cli.Context, r endpointReport) error {
@@ -164,31 +161,39 @@ func (p *program) printEndpoint(c *cli.Context, r endpointReport) error {
 	})
 }
 
-// oneEndpoint refuses none, and one name in several VPCs.
-func oneEndpoint(what string, found []*endpointRecords) error {
+// readEndpoint reads the one endpoint that keep says, and what stands for; it refuses
+// none, and one name in several VPCs.
+func (p *program) readEndpoint(ctx context.Context, c *cli.Context, s *session, what string, keep func(*endpointRecords) bool) (*store.View, *endpointRecords, error) {
+	v, found, err := p.readEndpoints(ctx, c, s, keep)
+	if err != nil {
+		return nil, nil, err
+	}
 	var vpcs []string
 	for _, e := range found {
 		vpcs = append(vpcs, e.vpc)
 	}
 	switch len(found) {
 	case 0:
-		return failed("see \"meshvpc endpoint list\"", "there is no endpoint %q", clean(what))
+		return nil, nil, failed("see \"meshvpc endpoint list\"", "there is no endpoint %q", clean(what))
 	case 1:
-		return nil
+		return v, found[0], nil
 	}
-	return failed("say which by --vpc", "endpoint %q is in several VPCs: %s", clean(what), few(vpcs))
+	return nil, nil, failed("say which by --vpc", "endpoint %q is in several VPCs: %s", clean(what), few(vpcs))
+}
+
+func anyEndpoint(*endpointRecords) bool { return true }
+
+func named(name string) func(*endpointRecords) bool {
+	return func(e *endpointRecords) bool { return e.name == name }
 }
 
 func (p *program) endpointWhere(ctx context.Context, c *cli.Context, s *session) error {
 	what := c.Args().First()
-	v, found, err := p.readEndpoints(ctx, c, s, matching(what))
-	if err == nil {
-		err = oneEndpoint(what, found)
-	}
+	v, e, err := p.readEndpoint(ctx, c, s, what, matching(what))
 	if err != nil {
 		return err
 	}
-	r := found[0].report(v)
+	r := e.report(v)
 	return p.print(c, r, func(w io.Writer) {
 		place := "on no node"
 		if r.Node != "" {
@@ -206,5 +211,5 @@ func matching(what string) func(*endpointRecords) bool {
 	if m, err := cluster.ParseMAC(what); err == nil {
 		return func(e *endpointRecords) bool { return e.own != nil && e.own.MAC == m }
 	}
-	return func(e *endpointRecords) bool { return e.name == what }
+	return named(what)
 }

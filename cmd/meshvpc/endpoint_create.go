@@ -197,7 +197,7 @@ func (s *session) awaitEndpoint(ctx context.Context, timeout time.Duration, vpc,
 		if !v.Synced(prefix) || !v.Synced(cluster.PrefixNodes) {
 			return nil
 		}
-		found := endpointsOf(v, func(*endpointRecords) bool { return true })
+		found := endpointsOf(v, anyEndpoint)
 		if len(found) == 0 {
 			return failed("", "endpoint %q: somebody deleted it", name)
 		}

@@ -18,14 +18,10 @@ func (p *program) endpointDeleteCommand() *cli.Command {
 
 func (p *program) endpointDelete(ctx context.Context, c *cli.Context, s *session) error {
 	name := c.Args().First()
-	_, found, err := p.readEndpoints(ctx, c, s, func(e *endpointRecords) bool { return e.name == name })
-	if err == nil {
-		err = oneEndpoint(name, found)
-	}
+	_, e, err := p.readEndpoint(ctx, c, s, name, named(name))
 	if err != nil {
 		return err
 	}
-	e := found[0]
 	if err := p.confirm(c, "endpoint", name); err != nil {
 		return err
 	}
@@ -57,7 +53,7 @@ func (s *session) awaitEndpointGone(ctx context.Context, c *cli.Context, vpc, na
 	defer cancel()
 	prefix := cluster.PrefixEndpoints(vpc) + name + "/"
 	err := s.follow(wait, func(_ *store.Mirror, v *store.View) error {
-		if v.Synced(prefix) && len(endpointsOf(v, func(*endpointRecords) bool { return true })) == 0 {
+		if v.Synced(prefix) && len(endpointsOf(v, anyEndpoint)) == 0 {
 			return errLook
 		}
 		return nil

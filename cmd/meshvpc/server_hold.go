@@ -28,15 +28,21 @@ func holdOthers(cfg serverConfig, log *zap.Logger) func(ctx context.Context, url
 }
 
 func holdOne(ctx context.Context, cfg serverConfig, endpoint string) error {
-	c, err := cfg.TLS.load()
-	if err != nil {
-		return err
-	}
-	address, err := joinService(endpoint)
+	address, c, err := asking(cfg, endpoint)
 	if err != nil {
 		return err
 	}
 	return membership.Hold(ctx, address, c)
+}
+
+// asking is the join service of the server with a store address, and what a server
+// asks it with.
+func asking(cfg serverConfig, endpoint string) (address string, c membership.Credential, err error) {
+	if c, err = cfg.TLS.load(); err != nil {
+		return "", c, err
+	}
+	address, err = joinService(endpoint)
+	return address, c, err
 }
 
 // holdFor has a store hold still for who may ask for that.

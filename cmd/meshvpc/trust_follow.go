@@ -221,11 +221,7 @@ func adoptKeys(ctx context.Context, cfg serverConfig, servers []store.Item[*clus
 }
 
 func askAuthority(ctx context.Context, cfg serverConfig, endpoint string) ([]byte, error) {
-	c, err := cfg.TLS.load()
-	if err != nil {
-		return nil, err
-	}
-	address, err := joinService(endpoint)
+	address, c, err := asking(cfg, endpoint)
 	if err != nil {
 		return nil, err
 	}
