@@ -125,6 +125,8 @@ func TestAllowedKeys(t *testing.T) {
 		status/…                | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		requests/n1/…           | rcwpd  rcwd  -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		requests/n1/x           | rcwpd  rcwd  -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		requests/n1/blue/web1   | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		requests/n2/blue/web1   | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		requests/n2/x           | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		alloc/…                 | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		leader/controller       | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -

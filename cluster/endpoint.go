@@ -26,7 +26,10 @@ type EndpointSpec struct {
 	Auto bool         `json:"auto,omitempty"`
 	MAC  MAC          `json:"mac,omitzero"`   // zero: one that goes with the name
 	Node string       `json:"node,omitempty"` // where it has to be; "": anywhere
-	// Created is when the operator asked for it.
+	// Requester is the node by whose request the endpoint was made, for a workload
+	// there; "" is an operator. The node may have it deleted.
+	Requester string `json:"requester,omitempty"`
+	// Created is when somebody asked for it.
 	Created Time `json:"created"`
 }
 
@@ -39,6 +42,8 @@ func (s *EndpointSpec) Validate() error {
 		return fmt.Errorf("%w MAC %s: a workload cannot have a multicast address", ErrInvalid, s.MAC)
 	case s.Node != "" && CheckNodeName(s.Node) != nil:
 		return CheckNodeName(s.Node)
+	case s.Requester != "" && CheckNodeName(s.Requester) != nil:
+		return CheckNodeName(s.Requester)
 	}
 	return checkIPs(s.IPs)
 }

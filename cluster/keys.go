@@ -92,8 +92,18 @@ func KeyVPCStatus(node, vpc string) string { return PrefixStatus(node) + "vpcs/"
 // KeyPingResult is a node's answer to KeyVPCPing.
 func KeyPingResult(node, vpc string) string { return PrefixStatus(node) + "ping/" + vpc }
 
+// KeyEndpointStatus is a node's report about an endpoint that is attached there.
+func KeyEndpointStatus(node, vpc, endpoint string) string {
+	return PrefixStatus(node) + "endpoints/" + vpc + "/" + endpoint
+}
+
 // PrefixRequests is all that a node asks for.
 func PrefixRequests(node string) string { return PrefixReqs + node + "/" }
+
+// KeyRequest is what a node asks for of one endpoint.
+func KeyRequest(node, vpc, endpoint string) string {
+	return PrefixRequests(node) + vpc + "/" + endpoint
+}
 
 // KeyAllocVNI is the reverse key of a VNI; padded, so that keys sort as numbers.
 func KeyAllocVNI(v VNI) string { return fmt.Sprintf("%s%08d", PrefixVNIs, v) }
@@ -154,6 +164,8 @@ const (
 	KindAllocMAC   Kind = "mac allocation"
 	KindEndpoint   Kind = "endpoint spec"
 	KindOwn        Kind = "endpoint own"
+	KindPort       Kind = "endpoint status"
+	KindRequest    Kind = "request"
 	KindServer     Kind = "server"
 	KindToken      Kind = "token"
 	KindUser       Kind = "user"
@@ -191,6 +203,8 @@ var patterns = []struct {
 	{KindNodeStatus, "status/{node}/node"},
 	{KindVPCStatus, "status/{node}/vpcs/{vpc}"},
 	{KindPingResult, "status/{node}/ping/{vpc}"},
+	{KindPort, "status/{node}/endpoints/{vpc}/{name}"},
+	{KindRequest, "requests/{node}/{vpc}/{name}"},
 	{KindAllocVNI, "alloc/vni/{name}"},
 	{KindAllocVTEP, "alloc/vtep/{vpc}/{name}"},
 	{KindAllocIP, "alloc/ip/{vpc}/{name}"},

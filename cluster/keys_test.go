@@ -13,26 +13,28 @@ import (
 // keysOf builds every kind of key.
 func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 	return map[string]Key{
-		KeyConfig:                    {Kind: KindConfig},
-		KeyLeader:                    {Kind: KindLeader, Name: "controller"},
-		KeyNode(node):                {Kind: KindNode, Node: node},
-		KeyLive(node):                {Kind: KindLive, Node: node},
-		KeyVPCSpec(vpc):              {Kind: KindVPCSpec, VPC: vpc},
-		KeyVPCNet(vpc):               {Kind: KindVPCNet, VPC: vpc},
-		KeyVPCPing(vpc):              {Kind: KindVPCPing, VPC: vpc},
-		KeyMember(vpc, node):         {Kind: KindMember, VPC: vpc, Node: node},
-		KeyHostVPC(node, vpc):        {Kind: KindHostVPC, VPC: vpc, Node: node},
-		KeyHostLink(node, vpc, node): {Kind: KindHostLink, VPC: vpc, Node: node, Name: node},
-		KeyNodeStatus(node):          {Kind: KindNodeStatus, Node: node},
-		KeyVPCStatus(node, vpc):      {Kind: KindVPCStatus, VPC: vpc, Node: node},
-		KeyPingResult(node, vpc):     {Kind: KindPingResult, VPC: vpc, Node: node},
-		KeyAllocVNI(v):               {Kind: KindAllocVNI, Name: strings.TrimPrefix(KeyAllocVNI(v), PrefixVNIs)},
-		KeyAllocVTEP(vpc, a):         {Kind: KindAllocVTEP, VPC: vpc, Name: a.String()},
-		KeyAllocIP(vpc, a):           {Kind: KindAllocIP, VPC: vpc, Name: a.String()},
-		KeyAllocMAC(vpc, MAC{2}):     {Kind: KindAllocMAC, VPC: vpc, Name: "02:00:00:00:00:00"},
-		KeyEndpointSpec(vpc, node):   {Kind: KindEndpoint, VPC: vpc, Name: node},
-		KeyEndpointOwn(vpc, node):    {Kind: KindOwn, VPC: vpc, Name: node},
-		KeyServer(node):              {Kind: KindServer, Name: node},
+		KeyConfig:                          {Kind: KindConfig},
+		KeyLeader:                          {Kind: KindLeader, Name: "controller"},
+		KeyNode(node):                      {Kind: KindNode, Node: node},
+		KeyLive(node):                      {Kind: KindLive, Node: node},
+		KeyVPCSpec(vpc):                    {Kind: KindVPCSpec, VPC: vpc},
+		KeyVPCNet(vpc):                     {Kind: KindVPCNet, VPC: vpc},
+		KeyVPCPing(vpc):                    {Kind: KindVPCPing, VPC: vpc},
+		KeyMember(vpc, node):               {Kind: KindMember, VPC: vpc, Node: node},
+		KeyHostVPC(node, vpc):              {Kind: KindHostVPC, VPC: vpc, Node: node},
+		KeyHostLink(node, vpc, node):       {Kind: KindHostLink, VPC: vpc, Node: node, Name: node},
+		KeyNodeStatus(node):                {Kind: KindNodeStatus, Node: node},
+		KeyVPCStatus(node, vpc):            {Kind: KindVPCStatus, VPC: vpc, Node: node},
+		KeyPingResult(node, vpc):           {Kind: KindPingResult, VPC: vpc, Node: node},
+		KeyAllocVNI(v):                     {Kind: KindAllocVNI, Name: strings.TrimPrefix(KeyAllocVNI(v), PrefixVNIs)},
+		KeyAllocVTEP(vpc, a):               {Kind: KindAllocVTEP, VPC: vpc, Name: a.String()},
+		KeyAllocIP(vpc, a):                 {Kind: KindAllocIP, VPC: vpc, Name: a.String()},
+		KeyAllocMAC(vpc, MAC{2}):           {Kind: KindAllocMAC, VPC: vpc, Name: "02:00:00:00:00:00"},
+		KeyEndpointSpec(vpc, node):         {Kind: KindEndpoint, VPC: vpc, Name: node},
+		KeyEndpointOwn(vpc, node):          {Kind: KindOwn, VPC: vpc, Name: node},
+		KeyEndpointStatus(node, vpc, node): {Kind: KindPort, VPC: vpc, Node: node, Name: node},
+		KeyRequest(node, vpc, node):        {Kind: KindRequest, VPC: vpc, Node: node, Name: node},
+		KeyServer(node):                    {Kind: KindServer, Name: node},
 		KeyEvent(time.UnixMilli(1800000000123), uint64(v)): {Kind: KindEvent, Name: strings.TrimPrefix(KeyEvent(time.UnixMilli(1800000000123), uint64(v)), PrefixEvents)},
 	}
 }
@@ -154,7 +156,7 @@ func TestMayWrite(t *testing.T) {
 			put, del = []Identity{operator}, []Identity{operator}
 		case KeyVPCSpec("blue"), KeyVPCPing("blue"), KeyEndpointSpec("blue", "me"):
 			put, del = []Identity{operator}, []Identity{operator, controller}
-		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"):
+		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"):
 			put, del = []Identity{me}, []Identity{me, controller}
 		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
 			put, del = []Identity{controller}, []Identity{controller}

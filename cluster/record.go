@@ -184,6 +184,10 @@ func newRecord(k Kind) Record {
 		return new(EndpointSpec)
 	case KindOwn:
 		return new(EndpointOwn)
+	case KindPort:
+		return new(EndpointStatus)
+	case KindRequest:
+		return new(Request)
 	case KindAllocVNI, KindAllocVTEP, KindAllocIP, KindAllocMAC:
 		return new(Allocation)
 	case KindServer:

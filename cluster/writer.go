@@ -33,7 +33,7 @@ func WriterOf(k Kind) Role {
 	switch k {
 	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindEndpoint, KindTrust:
 		return Operator
-	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult:
+	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindPort, KindRequest:
 		return Agent
 	default:
 		return Controller

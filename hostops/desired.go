@@ -32,6 +32,7 @@ type VPC struct {
 	MTU     int          `json:"mtu"`  // bytes, on every device of the VPC
 	VTEP    netip.Prefix `json:"vtep"` // this host's address with the peer network's length
 	Tunnels []Tunnel     `json:"tunnels"`
+	Ports   []Port       `json:"ports,omitempty"` // of workloads, sorted by Device
 }
 
 // Tunnel is one VXLAN device of a VPC. It is shared, one for each underlay

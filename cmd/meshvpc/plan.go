@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meshvpc/meshvpc/watcher"
+	"github.com/meshvpc/meshvpc/watcher/local"
 )
 
 func (p *program) planCommand() *cli.Command {
@@ -25,8 +26,9 @@ func (p *program) planCommand() *cli.Command {
 func (p *program) plan(ctx context.Context, c *cli.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
 	defer cancel()
-	plan, err := askAgent[watcher.Plan](ctx, "/v1/plan")
-	if errors.Is(err, errNoAgent) {
+	var plan watcher.Plan
+	err := agentClient().Get(ctx, "/v1/plan", &plan)
+	if errors.Is(err, local.ErrNoAgent) {
 		plan, err = p.ownPlan(ctx)
 	}
 	if err != nil {

@@ -1,0 +1,80 @@
+package cluster
+
+import "fmt"
+
+// Want is what a node asks for.
+type Want string
+
+// What a node asks for, of one endpoint.
+const (
+	WantAttach Want = "attach" // to be its owner
+	WantDelete Want = "delete" // of one that was made by this node's request
+)
+
+// Request is what a node asks the controller for, at KeyRequest: one for each
+// endpoint, the newest counts. It is answered by the endpoint's records, and then
+// deleted; the node deletes it if it does not want it any more.
+type Request struct {
+	Needs  int    `json:"needs,omitempty"`
+	NodeID string `json:"node_id"`
+	Want   Want   `json:"want"`
+	// Create, with WantAttach: the endpoint is made if there is none, with an
+	// address of each family of the VPC's network, and goes by WantDelete.
+	Create bool `json:"create,omitempty"`
+	At     Time `json:"at"`
+}
+
+// Validate checks every field.
+func (r *Request) Validate() error {
+	switch {
+	case r.Want != WantAttach && r.Want != WantDelete:
+		return fmt.Errorf("%w request for %q", ErrInvalid, CleanText(string(r.Want)))
+	case r.Create && r.Want != WantAttach:
+		return fmt.Errorf("%w request: %s does not create", ErrInvalid, r.Want)
+	}
+	return checkID("node_id", r.NodeID)
+}
+
+// PortState is how an endpoint is on a host.
+type PortState string
+
+// The states of an endpoint on a host. Released: this host has ended the epoch
+// that it reports, and serves the endpoint only in a greater one.
+const (
+	PortReady    PortState = "ready"    // frames pass
+	PortStandby  PortState = "standby"  // all is in place, and another node is the owner: no frame passes
+	PortFailed   PortState = "failed"   // Reason says why
+	PortReleased PortState = "released" // nothing is attached
+)
+
+// EndpointStatus is a node's report about an endpoint that is, or was, attached
+// there, at KeyEndpointStatus.
+type EndpointStatus struct {
+	Needs  int       `json:"needs,omitempty"`
+	NodeID string    `json:"node_id"`
+	State  PortState `json:"state"`
+	Reason string    `json:"reason,omitempty"`
+	Device string    `json:"device,omitempty"` // the port on the VPC's bridge
+	Era    int64     `json:"era"`              // of the own record that is in force here
+	Epoch  int64     `json:"epoch"`
+	At     Time      `json:"at"`
+}
+
+// Validate checks what is reported, and bounds it.
+func (s *EndpointStatus) Validate() error {
+	switch {
+	case s.State != PortReady && s.State != PortStandby && s.State != PortFailed && s.State != PortReleased:
+		return fmt.Errorf("%w endpoint status %q", ErrInvalid, CleanText(string(s.State)))
+	case s.Era < 0 || s.Era > maxEpoch || s.Epoch < 0 || s.Epoch > maxEpoch:
+		return fmt.Errorf("%w endpoint status: era %d, epoch %d", ErrInvalid, s.Era, s.Epoch)
+	}
+	if err := checkID("node_id", s.NodeID); err != nil {
+		return err
+	}
+	if err := checkText("device", s.Device); err != nil {
+		return err
+	}
+	return checkText("reason", s.Reason)
+}
+
+func (s *EndpointStatus) clean() { cleanText(&s.Reason); cleanText(&s.Device) }
