@@ -29,6 +29,11 @@ func TestDiskOfOneServer(t *testing.T) {
 	tamper("disk-small", dir, "480")
 	c.must(c.Lab.StartServices(ctx, bad, "server"))
 	c.must(c.AwaitVoters(ctx, c.plain, 3))
+	out, err := c.Meshvpc(ctx, c.plain, "cluster", "status")
+	c.must(err)
+	if warning := "warning: server " + bad + ": little disk space: "; strings.Count(out, warning) != 1 || strings.Count(out, "little disk space") != 1 {
+		t.Errorf("cluster status says\n%s\nwant %q, and no other of that", out, warning)
+	}
 	for _, fault := range []struct {
 		name  string
 		do    func()

@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/engine/etcd"
 	"github.com/meshvpc/meshvpc/cluster/membership/voters"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
@@ -162,6 +163,7 @@ func clusterHealth(ctx context.Context, s *session) (clusterReport, error) {
 		index := uint64(0)
 		if status != nil {
 			index = status.RaftAppliedIndex
+			r.Warnings = append(r.Warnings, diskWarnings(name, status.Errors)...)
 		}
 		applied[name], newest = index, max(newest, index)
 		r.Members = append(r.Members, report)
@@ -202,6 +204,16 @@ func serverStatus(ctx context.Context, s *session, urls []string) *clientv3.Stat
 		}
 	}
 	return nil
+}
+
+// diskWarnings picks what a server's own errors say of its disk.
+func diskWarnings(server string, errs []string) (warnings []string) {
+	for _, text := range errs {
+		if strings.HasPrefix(text, etcd.ShortOfDisk) {
+			warnings = append(warnings, fmt.Sprintf("server %s: %s; see what fills it: \"meshvpc doctor\" there", server, clean(text)))
+		}
+	}
+	return warnings
 }
 
 // voterWarnings says what the voters cannot survive.

@@ -84,7 +84,8 @@ type ballast struct {
 	dir    string
 	log    *zap.Logger
 	level  level
-	failed bool // to lay it; no more attempts
+	short  func(*string) // is told what is to be said of the disk, see shortage
+	failed bool          // to lay it; no more attempts
 	// compact is called while the disk is almost full, with what is free.
 	compact func(free uint64) error
 	large   bool // that has failed; no more attempts
@@ -120,6 +121,7 @@ func (b *ballast) look() error {
 	}
 	now, do := judgeSpace(s, held, b.level)
 	b.tell(now, s)
+	b.short(shortage(now, s))
 	switch do {
 	case end:
 		if s.readOnly {
@@ -195,7 +197,7 @@ func giveUpBallast(dir string) error {
 // watchDisk runs the ballast of a member until stop, and says by full when it has to
 // end.
 func (e *Engine) watchDisk(ctx context.Context, member *embed.Etcd, broke *broken) (full <-chan error, stop func()) {
-	b := &ballast{dir: e.cfg.DataDir, log: e.log, compact: func(free uint64) error { return compact(member, free, e.log) }}
+	b := &ballast{dir: e.cfg.DataDir, log: e.log, short: e.short.Store, compact: func(free uint64) error { return compact(member, free, e.log) }}
 	ctx, cancel := context.WithCancel(ctx)
 	failed, ended := make(chan error, 1), make(chan struct{})
 	go func() {

@@ -33,6 +33,7 @@ type Engine struct {
 	stopping atomic.Bool
 	running  atomic.Pointer[embed.Etcd]
 	gate     gate
+	short    atomic.Pointer[string] // see shortage
 }
 
 // New checks the configuration and starts nothing.
@@ -119,7 +120,7 @@ func (e *Engine) options(ctx context.Context) []grpc.ServerOption {
 	if e.cfg.Stream != nil {
 		options = append(options, grpc.ChainStreamInterceptor(e.cfg.Stream))
 	}
-	return append(options, grpc.ChainUnaryInterceptor(e.whileItLives, learnersOnly, e.moveStill)) // after who may refuse it
+	return append(options, grpc.ChainUnaryInterceptor(e.whileItLives, e.tellShortage, learnersOnly, e.moveStill)) // after who may refuse it
 }
 
 // elsewhere is what etcd's clients take for a call that was not made: they make it
