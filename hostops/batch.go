@@ -66,7 +66,7 @@ func split(run []Op) (batch, rest []Op) {
 // isEntry reports whether op sets or removes an entry of a table.
 func isEntry(op Op) bool {
 	switch op.(type) {
-	case AddPeer, RemovePeer, SetFDB, RemoveFDB, SetNeighbour, RemoveNeighbour:
+	case AddPeer, RemovePeer, SetFDB, RemoveFDB, SetNeighbour, RemoveNeighbour, SetAnswer, RemoveAnswer:
 		return true
 	}
 	return false
@@ -79,7 +79,7 @@ func isPairs(op Op) bool {
 		return false
 	}
 	switch op.(type) {
-	case CreateTunnel, SetMTU, SetAlias, SetQuiet, SetLearning, SetMaster, ResetPort, SetIsolated, SetSending, SetDown, SetUp, AddPeer, SetFDB:
+	case CreateTunnel, SetMTU, SetAlias, SetQuiet, SetLearning, SetMaster, ResetPort, SetIsolated, SetSending, SetStatic, SetDown, SetUp, AddPeer, SetFDB:
 		return true
 	}
 	return false

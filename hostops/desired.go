@@ -33,6 +33,12 @@ type VPC struct {
 	VTEP    netip.Prefix `json:"vtep"` // this host's address with the peer network's length
 	Tunnels []Tunnel     `json:"tunnels"`
 	Ports   []Port       `json:"ports,omitempty"` // of workloads, sorted by Device
+	// Static: the host learns nothing of other hosts' workloads, and believes only
+	// Places, which are sorted by MAC. It sends for known MACs to where they are, for
+	// unknown ones to nobody; answers for known addresses itself; and takes from a
+	// peer what is from MACs that are there.
+	Static bool    `json:"static,omitempty"`
+	Places []Place `json:"places,omitempty"`
 }
 
 // Tunnel is one VXLAN device of a VPC. It is shared, one for each underlay

@@ -191,10 +191,11 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 			h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
 			failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
 			switch op.(type) {
-			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
+			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield,
+				SetAnswer, RemoveAnswer, DenyPlaces, UnguardPlaces:
 			case CreateFilter: // no tunnel without it
 				noFilter = true
-			case CreateBridge, Seal, Allow, Guard, Admit, SetSending:
+			case CreateBridge, Seal, Allow, Guard, Admit, SetSending, SetStatic, AllowPlaces, GuardPlaces:
 				vpcs[on.VPC] = true
 			default:
 				objects[on] = true
@@ -310,9 +311,16 @@ func (h *Host) repair(op Op, now VPC) bool {
 	case Forget:
 		return false
 	case SetFDB:
-		return last.tells(on.Object, func(p Peer) bool { return p.Underlay == op.Peer && VTEPMAC(p.VTEP) == op.MAC })
+		return last.tells(on.Object, func(p Peer) bool { return p.Underlay == op.Peer && VTEPMAC(p.VTEP) == op.MAC }) ||
+			last.has(op.MAC, func(at netip.Addr) bool { return at == op.Peer })
 	case RemoveFDB:
-		return !last.tells(on.Object, func(p Peer) bool { return VTEPMAC(p.VTEP) == op.MAC })
+		return !last.tells(on.Object, func(p Peer) bool { return VTEPMAC(p.VTEP) == op.MAC }) && !last.has(op.MAC, netip.Addr.IsValid)
+	case SetAnswer:
+		return last.answers()[op.Address] == op.MAC
+	case RemoveAnswer:
+		return !has(last.answers(), op.Address)
+	case AllowPlaces, DenyPlaces:
+		return last.Static && slices.EqualFunc(last.Places, now.Places, samePlace) && slices.EqualFunc(last.Tunnels, now.Tunnels, samePeers)
 	case SetNeighbour:
 		return last.tells("", func(p Peer) bool { return p.VTEP == op.Address })
 	case RemoveNeighbour:
@@ -370,8 +378,12 @@ func pairOf(name string) (cluster.VNI, bool) {
 }
 
 func equalBasics(a, b VPC) bool {
-	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP
+	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP && a.Static == b.Static
 }
+
+func samePlace(a, b Place) bool { return a.MAC == b.MAC && a.At == b.At }
+
+func samePeers(t, u Tunnel) bool { return t.Pair == u.Pair && slices.Equal(t.Peers, u.Peers) }
 
 // equalShape compares all but the peers.
 func equalShape(t, u Tunnel) bool {

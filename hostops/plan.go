@@ -3,6 +3,7 @@ package hostops
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -33,6 +34,8 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 		admitted: map[cluster.VNI]bool{},
 		blocked:  map[cluster.VNI]bool{},
 		holders:  holdersOf(actual),
+
+		workloads: map[string]map[netip.Addr][]cluster.MAC{},
 	}
 	vpcs := p.valid(desired)
 	p.reown(vpcs)
@@ -57,10 +60,12 @@ type planner struct {
 	admitted map[cluster.VNI]bool // those that an Admit is for
 	blocked  map[cluster.VNI]bool // those of them that something else stands in the way of
 	holders  holders
-	reowned  []cluster.VNI // former owners of wanted bridges
-	adds     []Op
-	removes  []Op
-	problems []Problem
+	// workloads are those of static VPCs, by VPC and peer.
+	workloads map[string]map[netip.Addr][]cluster.MAC
+	reowned   []cluster.VNI // former owners of wanted bridges
+	adds      []Op
+	removes   []Op
+	problems  []Problem
 }
 
 // concat is slices.Concat that copies nothing if b is all, or a is: of a mesh's
@@ -179,6 +184,7 @@ func (p *planner) vpc(v VPC) {
 		return
 	}
 	p.shield(v)
+	p.workloads[v.Name] = v.workloads()
 	p.namespace(v)
 	p.tunnels(v)
 }
@@ -206,6 +212,7 @@ func (p *planner) bridge(v VPC) bool {
 	if !d.Up {
 		p.add(SetUp{on})
 	}
+	p.answer(v, d.Answers)
 	return true
 }
 

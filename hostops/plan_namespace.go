@@ -71,7 +71,7 @@ func (p *planner) namespace(v VPC) {
 
 // neighbours tells the namespace its peers' MACs, so that a probe asks nobody.
 func (p *planner) neighbours(on Target, v VPC, have *Table[netip.Addr, cluster.MAC]) {
-	set, extra := entries(v.Tunnels, have, func(p Peer) (netip.Addr, cluster.MAC) { return p.VTEP, VTEPMAC(p.VTEP) })
+	set, extra := entries(v.Tunnels, have, func(p Peer) (netip.Addr, cluster.MAC) { return p.VTEP, VTEPMAC(p.VTEP) }, nil)
 	p.adds = slices.Grow(p.adds, len(set))
 	for _, e := range set {
 		p.add(SetNeighbour{on, e.key, e.value})

@@ -47,6 +47,7 @@ func (p *planner) rest() {
 			p.remove(Deny{Target{"", "filter"}, v, slices.SortedFunc(f.Sources[v].Keys(), netip.Addr.Compare)})
 		}
 	}
+	p.restPlaces(staticVNIs(p.desired))
 	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
 		if !p.vnis[v] && !p.held(v) {
 			p.remove(Unshield{Target{"", "filter"}, v})

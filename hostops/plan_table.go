@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -18,41 +19,48 @@ type entry[K, V comparable] struct {
 // in a settled order. Of peers with the same key the first counts. Most often
 // nothing is to be done, or peers are new: then it makes no table of all that
 // is wanted.
-func entries[K, V comparable](tunnels []Tunnel, have *Table[K, V], of func(Peer) (K, V)) (set []entry[K, V], extra []K) {
+// more, which may be nil, yields what else is to be in the table.
+func entries[K, V comparable](tunnels []Tunnel, have *Table[K, V], of func(Peer) (K, V), more iter.Seq2[K, V]) (set []entry[K, V], extra []K) {
 	right, moved := 0, false
 	for _, t := range tunnels {
 		if have.Len() == 0 {
 			set = slices.Grow(set, len(t.Peers))
 		}
-		for _, p := range t.Peers {
-			if !t.tells(p) {
-				continue
+	}
+	wanted := func(yield func(K, V) bool) {
+		for _, t := range tunnels {
+			for _, p := range t.Peers {
+				if !t.tells(p) {
+					continue
+				}
+				if k, v := of(p); !yield(k, v) {
+					return
+				}
 			}
-			k, v := of(p)
-			switch is, ok := have.Get(k); {
-			case ok && is == v:
-				right++
-			default:
-				moved = moved || ok
-				set = append(set, entry[K, V]{k, v})
-			}
+		}
+		if more != nil {
+			more(yield)
+		}
+	}
+	for k, v := range wanted {
+		switch is, ok := have.Get(k); {
+		case ok && is == v:
+			right++
+		default:
+			moved = moved || ok
+			set = append(set, entry[K, V]{k, v})
 		}
 	}
 	if right == have.Len() && !moved {
-		if len(set) > 1 && twins(tunnels) {
+		if len(set) > 1 && (more != nil || twins(tunnels)) {
 			set = firsts(set)
 		}
 		return set, nil
 	}
 	want := make(map[K]V, right+len(set))
-	for _, t := range tunnels {
-		for _, p := range t.Peers {
-			if !t.tells(p) {
-				continue
-			}
-			if k, v := of(p); !has(want, k) {
-				want[k] = v
-			}
+	for k, v := range wanted {
+		if !has(want, k) {
+			want[k] = v
 		}
 	}
 	set = slices.DeleteFunc(set, func(e entry[K, V]) bool { return want[e.key] != e.value })

@@ -31,6 +31,7 @@ func TestPlanText(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fresh  bool
 		tamper func(h *fake.Host) error
+		had    []hostops.VPC
 		want   []hostops.VPC
 	}{
 		"fresh":             {fresh: true, want: two()[:1]},
@@ -56,11 +57,18 @@ func TestPlanText(t *testing.T) {
 		"multicast":         {fresh: true, want: []hostops.VPC{grouped(two()[0])}},
 		"to multicast":      {want: append(two()[1:], grouped(two()[0]))},
 		"all to pairs":      {want: []hostops.VPC{two()[1], hosttest.MakeMixed(0)}},
+		"static":            {fresh: true, want: []hostops.VPC{hosttest.MakeStatic(0)}},
+		"workload moves":    {had: []hostops.VPC{hosttest.MakeStatic(0)}, want: []hostops.VPC{hosttest.Move(hosttest.MakeStatic(0), 1, hosttest.Peer(0, true))}},
+		"workload comes":    {had: []hostops.VPC{hosttest.MakeStatic(0)}, want: []hostops.VPC{hosttest.Move(hosttest.MakeStatic(0), 1, netip.Addr{})}},
+		"no more static":    {had: []hostops.VPC{hosttest.MakeStatic(0)}, want: two()[:1]},
 		"same number twice": {fresh: true, want: []hostops.VPC{two()[0], numbered(two()[1], 10000)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, d := newHost(t)
-			if !tt.fresh {
+			switch {
+			case tt.had != nil:
+				applyAll(t, d, tt.had)
+			case !tt.fresh:
 				applyAll(t, d, two())
 			}
 			if tt.tamper != nil {
@@ -370,6 +378,9 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 			}
 			v.Tunnels = append(v.Tunnels, p)
 		}
+		if rapid.IntRange(0, 2).Draw(t, "static") == 0 {
+			v = drawPlaces(t, v)
+		}
 		out = append(out, v)
 	}
 	if rapid.IntRange(0, 9).Draw(t, "port") == 0 {
@@ -386,6 +397,25 @@ func drawPair(t *rapid.T) cluster.VNI {
 
 // mess does one thing to a host that an administrator, another program or an
 // agent that died halfway could have done. It may fail.
+// drawPlaces makes v static, with some workloads here and at peers, which need not be
+// v's, that may have each other's addresses.
+func drawPlaces(t *rapid.T, v hostops.VPC) hostops.VPC {
+	v.Static = true
+	for i := range 4 {
+		at := rapid.IntRange(-2, 3).Draw(t, "at")
+		if at < -1 {
+			continue
+		}
+		p := hosttest.Workload(i, netip.Addr{})
+		p.Addresses = p.Addresses[:rapid.IntRange(0, 2).Draw(t, "addresses")]
+		if at >= 0 {
+			p.At = hosttest.Peer(at, rapid.Bool().Draw(t, "at v6"))
+		}
+		v.Places = append(v.Places, p)
+	}
+	return v
+}
+
 func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 	vni := cluster.VNI(10000 + rapid.IntRange(0, 3).Draw(t, "vni"))
 	vpc := rapid.SampledFrom([]string{"neta", "netb", "netc", "netd"}).Draw(t, "vpc")
@@ -405,6 +435,7 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 	address := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100, 0, byte(rapid.IntRange(1, 3).Draw(t, "address"))}), 16)
 	mtu := rapid.SampledFrom([]int{1280, 1400, 1430, 1500}).Draw(t, "mtu")
 	port := rapid.SampledFrom([]uint16{4789, 8472}).Draw(t, "port")
+	some, other := hosttest.Workload(rapid.IntRange(0, 3).Draw(t, "some"), peer), hosttest.Workload(rapid.IntRange(0, 3).Draw(t, "other"), peer)
 	ops := []hostops.Op{
 		hostops.CreateBridge{Target: on(vpc), Owner: vni},
 		hostops.CreateTunnel{Target: on(hostops.TunnelOf(vni, local)), Owner: vni, VNI: vni, Local: local, Underlay: device, Port: port, MTU: mtu, Learning: yes, Group: group},
@@ -445,6 +476,16 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.Unshield{VNI: vni},
 		hostops.Seal{Target: on(vpc)},
 		hostops.Unseal{Target: on(vpc)},
+		hostops.SetStatic{Target: on(name)},
+		hostops.SetAnswer{Target: on(vpc), Address: some.Addresses[0], MAC: other.MAC},
+		hostops.RemoveAnswer{Target: on(vpc), Address: some.Addresses[1]},
+		hostops.SetFDB{Target: on(hostops.TunnelOf(vni, local)), MAC: some.MAC, Peer: peer},
+		hostops.AllowPlaces{VNI: vni, Places: []hostops.Placed{{MAC: some.MAC, From: peer}, {MAC: hostops.VTEPMAC(vtep), From: peer}}},
+		hostops.AllowPlaces{VNI: pair, Places: []hostops.Placed{{MAC: other.MAC, From: peer}}},
+		hostops.DenyPlaces{VNI: vni, Places: []hostops.Placed{{MAC: some.MAC, From: peer}}},
+		hostops.GuardPlaces{VNI: vni},
+		hostops.GuardPlaces{VNI: pair},
+		hostops.UnguardPlaces{VNI: vni},
 	}
 	n := rapid.IntRange(0, len(ops)+11).Draw(t, "what")
 	var err error

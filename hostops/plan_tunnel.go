@@ -66,6 +66,7 @@ func (p *planner) tunnels(v VPC) {
 			p.add(Guard{onFilter, vni})
 		}
 	}
+	last := p.places(v, ts)
 	h := newHandover(ts)
 	for _, t := range ts {
 		if t.Pair == 0 {
@@ -79,6 +80,7 @@ func (p *planner) tunnels(v VPC) {
 	}
 	p.silence(h)
 	p.remove(denied...)
+	p.remove(last...)
 }
 
 // fresh lists the pairs that the filter knows nothing of.
@@ -183,7 +185,7 @@ func (p *planner) shared(v VPC, t Tunnel, h *handover) {
 		}
 		p.remove(RemovePeer{on, a})
 	}
-	p.fdb(on, t, d.FDB)
+	p.fdb(on, v, t, d.FDB)
 }
 
 // own plans a pair's own tunnel.
@@ -197,7 +199,7 @@ func (p *planner) own(v VPC, t Tunnel, h handover) {
 		for _, a := range extra {
 			p.remove(RemovePeer{on, a})
 		}
-		p.fdb(on, t, d.FDB)
+		p.fdb(on, v, t, d.FDB)
 	}
 	for _, peer := range t.Peers {
 		if shared, joins := h.joins[peer.Underlay]; joins {
@@ -212,8 +214,10 @@ func (p *planner) own(v VPC, t Tunnel, h handover) {
 			p.add(Forget{shared, peer.Underlay})
 		}
 	}
-	if (t.ReceiveOnly && !d.Silent) || (!t.ReceiveOnly && !d.Sends) {
-		p.add(SetSending{on, !t.ReceiveOnly})
+	if !t.ReceiveOnly {
+		p.sending(on, v, d)
+	} else if !d.Silent {
+		p.add(SetSending{on, false})
 	}
 	for _, peer := range t.Peers {
 		if shared, parts := h.parts[peer.Underlay]; parts {
@@ -255,7 +259,7 @@ func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
 		return on, d, false
 	case !there:
 		p.makeRoom(v, t)
-		learns := t.Pair == 0
+		learns := t.Pair == 0 && !v.Static
 		p.add(CreateTunnel{on, v.VNI, vni, t.Local, t.Device, t.Port, v.MTU, v.aliasOf(t), t.Group, learns})
 		d = Device{
 			Kind: KindTunnel, Owner: v.VNI, Local: t.Local, Underlay: t.Device, MTU: v.MTU, Alias: v.aliasOf(t), Quiet: true,
@@ -265,8 +269,8 @@ func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
 	case carried:
 		d = p.underlay(on, t, d)
 	}
-	if d.Learning != (t.Pair == 0) {
-		p.add(SetLearning{on, t.Pair == 0})
+	if learns := t.Pair == 0 && !v.Static; d.Learning != learns {
+		p.add(SetLearning{on, learns})
 	}
 	p.common(on, d, v.MTU, v.aliasOf(t))
 	if d.Master != v.Name {
@@ -275,7 +279,7 @@ func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
 			d.Up = false
 		}
 		p.add(SetMaster{on, v.Name})
-		d.Isolated, d.Odd, d.Sends, d.Silent, d.FDB = false, false, true, false, halved(d.FDB)
+		d.Isolated, d.Odd, d.Sends, d.Static, d.Silent, d.FDB = false, false, true, false, false, halved(d.FDB)
 	}
 	if d.Odd {
 		p.add(ResetPort{on})
@@ -283,13 +287,14 @@ func (p *planner) tunnel(v VPC, t Tunnel) (on Target, d Device, ok bool) {
 	if !d.Isolated {
 		p.add(SetIsolated{on})
 	}
-	if t.Pair == 0 && !t.ReceiveOnly && !d.Sends {
-		p.add(SetSending{on, true})
+	if (t.Pair == 0 || v.Static && !d.Up) && !t.ReceiveOnly {
+		p.sending(on, v, d)
+		d.Sends, d.Static = !v.Static, v.Static
 	}
 	if !d.Up {
 		if t.ReceiveOnly && !d.Silent {
 			p.add(SetSending{on, false})
-			d.Sends, d.Silent = false, true
+			d.Sends, d.Static, d.Silent = false, false, true
 		}
 		p.add(SetUp{on})
 	}
@@ -348,14 +353,18 @@ func halved(fdb *Table[cluster.MAC, netip.Addr]) *Table[cluster.MAC, netip.Addr]
 	return half
 }
 
-// fdb tells both tables where the peers' VTEPs are, so that a frame for one
+// fdb tells both tables where the peers' VTEPs and known workloads are, so that a frame for one
 // never floods and no tenant can draw it to itself.
-func (p *planner) fdb(on Target, t Tunnel, have *Table[cluster.MAC, netip.Addr]) {
-	set, extra := entries([]Tunnel{t}, have, func(p Peer) (cluster.MAC, netip.Addr) { return VTEPMAC(p.VTEP), p.Underlay })
+func (p *planner) fdb(on Target, v VPC, t Tunnel, have *Table[cluster.MAC, netip.Addr]) {
+	set, extra := entries([]Tunnel{t}, have, func(p Peer) (cluster.MAC, netip.Addr) { return VTEPMAC(p.VTEP), p.Underlay }, p.behind(v, t))
 	for _, e := range set {
 		p.add(SetFDB{on, e.key, e.value})
 	}
 	for _, mac := range extra {
+		if v.has(mac, func(at netip.Addr) bool { return !at.IsValid() }) {
+			p.add(RemoveFDB{on, mac}) // it came here: it is to be heard as soon as it speaks
+			continue
+		}
 		p.remove(RemoveFDB{on, mac})
 	}
 }

@@ -140,6 +140,8 @@ type Device struct {
 	Odd bool
 	// Ports are the bridge's ports that are not ours.
 	Ports []string
+	// Answers are what the bridge answers ARP and neighbour solicitations with.
+	Answers *Table[netip.Addr, cluster.MAC]
 
 	// Tunnel.
 	VNI      cluster.VNI
@@ -158,6 +160,9 @@ type Device struct {
 	Isolated bool
 	Sends    bool // floods and learns, in every way
 	Silent   bool // neither floods nor learns, in any way
+	// Static: floods what is for all, but nothing that is for a MAC it does not know,
+	// learns nothing, and leaves questions that the bridge can answer unasked.
+	Static bool
 
 	// Port of the namespace: the MAC that the bridge holds to be behind it
 	// whatever other ports say.
@@ -241,6 +246,9 @@ type Filter struct {
 	// Seals keep all frames of a bridge of that name from its host. A bridge
 	// that is made anew needs a new one.
 	Seals map[string]struct{}
+	// Placed VNIs are judged by Places too: who may send from which MAC.
+	Placed map[cluster.VNI]struct{}
+	Places map[cluster.VNI]PlaceSet
 	// NoShields: this kernel cannot filter between a bridge's ports.
 	NoShields bool
 }
@@ -252,6 +260,10 @@ func (f Filter) Clone() Filter {
 		f.Sources[v] = as.Clone()
 	}
 	f.Shields, f.Seals = maps.Clone(f.Shields), maps.Clone(f.Seals)
+	f.Placed, f.Places = maps.Clone(f.Placed), maps.Clone(f.Places)
+	for v, ps := range f.Places {
+		f.Places[v] = ps.Clone()
+	}
 	return f
 }
 
@@ -330,8 +342,8 @@ func (s State) Clone() State {
 		Filter:     s.Filter.Clone(),
 	}
 	for name, d := range c.Devices {
-		if d.Flood != nil || d.FDB != nil {
-			d.Flood, d.FDB = d.Flood.Clone(), d.FDB.Clone()
+		if d.Flood != nil || d.FDB != nil || d.Answers != nil {
+			d.Flood, d.FDB, d.Answers = d.Flood.Clone(), d.FDB.Clone(), d.Answers.Clone()
 			c.Devices[name] = d
 		}
 	}

@@ -143,7 +143,7 @@ func (n *Network) reaches(from, to *Host, namespace string, dst netip.Addr, size
 	}
 	for name, s := range from.state.Devices {
 		r := to.state.Devices[name]
-		if n.carries(from, to, s, r, out.Owner, size) && n.sends(s, r, out.Port.Neighbours, dst) && receives(r, out.Port.MAC, s.Local) {
+		if n.carries(from, to, s, r, out.Owner, size) && n.sends(s, r, out.Port.Neighbours, dst) && receives(r, out.Port.MAC, s.Local) && to.placed(s.VNI, out.Port.MAC, s.Local) {
 			return true
 		}
 	}

@@ -234,6 +234,9 @@ func (h *Host) apply(op hostops.Op) error {
 	case hostops.Forget:
 		h.forgetPeer(name, op.Peer)
 	default:
+		if done, err := h.applyStatic(op); done {
+			return err
+		}
 		return h.applyNamespace(op)
 	}
 	return nil
@@ -252,8 +255,11 @@ func (h *Host) setPort(op hostops.Op) error {
 	return h.set(name, func(d *hostops.Device) {
 		tunnel := d.Kind == hostops.KindTunnel
 		switch op := op.(type) {
+		case hostops.SetStatic:
+			d.Sends, d.Static, d.Silent = false, tunnel, false
+			d.Odd = d.Odd || !tunnel
 		case hostops.SetSending:
-			d.Sends, d.Silent = tunnel && op.Enabled, tunnel && !op.Enabled
+			d.Sends, d.Static, d.Silent = tunnel && op.Enabled, false, tunnel && !op.Enabled
 			d.Odd = d.Odd || !tunnel && !op.Enabled
 		case hostops.SetIsolated:
 			d.Isolated = true
@@ -274,7 +280,7 @@ func master(d *hostops.Device, bridge string) {
 		return
 	}
 	d.Master, d.Isolated, d.Odd, d.Pinned = bridge, false, false, cluster.MAC{}
-	d.Sends, d.Silent = bridge != "" && d.Kind == hostops.KindTunnel, false
+	d.Sends, d.Static, d.Silent = bridge != "" && d.Kind == hostops.KindTunnel, false, false
 	for mac := range d.FDB.Keys() {
 		d.FDB.Set(mac, netip.Addr{})
 	}

@@ -169,7 +169,7 @@ func (h *Host) SetFlag(port, flag string, yes bool) error {
 		switch {
 		case d.Master == "":
 		case d.Kind == hostops.KindTunnel && sending:
-			d.Sends, d.Silent = yes && !d.Silent, !yes && !d.Sends
+			d.Sends, d.Silent, d.Static = yes && !d.Silent && !d.Static, !yes && !d.Sends && !d.Static, false
 		default:
 			d.Odd = true
 		}

@@ -49,6 +49,8 @@ type Kernel interface {
 	RemoveFDB(tunnel string, mac cluster.MAC, bridge bool) error      // from the bridge's table, or the tunnel's
 	SetNeighbour(namespace string, a netip.Addr, m cluster.MAC) error // for good
 	RemoveNeighbour(namespace string, a netip.Addr) error
+	SetAnswer(bridge string, a netip.Addr, m cluster.MAC) error // a neighbour, for good
+	RemoveAnswer(bridge string, a netip.Addr) error
 	RemoveAddress(namespace string, p netip.Prefix) error
 	DeleteNamespace(name string) error
 	// SetFlag switches one of the settings with which a bridge treats a port:
@@ -161,6 +163,8 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"tampering with pairs is repaired", tamperingPairs},
 		{"pairs clash", pairsClash},
 		{"multicast group", multicast},
+		{"static places", static},
+		{"tampering with static places is repaired", tamperingStatic},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.run(t, newBench(t, newKernel(t)))

@@ -34,6 +34,14 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.guard(op.VNI, true)
 	case hostops.Unguard:
 		return d.filter.guard(op.VNI, false)
+	case hostops.AllowPlaces:
+		return d.filter.places(op.VNI, op.Places, true)
+	case hostops.DenyPlaces:
+		return d.filter.places(op.VNI, op.Places, false)
+	case hostops.GuardPlaces:
+		return d.filter.guardPlaces(op.VNI, true)
+	case hostops.UnguardPlaces:
+		return d.filter.guardPlaces(op.VNI, false)
 	case hostops.Shield:
 		return d.filter.setShield(op.VNI, op.Network)
 	case hostops.Unshield:

@@ -24,6 +24,8 @@ type device struct {
 	self   map[cluster.MAC]netip.Addr
 	held   map[cluster.MAC]struct{}
 	fdb    shared[cluster.MAC, netip.Addr]
+
+	answers shared[netip.Addr, cluster.MAC] // of a bridge of ours
 }
 
 func newDevice(l link) *device {
@@ -163,6 +165,9 @@ func (ds devices) addrEvent(there bool, b []byte) bool {
 }
 
 func (ds devices) neighEvent(there bool, b []byte) bool {
+	if len(b) > 0 && b[0] != unix.AF_BRIDGE {
+		return ds.answerEvent(there, b)
+	}
 	index, e, ok := parseNeigh(b)
 	d := ds[index]
 	if !ok || d == nil {
@@ -254,7 +259,7 @@ func read(c *conn) (devices, error) {
 			ds.neighEvent(true, m)
 		}
 	}
-	return ds, nil
+	return ds, ds.readAnswers(c)
 }
 
 // byName finds a device.

@@ -173,6 +173,7 @@ func (d *Driver) filterEvents() {
 func sameFilter(a, b hostops.Filter) bool {
 	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
 		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) &&
+		maps.Equal(a.Placed, b.Placed) && maps.EqualFunc(a.Places, b.Places, hostops.PlaceSet.Equal) &&
 		maps.Equal(a.Seals, b.Seals)
 }
 
@@ -224,8 +225,9 @@ func (d *Driver) state() hostops.State {
 			Kind: hostops.Kind(v.kind), Owner: owner, Alias: v.alias, MTU: v.mtu, Master: d.name(v.master), Up: v.up,
 			Quiet: v.noAddrGen && (v.kind != "bridge" || v.deaf && v.forwards == forwardReserved && !v.stp && !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Group: v.joined, Learning: v.learning,
-			Isolated: v.isolated, Sends: v.sends(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
+			Isolated: v.isolated, Sends: v.sends(), Static: v.static(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
 			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
+			Answers: hostops.TableOf(v.answers.share()),
 		}
 	}
 	for _, v := range d.devices {

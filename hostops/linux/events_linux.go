@@ -75,13 +75,15 @@ func staticEntries() ([]unix.SockFilter, error) {
 	}
 	const set = unix.NUD_PERMANENT | unix.NUD_NOARP
 	raw, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: 4, Size: 1},                                       // low byte of nlmsg_type
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_NEWNEIGH, SkipTrue: 1},    //
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTM_DELNEIGH, SkipTrue: 4}, // another type: pass
-		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr, Size: 1},                     // ndm_family
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_BRIDGE, SkipTrue: 3},    // ARP and ND: drop
-		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 8, Size: 1},                 // low byte of ndm_state
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: set, SkipTrue: 1},             // learned: drop
+		bpf.LoadAbsolute{Off: 4, Size: 1},                                                                       // low byte of nlmsg_type
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTM_NEWNEIGH, SkipTrue: 1},                                    //
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTM_DELNEIGH, SkipTrue: 6},                                 // another type: pass
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr, Size: 1},                                                     // ndm_family
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_BRIDGE, SkipTrue: 2},                                       //
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 8, Size: 1},                                                 // low byte of ndm_state
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.NUD_PERMANENT | unix.NUD_FAILED, SkipTrue: 2, SkipFalse: 3}, // ARP and ND: set, or taken out again
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 8, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: set, SkipTrue: 1}, // learned: drop
 		bpf.RetConstant{Val: 1 << 18},
 		bpf.RetConstant{Val: 0},
 	})

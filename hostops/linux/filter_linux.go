@@ -175,7 +175,7 @@ func replaceTable(cc *nftables.Conn, t *nftables.Table, there bool) {
 func (f *filter) create(port uint16) error {
 	t := table()
 	replaceTable(f.cc, t, f.there)
-	for _, s := range []*nftables.Set{vniSet(), peerSet(false), peerSet(true)} {
+	for _, s := range []*nftables.Set{vniSet(), peerSet(false), peerSet(true), placedSet(), placeSet(false), placeSet(true)} {
 		if err := f.cc.AddSet(s, nil); err != nil {
 			return err
 		}
@@ -193,7 +193,7 @@ func (f *filter) create(port uint16) error {
 	f.there = true
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
-		VNIs: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
+		VNIs: map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
 	}
 	return nil
 }
@@ -308,7 +308,7 @@ func (f *filter) read() error {
 	f.touched() // what comes later is read later
 	s := hostops.Filter{
 		NoShields: f.state.NoShields,
-		VNIs:      map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{}, Seals: map[string]struct{}{},
+		VNIs:      map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{}, Seals: map[string]struct{}{},
 	}
 	if err := f.readTable(&s); err != nil {
 		return fmt.Errorf("read nftables table inet %s: %w", hostops.FilterName, err)
@@ -349,7 +349,11 @@ func (f *filter) readTable(s *hostops.Filter) error {
 	}
 	s.Exists = true
 	c := chains[chainName]
-	if len(chains) != 1 || c == nil || c.Hooknum == nil || !names[setVNIs] || !names[setPeers4] || !names[setPeers6] {
+	whole := len(chains) == 1 && c != nil && c.Hooknum != nil
+	for _, name := range []string{setVNIs, setPeers4, setPeers6, setPlaced, setPlaces4, setPlaces6} {
+		whole = whole && names[name]
+	}
+	if !whole {
 		return nil
 	}
 	f.requests.Add(4)
@@ -383,7 +387,7 @@ func (f *filter) readTable(s *hostops.Filter) error {
 			}
 		}
 	}
-	return nil
+	return f.readPlaces(s)
 }
 
 // chainsOf reads the chains of one of our tables, if the table is there.

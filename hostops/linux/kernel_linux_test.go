@@ -259,6 +259,22 @@ func (k kernel) RemoveNeighbour(namespace string, a netip.Addr) error {
 	return k.neighbour(namespace, a, (*netlink.Handle).NeighDel)
 }
 
+// answer changes a neighbour of a bridge.
+func (k kernel) answer(bridge string, a netip.Addr) *netlink.Neigh {
+	k.t.Helper()
+	return &netlink.Neigh{LinkIndex: k.link(bridge).Attrs().Index, State: netlink.NUD_PERMANENT, IP: a.AsSlice()}
+}
+
+func (k kernel) SetAnswer(bridge string, a netip.Addr, mac cluster.MAC) error {
+	n := k.answer(bridge, a)
+	n.HardwareAddr = mac[:]
+	return k.nl.NeighSet(n)
+}
+
+func (k kernel) RemoveAnswer(bridge string, a netip.Addr) error {
+	return k.nl.NeighDel(k.answer(bridge, a))
+}
+
 func (k kernel) RemoveAddress(namespace string, p netip.Prefix) error {
 	h := k.inside(namespace)
 	defer h.Close()

@@ -35,6 +35,8 @@ func (l *link) odd() portFlags {
 	switch {
 	case l.master == 0:
 		return 0
+	case l.static():
+		return l.flags & (oddFlags &^ suppressFlag)
 	case hostops.Kind(l.kind) == hostops.KindTunnel:
 		return l.flags & oddFlags
 	}
@@ -43,7 +45,7 @@ func (l *link) odd() portFlags {
 
 // sends reports whether all is on that makes a tunnel's port send.
 func (l *link) sends() bool {
-	return hostops.Kind(l.kind) == hostops.KindTunnel && l.flags&plainFlags == plainFlags
+	return hostops.Kind(l.kind) == hostops.KindTunnel && l.flags&(plainFlags|suppressFlag) == plainFlags
 }
 
 // silent reports whether all is off that makes a tunnel's port send.

@@ -45,6 +45,8 @@ func rules(port uint16) []rule {
 		}},
 		{text("source4"), fromPeer(port, unix.NFPROTO_IPV4, 12, 4, setPeers4)},
 		{text("source6"), fromPeer(port, unix.NFPROTO_IPV6, 8, 16, setPeers6)},
+		{text("place4"), fromPlace(port, unix.NFPROTO_IPV4, 12, 4, setPlaces4)},
+		{text("place6"), fromPlace(port, unix.NFPROTO_IPV6, 8, 16, setPlaces6)},
 		{text("judged"), slices.Concat(toPort(port), loadVNI(1), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})},
 		{text("short"), slices.Concat(toPort(port), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})},
 	}
@@ -54,7 +56,16 @@ func rules(port uint16) []rule {
 // is none of the VNI's peers. The source address is length bytes at offset in the
 // header of an IP version.
 func fromPeer(port uint16, version byte, offset, length uint32, peers string) []expr.Any {
-	const source = unix.NFT_REG32_00
+	return slices.Concat(ofVNI(port, version, setVNIs, offset, length), loadVNI(unix.NFT_REG32_00+length/4),
+		[]expr.Any{
+			&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: peers, Invert: true},
+			&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
+		})
+}
+
+// ofVNI matches what comes to the port with one of the VNIs in a set, and puts the
+// source address into the registers from NFT_REG32_00 on.
+func ofVNI(port uint16, version byte, vnis string, offset, length uint32) []expr.Any {
 	return slices.Concat(
 		[]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
@@ -62,13 +73,8 @@ func fromPeer(port uint16, version byte, offset, length uint32, peers string) []
 		},
 		toPort(port), loadVNI(1),
 		[]expr.Any{
-			&expr.Lookup{SourceRegister: 1, SetName: setVNIs},
-			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length, DestRegister: source},
-		},
-		loadVNI(source+length/4),
-		[]expr.Any{
-			&expr.Lookup{SourceRegister: source, SetName: peers, Invert: true},
-			&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
+			&expr.Lookup{SourceRegister: 1, SetName: vnis},
+			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length, DestRegister: unix.NFT_REG32_00},
 		})
 }
 

@@ -176,7 +176,7 @@ func (d *Driver) step(op hostops.Op) (s *step, one bool, err error) {
 			return nil, false, nil
 		}
 	case hostops.SetQuiet, hostops.SetLearning, hostops.SetOwner, hostops.SetAlias, hostops.SetMTU, hostops.SetMaster,
-		hostops.SetIsolated, hostops.SetSending, hostops.SetUp, hostops.SetDown, hostops.DeleteDevice,
+		hostops.SetIsolated, hostops.SetSending, hostops.SetStatic, hostops.SetAnswer, hostops.RemoveAnswer, hostops.SetUp, hostops.SetDown, hostops.DeleteDevice,
 		hostops.AddPeer, hostops.SetFDB, hostops.RemoveFDB, hostops.PinMAC:
 	default:
 		return nil, false, nil
@@ -195,7 +195,7 @@ func (d *Driver) own(op hostops.Op) (*device, error) {
 	v := d.devices.byName(op.On().Object)
 	if v == nil {
 		switch op.(type) {
-		case hostops.DeleteDevice, hostops.RemovePeer, hostops.RemoveFDB:
+		case hostops.DeleteDevice, hostops.RemovePeer, hostops.RemoveFDB, hostops.RemoveAnswer:
 			return nil, nil
 		}
 		return nil, unix.ENODEV
@@ -230,6 +230,12 @@ func (d *Driver) change(v *device, op hostops.Op) (*step, error) {
 		return portStep(v.index, attr(nl.IFLA_BRPORT_ISOLATED, flag(true))), nil
 	case hostops.SetSending:
 		return setSending(v, op.Enabled), nil
+	case hostops.SetStatic:
+		return setStatic(v), nil
+	case hostops.SetAnswer:
+		return answer(v, op.Address, &op.MAC), nil
+	case hostops.RemoveAnswer:
+		return answer(v, op.Address, nil), nil
 	case hostops.SetUp:
 		m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
 		return ask(unix.RTM_NEWLINK, 0, m), nil

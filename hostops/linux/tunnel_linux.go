@@ -96,6 +96,9 @@ func setSending(v *device, on bool) *step {
 		attr(nl.IFLA_BRPORT_LEARNING, flag(on)), attr(nl.IFLA_BRPORT_UNICAST_FLOOD, flag(on)),
 		attr(nl.IFLA_BRPORT_MCAST_FLOOD, flag(on)), attr(nl.IFLA_BRPORT_BCAST_FLOOD, flag(on)),
 	}
+	if v.flags&suppressFlag != 0 {
+		settings = append(settings, attr(nl.IFLA_BRPORT_NEIGH_SUPPRESS, flag(false)))
+	}
 	if !on {
 		settings = append(settings, attr(nl.IFLA_BRPORT_FLUSH, nil))
 	}
