@@ -111,7 +111,7 @@ func (p *planner) behind(v VPC, t Tunnel) iter.Seq2[cluster.MAC, netip.Addr] {
 			if peer.ReceiveOnly || t.ReceiveOnly {
 				continue
 			}
-			for _, mac := range p.workloads[v.Name][peer.Underlay] {
+			for _, mac := range p.atPeers[v.Name][peer.Underlay] {
 				if !yield(mac, peer.Underlay) {
 					return
 				}
