@@ -43,18 +43,20 @@ const (
 // came up for the first time and round trip times ride along with the next
 // write. A link is one object with two ends: LinkBetween merges them.
 type VPCStatus struct {
-	Needs   int        `json:"needs,omitempty"`
-	NodeID  string     `json:"node_id"`
-	State   HostState  `json:"state"`
-	Ready   bool       `json:"ready"` // the kernel is as the records say
-	Reason  string     `json:"reason,omitempty"`
-	VNI     VNI        `json:"vni,omitempty"`
-	MTU     int        `json:"mtu,omitempty"`
-	VTEP    netip.Addr `json:"vtep,omitzero"`
-	Repairs int        `json:"repairs,omitempty"` // of tampering, since the agent started
-	Links   []Link     `json:"links,omitempty"`   // sorted by peer
-	Ports   []string   `json:"ports,omitempty"`   // of workloads, on the VPC's bridge; sorted
-	At      Time       `json:"at"`
+	Needs  int        `json:"needs,omitempty"`
+	NodeID string     `json:"node_id"`
+	State  HostState  `json:"state"`
+	Ready  bool       `json:"ready"` // the kernel is as the records say
+	Reason string     `json:"reason,omitempty"`
+	VNI    VNI        `json:"vni,omitempty"`
+	MTU    int        `json:"mtu,omitempty"`
+	VTEP   netip.Addr `json:"vtep,omitzero"`
+	// Learning is what is in force here.
+	Learning Learning `json:"learning,omitempty"`
+	Repairs  int      `json:"repairs,omitempty"` // of tampering, since the agent started
+	Links    []Link   `json:"links,omitempty"`   // sorted by peer
+	Ports    []string `json:"ports,omitempty"`   // of workloads, on the VPC's bridge; sorted
+	At       Time     `json:"at"`
 }
 
 // Validate checks what is reported, and bounds it.
@@ -68,6 +70,8 @@ func (s *VPCStatus) Validate() error {
 		return fmt.Errorf("%w MTU %d: want 0 to %d", ErrInvalid, s.MTU, MaxMTU)
 	case s.VTEP.IsValid() && !forHosts(s.VTEP):
 		return fmt.Errorf("%w vtep %s", ErrInvalid, s.VTEP)
+	case checkLearning(s.Learning) != nil:
+		return checkLearning(s.Learning)
 	case s.Repairs < 0:
 		return fmt.Errorf("%w repairs %d", ErrInvalid, s.Repairs)
 	}

@@ -31,6 +31,7 @@ type VPCSpec struct {
 	// Transport is Auto (or empty), P2P or Multicast; the last needs a group.
 	Transport      Transport  `json:"transport,omitempty"`
 	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
+	Learning       Learning   `json:"learning,omitempty"`
 	Protect        bool       `json:"protect,omitempty"` // delete is refused
 	Force          bool       `json:"force,omitempty"`   // with Deleting: wait for no dead host
 	Created        Time       `json:"created"`
@@ -69,6 +70,7 @@ func (s *VPCSpec) Check() []FieldError {
 	if keeps("transport", checkSpecTransport(s.Transport)) {
 		keeps("multicast_group", checkGroup(s.Transport, s.MulticastGroup))
 	}
+	keeps("learning", checkLearning(s.Learning))
 	peer := keeps("peer_network", checkNetwork("peer network", s.PeerNetwork))
 	apart := s.PeerNetwork
 	if !peer {
@@ -141,6 +143,7 @@ type VPCNet struct {
 	// Multicast, which has a group.
 	Transport      Transport  `json:"transport,omitempty"`
 	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
+	Learning       Learning   `json:"learning,omitempty"`
 	// Refused holds nodes that the selector names and that are no members,
 	// with the reason.
 	Refused map[string]string `json:"refused,omitempty"`
@@ -164,6 +167,9 @@ func (n *VPCNet) Validate() error {
 		return fmt.Errorf("%w MTU %d: want %d to %d", ErrInvalid, n.MTU, MinMTU, MaxMTU)
 	}
 	if err := checkMemberTransport(n.Transport, n.MulticastGroup); err != nil {
+		return err
+	}
+	if err := checkLearning(n.Learning); err != nil {
 		return err
 	}
 	if err := checkText("reason", n.Reason); err != nil {

@@ -102,7 +102,32 @@ func readVPC(v *store.View, name string) *vpcRecords {
 			r.unreadable = append(r.unreadable, node)
 		}
 	}
+	if r.net != nil && r.net.Learning == cluster.LearnStatic {
+		r.places = readPlaces(v, name)
+	}
 	slices.Sort(r.unreadable)
 	r.sorted = inOrder(r.members)
+	return r
+}
+
+// readPlaces reads the endpoints of a static VPC.
+func readPlaces(v *store.View, name string) *placeRecords {
+	r := &placeRecords{owns: map[string]*cluster.EndpointOwn{}, kept: map[string]bool{}}
+	note := func(key string) string {
+		endpoint, _, _ := strings.Cut(strings.TrimPrefix(key, cluster.PrefixEndpoints(name)), "/")
+		r.kept[endpoint] = true
+		return endpoint
+	}
+	for it := range store.Below[*cluster.EndpointSpec](v, cluster.PrefixEndpoints(name)) {
+		note(it.Key)
+	}
+	for it := range store.Below[*cluster.EndpointOwn](v, cluster.PrefixEndpoints(name)) {
+		r.owns[note(it.Key)] = it.Value
+	}
+	for _, p := range v.Problems() {
+		if strings.HasPrefix(p.Key, cluster.PrefixEndpoints(name)) {
+			note(p.Key)
+		}
+	}
 	return r
 }

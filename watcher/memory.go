@@ -47,6 +47,10 @@ type vpc struct {
 	Group   netip.Addr `json:"multicast_group,omitzero"`
 	ToGroup bool       `json:"to_group,omitempty"`
 
+	// Static says that the host learns from Places alone, which are by endpoint.
+	Static bool             `json:"static,omitempty"`
+	Places map[string]place `json:"places,omitempty"`
+
 	sorted    []namedMember               // Members, see inOrder; nil: not sorted yet
 	read      *vpcRecords                 // what Members were read as
 	inForce   map[string]cluster.HostLink // of Links: what the kernel last was equal to
@@ -64,6 +68,7 @@ func (m *memory) clone() *memory {
 	for name, v := range m.VPCs {
 		v := *v
 		v.Links, v.Open, v.inForce = maps.Clone(v.Links), maps.Clone(v.Open), nil
+		v.Places = maps.Clone(v.Places)
 		c.VPCs[name] = &v
 	}
 	return &c
@@ -85,6 +90,7 @@ type vpcRecords struct {
 	read       *vpcRecords                // the same, the same net, ping and members; nil: nobody knows
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	sorted     []namedMember              // members, see inOrder
+	places     *placeRecords              // of a static VPC
 	unreadable []string                   // members whose record never could be read
 	links      map[string]cluster.HostLink
 	linksAt    map[string]int64 // revisions of links, by peer
@@ -377,6 +383,11 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		v.setMembers(r)
 		changed = max(changed, changedPeers)
 	}
+	places := r.places
+	if r.read != nil && v.read == r.read {
+		places = nil
+	}
+	changed = max(changed, v.absorbPlaces(r.net.Learning == cluster.LearnStatic, places))
 	v.read = r.read
 	var group netip.Addr
 	if r.net.Transport == cluster.Multicast && mine.Transport == cluster.Multicast {

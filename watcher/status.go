@@ -128,6 +128,9 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 	if mine := v.Members[a.cfg.Node]; mine != nil {
 		s.VTEP = mine.VTEP
 	}
+	if v.Static {
+		s.Learning = cluster.LearnStatic
+	}
 	switch {
 	case v.Leaving && !v.gone:
 		s.Ready, s.Reason = false, "taking it down"

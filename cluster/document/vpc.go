@@ -80,6 +80,8 @@ var vpcFields = []field{
 		"How links carry frames: auto (or left out), p2p, multicast."),
 	entry("multicast_group", parsed("an address like 239.1.1.1 or ff05::1:1", netip.ParseAddr), func(s *cluster.VPCSpec) *netip.Addr { return &s.MulticastGroup }, 0,
 		"The group of transport multicast."),
+	entry("learning", parsed("dynamic or static", cluster.ParseLearning), func(s *cluster.VPCSpec) *cluster.Learning { return &s.Learning }, 0,
+		"How hosts come to know where workloads are: dynamic (or left out), from frames; static, from attached endpoints' records alone."),
 	entry("protect", boolean(), func(s *cluster.VPCSpec) *bool { return &s.Protect }, quiet,
 		"Whether deleting it is refused."),
 }

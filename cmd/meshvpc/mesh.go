@@ -179,6 +179,9 @@ func (m *mesh) reason(members []memberReport) string {
 	case m.spec.InForce() != m.peers().Transport || m.spec.MulticastGroup != m.net.MulticastGroup:
 		return fmt.Sprintf("transport %s%s is asked for, the controller has not changed it yet", cmp.Or(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
 	}
+	if m.spec.Learning != m.net.Learning {
+		return fmt.Sprintf("learning %s is asked for, the controller has not changed it yet", cmp.Or(m.spec.Learning, cluster.LearnDynamic))
+	}
 	waiting, down, apart, changing := []string{}, []string{}, []string{}, m.otherTransport()
 	for _, b := range members {
 		if !b.Ready {
@@ -287,7 +290,7 @@ func (m *mesh) memberReason(name string) string {
 		return strings.TrimSpace(string(status.State) + " " + status.Reason)
 	case !status.Ready:
 		return cmp.Or(status.Reason, "its network is not made yet")
-	case m.net != nil && (status.VNI != m.net.VNI || status.MTU != m.net.MTU || status.VTEP != member.VTEP):
+	case m.net != nil && (status.VNI != m.net.VNI || status.MTU != m.net.MTU || status.VTEP != member.VTEP || status.Learning != m.net.Learning):
 		return "it has not applied the latest change yet"
 	case m.refused(name) != "":
 		return m.refused(name)

@@ -23,7 +23,7 @@ func (p *program) vpcCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "network", Usage: "`PREFIX` that endpoints get their addresses from, or one of each family joined by a comma"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES` (default: what every member can carry)"},
 		&cli.StringFlag{Name: "vni", Usage: "`NUMBER` (default: the lowest free)"},
-		transportFlag(), groupFlag(), excludeFlag(),
+		transportFlag(), groupFlag(), learningFlag(), excludeFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait for the mesh"},
 	), p.withStore(p.vpcCreate))
@@ -105,8 +105,26 @@ func specFrom(c *cli.Context) (*cluster.VPCSpec, error) {
 	if err = setTransport(c, spec); err != nil {
 		return nil, err
 	}
+	if err = setLearning(c, spec); err != nil {
+		return nil, err
+	}
 	spec.Exclude, err = parseAddrs(c.StringSlice("exclude"))
 	return spec, err
+}
+
+func learningFlag() cli.Flag {
+	return &cli.StringFlag{Name: "learning", Usage: "how hosts come to know where workloads are: dynamic, from frames, or static, from attached endpoints alone (default: dynamic)"}
+}
+
+// setLearning takes over --learning, where given.
+func setLearning(c *cli.Context, spec *cluster.VPCSpec) (err error) {
+	if !c.IsSet("learning") {
+		return nil
+	}
+	if spec.Learning, err = cluster.ParseLearning(c.String("learning")); err != nil {
+		return &refusal{exitUsage, err, ""}
+	}
+	return nil
 }
 
 // setTransport takes over --transport and --multicast-group, where given.

@@ -18,7 +18,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 	return p.verb("set", "V", "change a VPC and wait until it is so", waitFlags(meshWait,
 		&cli.StringFlag{Name: "members", Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES`"},
-		transportFlag(), groupFlag(), excludeFlag(), yesFlag(),
+		transportFlag(), groupFlag(), learningFlag(), excludeFlag(), yesFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
@@ -66,7 +66,7 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 	if err != nil {
 		return err
 	}
-	if c.Bool("no-wait") || !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group"}, c.IsSet) {
+	if c.Bool("no-wait") || !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "learning"}, c.IsSet) {
 		m, err := p.readMesh(ctx, s, name)
 		if err != nil {
 			return err
@@ -86,8 +86,8 @@ type specChange struct {
 // changeFrom reads the flags.
 func changeFrom(c *cli.Context) (specChange, error) {
 	change := specChange{c: c}
-	if !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "exclude", "protect", "no-protect"}, c.IsSet) {
-		return change, usage("give --members, --mtu, --transport, --multicast-group, --exclude, --protect or --no-protect", "nothing to set")
+	if !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "learning", "exclude", "protect", "no-protect"}, c.IsSet) {
+		return change, usage("give --members, --mtu, --transport, --multicast-group, --learning, --exclude, --protect or --no-protect", "nothing to set")
 	}
 	if c.Bool("protect") && c.Bool("no-protect") {
 		return change, usage("give one of them", "--protect and --no-protect exclude each other")
@@ -109,6 +109,9 @@ func (ch specChange) apply(spec *cluster.VPCSpec) error {
 		spec.MTU = ch.mtu
 	}
 	if err := setTransport(ch.c, spec); err != nil {
+		return err
+	}
+	if err := setLearning(ch.c, spec); err != nil {
 		return err
 	}
 	if ch.c.IsSet("exclude") {

@@ -1,0 +1,31 @@
+package cluster
+
+import "fmt"
+
+// Learning is how hosts come to know where a VPC's workloads are.
+type Learning string
+
+// The ways of learning. Dynamic, or empty, is from frames. Static is from records
+// alone: only attached endpoints are heard on other hosts.
+const (
+	LearnDynamic Learning = "dynamic"
+	LearnStatic  Learning = "static"
+)
+
+// ParseLearning reads what an operator asks for; dynamic is what a VPC has that
+// names none. Errors wrap ErrInvalid.
+func ParseLearning(s string) (Learning, error) {
+	l := Learning(s)
+	if l == LearnDynamic {
+		l = ""
+	}
+	return l, checkLearning(l)
+}
+
+func checkLearning(l Learning) error {
+	switch l {
+	case "", LearnDynamic, LearnStatic:
+		return nil
+	}
+	return fmt.Errorf("%w learning %q: want dynamic or static", ErrInvalid, CleanText(string(l)))
+}
