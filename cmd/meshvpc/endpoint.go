@@ -23,12 +23,14 @@ func (p *program) endpointCommand() *cli.Command {
 			"meshvpc endpoint list --vpc vpc1",
 			"meshvpc endpoint show web1",
 			"meshvpc endpoint where 10.10.11.5 -o json",
+			"meshvpc endpoint move web1 --node gold-hoster-02",
 			"meshvpc endpoint delete web1",
 		},
 		p.endpointCreateCommand(),
 		p.verb("list", "", "list the endpoints", storeFlags(ofVPCFlag()), p.withStore(p.endpointList)),
 		p.verb("show", "E", "what was asked for and what it has", storeFlags(ofVPCFlag()), p.withStore(p.endpointShow)),
 		p.verb("where", "E|IP|MAC", "which endpoint that is, and on which node", storeFlags(ofVPCFlag()), p.withStore(p.endpointWhere)),
+		p.endpointMoveCommand(),
 		p.endpointDeleteCommand(),
 	)
 }
