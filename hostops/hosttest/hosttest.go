@@ -183,6 +183,7 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"multicast group", multicast},
 		{"static places", static},
 		{"tampering with static places is repaired", tamperingStatic},
+		{"static places of attached workloads", staticPorts},
 		{"workloads' ports", workloads},
 		{"workloads' ports change", workloadsChange},
 		{"workloads' ports end", workloadsEnd},

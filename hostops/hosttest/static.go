@@ -16,7 +16,7 @@ import (
 // Workload is number i of a VPC, with two addresses, at the peer with that underlay
 // address, or here.
 func Workload(i int, at netip.Addr) hostops.Place {
-	return hostops.Place{MAC: cluster.MAC{2, 0, 0, 0, 0, byte(i)}, At: at,
+	return hostops.Place{MAC: cluster.MAC{2, 0, 0, 0, 1, byte(i)}, At: at, // as MakePort's
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(10 + i)}), netip.MustParseAddr(fmt.Sprintf("fd00::1%x", i))}}
 }
 
@@ -143,4 +143,35 @@ func tamperingStatic(t *testing.T, b *bench) {
 		}
 		b.holds(tt.name, v)
 	}
+}
+
+// staticPorts hands a workload that is attached here over to another host, and takes
+// it back.
+func staticPorts(t *testing.T, b *bench) {
+	v := MakeStatic(0)
+	active := MakePort(v, 0, b.room("room0"))
+	standby := active
+	standby.Standby = true
+	for _, step := range []struct {
+		name string
+		v    hostops.VPC
+		port hostops.Port
+		here bool
+	}{
+		{"here", v, active, true},
+		{"handed over", Move(v, 0, Peer(1, true)), standby, false},
+		{"taken back", v, active, true},
+		{"handed over again", Move(v, 0, Peer(0, true)), standby, false},
+	} {
+		step.v = with(step.v, step.port)
+		if n := b.converge(step.v); n != 0 {
+			t.Errorf("%s: %d repairs", step.name, n)
+		}
+		b.holds(step.name, step.v)
+		d := b.state().Devices[step.port.Device]
+		if d.Up != step.here || (d.Pinned == step.port.MAC) != step.here {
+			t.Errorf("%s: port %+v", step.name, d)
+		}
+	}
+	b.converge()
 }
