@@ -173,5 +173,15 @@ func staticPorts(t *testing.T, b *bench) {
 			t.Errorf("%s: port %+v", step.name, d)
 		}
 	}
+	here, away := with(v, active), with(Move(v, 0, Peer(1, true)), standby)
+	for range 3 { // by what the driver knows from events alone
+		for _, w := range []hostops.VPC{here, away} {
+			if r := b.pass(false, w); len(r.Problems) > 0 {
+				t.Errorf("problems %v", r.Problems)
+			}
+			b.silent(false, w)
+		}
+	}
+	b.silent(true, away)
 	b.converge()
 }

@@ -190,6 +190,7 @@ func (ds devices) neighEvent(there bool, b []byte) bool {
 	case d.tunnel:
 		return ds.heldEvent(d, e.mac, there && e.static && e.sticky)
 	case e.sticky && there:
+		ds.taken(d, e.mac)
 		changed := d.pinned != e.mac
 		d.pinned = e.mac
 		return changed
@@ -201,19 +202,30 @@ func (ds devices) neighEvent(there bool, b []byte) bool {
 	return false
 }
 
+// taken forgets that other ports of the bridge have its entry of a MAC, of which there
+// is one: the kernel says only who has it now.
+func (ds devices) taken(by *device, mac cluster.MAC) {
+	for _, other := range ds {
+		if other == by || other.master != by.master {
+			continue
+		}
+		if _, was := other.held[mac]; was {
+			delete(other.held, mac)
+			other.merge(mac)
+		}
+		if other.pinned == mac {
+			other.pinned = cluster.MAC{}
+		}
+	}
+}
+
 // heldEvent applies a message about an entry of the bridge for a tunnel's port.
-// The bridge has one entry of a MAC, for whichever of its ports.
 func (ds devices) heldEvent(d *device, mac cluster.MAC, holds bool) bool {
 	if !holds {
 		delete(d.held, mac)
 		return d.merge(mac)
 	}
-	for _, other := range ds {
-		if _, was := other.held[mac]; was && other != d && other.master == d.master {
-			delete(other.held, mac)
-			other.merge(mac)
-		}
-	}
+	ds.taken(d, mac)
 	d.held[mac] = struct{}{}
 	return d.merge(mac)
 }
