@@ -18,7 +18,7 @@ func endpointsOf(desired Desired) map[Target]string {
 
 // attached tells which ports have neither open operations nor problems.
 func attached(desired Desired, actual State, open []Op, problems []Problem) map[string]map[string]bool {
-	not, endpoints := map[Target]bool{}, endpointsOf(desired)
+	not := map[Target]bool{}
 	for _, op := range open {
 		not[op.On()] = true
 	}
@@ -36,7 +36,7 @@ func attached(desired Desired, actual State, open []Op, problems []Problem) map[
 		out[v.Name] = make(map[string]bool, len(v.Ports))
 		for _, p := range v.Ports {
 			on := Target{v.Name, p.Device}
-			out[v.Name][p.Endpoint] = whole && endpoints[on] == p.Endpoint && !not[on] && !failed[wanted{v.Name, p.Endpoint}] &&
+			out[v.Name][p.Endpoint] = whole && !not[on] && !failed[wanted{v.Name, p.Endpoint}] &&
 				actual.Devices[p.Device].Master == v.Name
 		}
 	}
