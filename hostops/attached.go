@@ -2,6 +2,7 @@ package hostops
 
 import (
 	"context"
+	"maps"
 	"slices"
 )
 
@@ -56,13 +57,29 @@ func spacesOf(desired Desired) (paths []string) {
 }
 
 // look tells what the paths of workloads' namespaces lead to, as of the last full
-// pass: between those the kernel's events tell of ports that went with theirs.
+// pass: between those the kernel's events tell of ports that went with theirs. One
+// that was gone, or is to be another by now, is looked at each time.
 func (h *Host) look(ctx context.Context, desired Desired, full bool) map[string]Space {
 	if full {
 		h.spaces = h.driver.Spaces(ctx, spacesOf(desired))
+		return h.spaces
+	}
+	var again []string
+	for _, v := range desired.VPCs {
+		for _, p := range v.Ports {
+			if s, known := h.spaces[p.Namespace]; known && s.gone(p) {
+				again = append(again, p.Namespace)
+			}
+		}
+	}
+	if len(again) > 0 {
+		maps.Copy(h.spaces, h.driver.Spaces(ctx, again))
 	}
 	return h.spaces
 }
+
+// gone reports whether s is not the namespace of a port.
+func (s Space) gone(p Port) bool { return s.Inode == 0 || p.Inode != 0 && p.Inode != s.Inode }
 
 // portOn is the port of v's that is on a device.
 func (v VPC) portOn(device string) (Port, bool) {

@@ -79,7 +79,7 @@ func (p *planner) refused(port Port) (why string, gone bool) {
 	case port.Kind == PortDevice && !there:
 		return p.inUse(name, o), false
 	}
-	if space, known := p.actual.Spaces[port.Namespace]; port.Kind == PortNetns && known && (space.Inode == 0 || port.Inode != 0 && port.Inode != space.Inode) {
+	if space, known := p.actual.Spaces[port.Namespace]; port.Kind == PortNetns && known && space.gone(port) {
 		return fmt.Sprintf("network namespace %s is gone: detach the endpoint, or attach it where its workload is now", port.Namespace), true
 	}
 	return "", false
