@@ -60,6 +60,7 @@ type planner struct {
 	admitted map[cluster.VNI]bool // those that an Admit is for
 	blocked  map[cluster.VNI]bool // those of them that something else stands in the way of
 	ports    map[string]wanted    // for whom a port's device is, by device
+	heldVNIs map[cluster.VNI]bool // of held tunnels, once the adds are planned; nil: not looked for yet
 	keeping  map[cluster.VNI]bool // VPCs that keep ports that are not wanted
 	holders  holders
 	reowned  []cluster.VNI // former owners of wanted bridges

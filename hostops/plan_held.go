@@ -15,9 +15,11 @@ func (p *planner) protect() {
 	if f.Foreign {
 		return
 	}
-	var held []string // most often nothing is
+	var held []string // that lack something: most often nothing does
 	for name, d := range p.actual.Devices {
 		switch {
+		case d.Kind == KindTunnel && has(f.VNIs, d.VNI) || d.Use != UseVPC && has(f.Bindings, name):
+		case d.Kind == KindBridge && has(f.Seals, name) && has(f.Shields, d.Owner):
 		case d.Use != UseVPC && !has(p.ports, name) && (p.held(d.Owner) || p.keeping[d.Owner]):
 			held = append(held, name)
 		case d.Use == UseVPC && !p.names[name] && !p.gone[name] && p.held(d.Owner):

@@ -42,7 +42,7 @@ func (p *planner) workloads(v VPC) {
 		if first := p.ports[port.Device]; first != (wanted{v.Name, port.Endpoint}) {
 			problem.Reason = fmt.Sprintf("device %s is attached for endpoint %s of VPC %s already: detach it there", port.Device, first.endpoint, first.vpc)
 		} else {
-			problem.Reason, problem.Gone = p.refused(port)
+			problem.Reason, problem.Gone = p.refused(v, port)
 		}
 		if problem.Reason != "" {
 			p.problems = append(p.problems, problem)
@@ -53,7 +53,7 @@ func (p *planner) workloads(v VPC) {
 }
 
 // refused says why a port cannot be.
-func (p *planner) refused(port Port) (why string, gone bool) {
+func (p *planner) refused(v VPC, port Port) (why string, gone bool) {
 	name := port.Device
 	d, there := p.actual.Devices[name]
 	o, foreign := p.actual.Others[name]
@@ -68,6 +68,8 @@ func (p *planner) refused(port Port) (why string, gone bool) {
 		return fmt.Sprintf("a workload cannot have the MAC %s", port.MAC), false
 	case p.names[name], there && (d.Use != use || port.Kind != PortDevice && d.Kind != kindOf(port)):
 		return fmt.Sprintf("device %s is meshvpc's own, and in use: name another", name), false
+	case there && d.Owner != v.VNI && p.held(d.Owner):
+		return fmt.Sprintf("device %s is a port of another VPC (VNI %d): detach it there", name, d.Owner), false
 	case !port.Trusted && p.actual.Filter.NoShields:
 		return "this kernel cannot keep the port from speaking as others: attach it with --trust, or use a kernel with CONFIG_NF_TABLES_BRIDGE", false
 	case port.Kind == PortTap && foreign:

@@ -80,12 +80,15 @@ func (p *planner) keeps(v cluster.VNI) bool {
 	if p.judged[v] {
 		return true
 	}
-	for name, d := range p.actual.Devices {
-		if d.Kind == KindTunnel && d.VNI == v && p.held(d.Owner) && !p.gone[name] {
-			return true
+	if p.heldVNIs == nil {
+		p.heldVNIs = map[cluster.VNI]bool{}
+		for name, d := range p.actual.Devices {
+			if d.Kind == KindTunnel && p.held(d.Owner) && !p.gone[name] {
+				p.heldVNIs[d.VNI] = true
+			}
 		}
 	}
-	return false
+	return p.heldVNIs[v]
 }
 
 // needsFilter reports whether any VPC is wanted or held.

@@ -62,31 +62,28 @@ func BenchmarkAttach(b *testing.B) {
 	small, large := newUnderlay(b, 1, 1500)[0], newUnderlay(b, 1, 1500)[0]
 	few, many := crowd(small, 1, 0), crowd(large, 200, 5)
 	room := map[*host]string{small: small.room("more"), large: large.room("more")}
-	attach := func(h *host, vpcs []hostops.VPC) (attached, full float64) {
-		more := slices.Clone(vpcs)
-		more[0].Ports = append(slices.Clone(vpcs[0].Ports), hosttest.MakePort(vpcs[0], 99, room[h]))
+	attach := func(h *host, vpcs []hostops.VPC) float64 {
+		v := vpcs[0]
+		v.Ports = append(slices.Clone(v.Ports), hosttest.MakePort(v, 99, room[h]))
 		start := time.Now()
-		if r := h.reconcile(false, more...); !r.Attached["vpc0"]["w99"] {
+		if r := h.ops.ReconcileVPC(b.Context(), v); !r.Attached["vpc0"]["w99"] {
 			b.Fatalf("not attached: %+v", r)
 		}
-		attached = time.Since(start).Seconds() * 1e3
-		start = time.Now()
-		h.reconcile(true, more...)
-		full = time.Since(start).Seconds() * 1e3
-		h.reconcile(false, vpcs...)
-		return attached, full
+		took := time.Since(start).Seconds() * 1e3
+		h.ops.ReconcileVPC(b.Context(), vpcs[0])
+		return took
 	}
-	var one, all, full []float64
+	var one, all, pass []float64
 	for b.Loop() {
-		took, _ := attach(small, few)
-		one = append(one, took)
-		took, all1 := attach(large, many)
-		all, full = append(all, took), append(full, all1)
+		one, all = append(one, attach(small, few)), append(all, attach(large, many))
+		start := time.Now()
+		large.reconcile(false, many...)
+		pass = append(pass, time.Since(start).Seconds()*1e3)
 	}
 	b.ReportMetric(median(one), "1-VPC-ms")
 	b.ReportMetric(median(all), "200-VPCs-ms")
 	b.ReportMetric(median(all)/median(one), "ratio")
-	b.ReportMetric(median(full), "full-ms")
+	b.ReportMetric(median(pass), "pass-of-200-ms")
 	b.ReportMetric(0, "ns/op")
 	small.reconcile(false)
 	large.reconcile(false)
