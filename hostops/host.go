@@ -30,7 +30,7 @@ type Host struct {
 	last   map[string]VPC // as of each VPC's last converged pass
 	// attached are the ports that were in place after the last pass, and spaces
 	// what their paths led to when they were last looked at.
-	attached map[Target]Port
+	attached map[string]map[string]Port // by VPC and device
 	spaces   map[string]Space
 }
 
@@ -77,6 +77,18 @@ const rounds = 3
 // fails is in the report, and what does not depend on it is done. full reads
 // the host anew instead of trusting its events.
 func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report {
+	return h.reconcile(ctx, desired, full, true)
+}
+
+// ReconcileVPC is Reconcile of one VPC, as when a workload is attached: what it
+// costs hardly depends on the others. Those are neither looked after nor reported,
+// and nothing of theirs is taken away.
+func (h *Host) ReconcileVPC(ctx context.Context, v VPC) Report {
+	return h.reconcile(ctx, Desired{VPCs: []VPC{v}, Hold: true}, false, false)
+}
+
+// reconcile is one pass; all: desired is all that there is.
+func (h *Host) reconcile(ctx context.Context, desired Desired, full, all bool) Report {
 	var r Report
 	var failed []Problem
 	for n := range rounds {
@@ -117,6 +129,9 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 		}
 	}
 	h.remember(desired, r.Ready, r.Attached)
+	if all {
+		h.forget(desired)
+	}
 	return r
 }
 
@@ -192,7 +207,7 @@ func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, erro
 func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op, failed []Problem) {
 	objects, vpcs := map[Target]bool{}, map[string]bool{}
 	noFilter := false
-	endpoints := endpointsOf(desired)
+	var endpoints map[Target]string // when something failed
 	skip := func(op Op) bool {
 		on := op.On()
 		return objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter))
@@ -213,6 +228,9 @@ func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op,
 				continue
 			}
 			h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
+			if endpoints == nil {
+				endpoints = endpointsOf(desired)
+			}
 			failed = append(failed, Problem{VPC: on.VPC, Endpoint: endpoints[on], Gone: errors.Is(err, ErrGone), Reason: err.Error()})
 			switch op.(type) {
 			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Announce,
@@ -331,7 +349,7 @@ func (h *Host) repair(op Op, now VPC) bool {
 		return false
 	}
 	if port, is := now.portOn(on.Object); is {
-		was, had := h.attached[on]
+		was, had := h.attached[on.VPC][on.Object]
 		_, announces := op.(Announce)
 		return had && !announces && reflect.DeepEqual(was, port) && equalBasics(last, now)
 	}
@@ -425,35 +443,49 @@ func equalShape(t, u Tunnel) bool {
 
 // remember keeps what has converged, to tell tampering from change.
 func (h *Host) remember(desired Desired, ready map[string]bool, attached map[string]map[string]bool) {
-	h.attached = map[Target]Port{}
 	for _, v := range desired.VPCs {
+		in := make(map[string]Port, len(v.Ports))
 		for _, p := range v.Ports {
 			if attached[v.Name][p.Endpoint] {
-				h.attached[Target{v.Name, p.Device}] = p
+				in[p.Device] = p
 			}
 		}
+		if h.attached == nil {
+			h.attached = map[string]map[string]Port{}
+		}
+		h.attached[v.Name] = in
 	}
 	if h.last == nil {
 		h.last = map[string]VPC{}
 	}
-	wanted := map[string]bool{}
 	for _, v := range desired.VPCs {
-		wanted[v.Name] = true
 		if ready[v.Name] {
 			v.Tunnels = slices.Clone(v.Tunnels)
 			h.last[v.Name] = v
 		}
 	}
+}
+
+// forget drops what is known of VPCs that are not wanted any more.
+func (h *Host) forget(desired Desired) {
+	wanted := make(map[string]bool, len(desired.VPCs))
+	for _, v := range desired.VPCs {
+		wanted[v.Name] = true
+	}
 	maps.DeleteFunc(h.last, func(name string, _ VPC) bool { return !wanted[name] })
+	maps.DeleteFunc(h.attached, func(name string, _ map[string]Port) bool { return !wanted[name] })
 }
 
 // ready tells which VPCs have neither open operations nor problems, but for those
 // of workloads' ports.
 func ready(desired Desired, open []Op, problems []Problem) map[string]bool {
-	not, endpoints := map[string]bool{}, endpointsOf(desired)
-	for _, op := range open {
-		if _, is := endpoints[op.On()]; !is {
-			not[op.On().VPC] = true
+	not := map[string]bool{}
+	if len(open) > 0 {
+		endpoints := endpointsOf(desired)
+		for _, op := range open {
+			if _, is := endpoints[op.On()]; !is {
+				not[op.On().VPC] = true
+			}
 		}
 	}
 	for _, p := range problems {

@@ -63,6 +63,7 @@ type planner struct {
 	admitted map[cluster.VNI]bool // those that an Admit is for
 	blocked  map[cluster.VNI]bool // those of them that something else stands in the way of
 	ports    map[string]wanted    // for whom a port's device is, by device
+	heldVNIs map[cluster.VNI]bool // of held tunnels, once the adds are planned; nil: not looked for yet
 	keeping  map[cluster.VNI]bool // VPCs that keep ports that are not wanted
 	holders  holders
 	// atPeers are the workloads of static VPCs, by VPC and peer.
@@ -173,7 +174,9 @@ func (p *planner) filter(vpcs []VPC) {
 			port = cmp.Or(port, t.Port)
 		}
 	}
-	port = cmp.Or(port, p.portOfHeld())
+	if port == 0 {
+		port = p.portOfHeld()
+	}
 	f := &p.actual.Filter
 	switch {
 	case f.Foreign && port != 0:

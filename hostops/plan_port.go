@@ -42,7 +42,7 @@ func (p *planner) workloads(v VPC) {
 		if first := p.ports[port.Device]; first != (wanted{v.Name, port.Endpoint}) {
 			problem.Reason = fmt.Sprintf("device %s is attached for endpoint %s of VPC %s already: detach it there", port.Device, first.endpoint, first.vpc)
 		} else {
-			problem.Reason, problem.Gone = p.refused(port)
+			problem.Reason, problem.Gone = p.refused(v, port)
 		}
 		if problem.Reason != "" {
 			p.problems = append(p.problems, problem)
@@ -53,7 +53,7 @@ func (p *planner) workloads(v VPC) {
 }
 
 // refused says why a port cannot be.
-func (p *planner) refused(port Port) (why string, gone bool) {
+func (p *planner) refused(v VPC, port Port) (why string, gone bool) {
 	name := port.Device
 	d, there := p.actual.Devices[name]
 	o, foreign := p.actual.Others[name]
@@ -68,6 +68,8 @@ func (p *planner) refused(port Port) (why string, gone bool) {
 		return fmt.Sprintf("a workload cannot have the MAC %s", port.MAC), false
 	case p.names[name], there && (d.Use != use || port.Kind != PortDevice && d.Kind != kindOf(port)):
 		return fmt.Sprintf("device %s is meshvpc's own, and in use: name another", name), false
+	case there && d.Owner != v.VNI && p.held(d.Owner):
+		return fmt.Sprintf("device %s is a port of another VPC (VNI %d): detach it there", name, d.Owner), false
 	case !port.Trusted && p.actual.Filter.NoShields:
 		return "this kernel cannot keep the port from speaking as others: attach it with --trust, or use a kernel with CONFIG_NF_TABLES_BRIDGE", false
 	case port.Kind == PortTap && foreign:
@@ -79,7 +81,7 @@ func (p *planner) refused(port Port) (why string, gone bool) {
 	case port.Kind == PortDevice && !there:
 		return p.inUse(name, o), false
 	}
-	if space, known := p.actual.Spaces[port.Namespace]; port.Kind == PortNetns && known && (space.Inode == 0 || port.Inode != 0 && port.Inode != space.Inode) {
+	if space, known := p.actual.Spaces[port.Namespace]; port.Kind == PortNetns && known && space.gone(port) {
 		return fmt.Sprintf("network namespace %s is gone: detach the endpoint, or attach it where its workload is now", port.Namespace), true
 	}
 	return "", false
@@ -231,11 +233,11 @@ func (p *planner) made(v VPC, port Port) Device {
 // bind plans what the port may send as.
 func (p *planner) bind(on Target, port Port) {
 	has, bound := p.actual.Filter.Bindings[on.Object]
-	switch want := port.binding(); {
+	switch {
 	case port.Trusted && bound:
 		p.remove(Unbind{on, []string{on.Object}})
-	case !port.Trusted && (!bound || !has.Equal(want)):
-		p.add(Bind{on, want})
+	case !port.Trusted && (!bound || !has.lets(port)):
+		p.add(Bind{on, port.binding()})
 	}
 }
 
@@ -250,13 +252,14 @@ func release(on Target, d Device) Op {
 // unbind takes the bindings of ports back that are neither wanted nor stay.
 func (p *planner) unbind() {
 	var gone []string
-	for _, name := range slices.Sorted(maps.Keys(p.actual.Filter.Bindings)) {
+	for name := range p.actual.Filter.Bindings {
 		d, there := p.actual.Devices[name]
 		if !has(p.ports, name) && !(there && d.Use != UseVPC && (p.keeping[d.Owner] || p.held(d.Owner))) {
 			gone = append(gone, name)
 		}
 	}
 	if len(gone) > 0 {
+		slices.Sort(gone)
 		p.remove(Unbind{Target{"", "filter"}, gone})
 	}
 }

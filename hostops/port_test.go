@@ -166,3 +166,46 @@ func TestMarks(t *testing.T) {
 		t.Errorf("a workload's port is taken for the VPC's own: VNI %d", got)
 	}
 }
+
+// TestReconcileVPC: a pass of one VPC attaches to it, and neither repairs, removes
+// nor takes anything of others; the next pass of all finds nothing to do.
+func TestReconcileVPC(t *testing.T) {
+	fh, d := newHost(t)
+	if err := withRooms(fh); err != nil {
+		t.Fatal(err)
+	}
+	h := mustHost(t, d)
+	a, b := hosttest.MakeVPC(0), withPorts(hosttest.MakeVPC(1))
+	all := func(vpcs ...hostops.VPC) hostops.Report {
+		return h.Reconcile(t.Context(), hostops.Desired{VPCs: vpcs}, true)
+	}
+	all(a, b)
+	a.Ports = []hostops.Port{hosttest.MakeTap(a, 7)}
+	r := h.ReconcileVPC(t.Context(), a)
+	if !r.Attached["neta"]["w7"] || !r.Ready["neta"] || r.Repairs != 0 || len(r.Problems) > 0 {
+		t.Errorf("report: %+v", r)
+	}
+	for _, op := range r.Applied {
+		if op.On().Object != "tap7" {
+			t.Errorf("applied %q", op)
+		}
+	}
+	if r := all(a, b); len(r.Applied) > 0 || len(r.Problems) > 0 || !r.Attached["netb"]["w1"] {
+		t.Errorf("a pass of all then: %+v", r)
+	}
+	if err := fh.SetUp("tap3", false); err != nil {
+		t.Fatal(err)
+	}
+	taken := a
+	taken.Ports = append([]hostops.Port{hosttest.MakeLent(a, 8, "ext0")}, a.Ports...)
+	r = h.ReconcileVPC(t.Context(), taken)
+	if len(r.Applied) > 0 || len(r.Problems) != 1 || r.Problems[0].Endpoint != "w8" || !strings.Contains(r.Problems[0].Reason, "port of another VPC") {
+		t.Errorf("a device of another VPC: %+v", r)
+	}
+	if r := all(a, b); r.Repaired["netb"] != 1 {
+		t.Errorf("repaired %v, want the tap that was taken down", r.Repaired)
+	}
+	if r := all(a, b); len(r.Applied) > 0 {
+		t.Errorf("another pass of all: %v", r.Applied)
+	}
+}

@@ -211,7 +211,7 @@ func (d *Driver) Observe(ctx context.Context, full bool) (hostops.State, error) 
 // state copies what is tracked.
 func (d *Driver) state() hostops.State {
 	s := hostops.State{
-		Devices:    map[string]hostops.Device{},
+		Devices:    make(map[string]hostops.Device, len(d.devices)),
 		Others:     map[string]hostops.Other{},
 		Namespaces: make(map[string]hostops.Namespace, len(d.spaces)),
 		Filter:     d.filter.share(),
@@ -220,7 +220,7 @@ func (d *Driver) state() hostops.State {
 		owner, ours := v.ours()
 		if !ours {
 			s.Others[v.name] = hostops.Other{
-				Kind: hostops.Kind(v.kind), Group: v.group, MTU: v.mtu, Up: v.up, Addresses: slices.Clone(v.addrs),
+				Kind: hostops.Kind(v.kind), Group: v.group, MTU: v.mtu, Up: v.up, Addresses: v.addrs,
 				Master: d.name(v.master), VNI: v.vni, Port: v.port, V6: v.v6, Underlay: d.name(v.underlay),
 			}
 			continue
@@ -229,10 +229,10 @@ func (d *Driver) state() hostops.State {
 			Kind: hostops.Kind(v.kind), Owner: owner, Alias: v.alias, MTU: v.mtu, Master: d.name(v.master), Up: v.up,
 			Quiet: v.noAddrGen && (v.kind != "bridge" || v.deaf && v.forwards == forwardReserved && !v.stp && !v.snooping && (v.maxLearned == hostops.MaxLearnedBridge || d.unbounded)),
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Group: v.joined, Learning: v.learning,
-			Isolated: v.isolated, Sends: v.sends(), Static: v.static(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
+			Isolated: v.isolated, Sends: v.sends(), Static: v.static(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: v.addrs,
 			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
 			Answers: hostops.TableOf(v.answers.share()),
-			Use:     v.use(), User: v.user, Space: v.room(),
+			Use:     hostops.UseOf(v.group), User: v.user, Space: v.room(),
 		}
 	}
 	for _, v := range d.devices {
