@@ -105,7 +105,7 @@ type storeOfScripts struct {
 	tls      pemFiles // the server's
 }
 
-func startStore(t *testing.T) *storeOfScripts {
+func startStore(t testing.TB) *storeOfScripts {
 	t.Helper()
 	s := &storeOfScripts{endpoint: freePair(t)}
 	address := netip.MustParseAddrPort(s.endpoint)
@@ -198,7 +198,7 @@ func mustJoinService(t testing.TB, endpoint string) string {
 
 // freePair is a free address for a store, with the port below it free for its
 // join service.
-func freePair(t *testing.T) string {
+func freePair(t testing.TB) string {
 	t.Helper()
 	for {
 		a := freeAddress(t)
@@ -210,7 +210,7 @@ func freePair(t *testing.T) string {
 	}
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
