@@ -70,6 +70,9 @@ func (h *Host) SetMaster(name, bridge string) error {
 	return h.tamper(func() error {
 		if _, ok := h.state.Others[name]; ok {
 			h.detach(name)
+			o := h.state.Others[name]
+			o.Master = bridge
+			h.state.Others[name] = o
 			if b, ok := h.state.Devices[bridge]; ok {
 				b.Ports = append(slices.Clone(b.Ports), name)
 				slices.Sort(b.Ports)
