@@ -75,14 +75,14 @@ func (h *Host) Announced(device string) int {
 // that name goes on as long as something else holds it.
 func (h *Host) NewRoom(name string) (path string, err error) {
 	path = "/run/rooms/" + name
-	return path, h.tamper(func() error {
-		if h.rooms == nil {
-			h.rooms = map[string]*room{}
-		}
-		h.inodes++
-		h.rooms[path] = &room{id: int(h.inodes), inode: 4026532000 + h.inodes, devices: map[string]*Inner{}}
-		return nil
-	})
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	if h.rooms == nil {
+		h.rooms = map[string]*room{}
+	}
+	h.inodes++
+	h.rooms[path] = &room{id: int(h.inodes), inode: 4026532000 + h.inodes, devices: map[string]*Inner{}}
+	return path, nil
 }
 
 // EndRoom ends a namespace of a workload: the kernel takes its devices along, and
