@@ -26,6 +26,7 @@ func (p *program) endpointCommand() *cli.Command {
 			"meshvpc endpoint list --vpc vpc1",
 			"meshvpc endpoint show web1",
 			"meshvpc endpoint where 10.10.11.5 -o json",
+			"meshvpc endpoint move web1 --node gold-hoster-02",
 			"meshvpc endpoint delete web1",
 		},
 		p.endpointCreateCommand(),
@@ -34,6 +35,7 @@ func (p *program) endpointCommand() *cli.Command {
 		p.verb("where", "E|IP|MAC", "which endpoint that is, and on which node", storeFlags(ofVPCFlag()), p.withStore(p.endpointWhere)),
 		p.endpointAttachCommand(),
 		p.endpointDetachCommand(),
+		p.endpointMoveCommand(),
 		p.endpointDeleteCommand(),
 	)
 }
