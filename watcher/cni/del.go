@@ -41,10 +41,10 @@ func (p *plugin) detach(ctx context.Context, patience time.Duration, c call) err
 		if !made || err != nil {
 			return err
 		}
-		port = &local.Attached{VPC: c.VPC, Endpoint: name, Created: true}
+		port = &local.Attached{VPC: c.VPC, Endpoint: name}
 	}
 	return p.ask(ctx, patience, func(ctx context.Context) error {
-		return p.agent.Detach(ctx, local.DetachRequest{VPC: port.VPC, Endpoint: port.Endpoint, Delete: port.Created})
+		return p.agent.Detach(ctx, local.DetachRequest{VPC: port.VPC, Endpoint: port.Endpoint, Delete: isMade(port.Endpoint)})
 	})
 }
 
@@ -79,7 +79,7 @@ func (p *plugin) collect(ctx context.Context, c call) error {
 		if !strings.HasPrefix(port.For, ownersOf(c.Name)) || valid[port.For] {
 			continue
 		}
-		err := p.agent.Detach(ctx, local.DetachRequest{VPC: port.VPC, Endpoint: port.Endpoint, Delete: port.Created})
+		err := p.agent.Detach(ctx, local.DetachRequest{VPC: port.VPC, Endpoint: port.Endpoint, Delete: isMade(port.Endpoint)})
 		if err != nil && !isRefusal(err, local.CodeNotFound) {
 			e := explain(fmt.Sprintf("endpoint %s of VPC %s", port.Endpoint, port.VPC), err)
 			code, failures = e.Code, append(failures, e.Msg)

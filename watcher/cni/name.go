@@ -14,7 +14,15 @@ type attachment struct{ network, container, device string }
 // 16 hex digits that go with it and the node, since container IDs that people
 // choose are not unique among hosts.
 func endpointOf(node string, a attachment) string {
-	return "cni-" + hash(node, a.network, a.container, a.device)
+	return madePrefix + hash(node, a.network, a.container, a.device)
+}
+
+const madePrefix = "cni-"
+
+// isMade reports whether an endpoint was made for an attachment, by its name: what
+// the agent says of that comes later than the name.
+func isMade(endpoint string) bool {
+	return strings.HasPrefix(endpoint, madePrefix) && len(endpoint) == len(madePrefix)+hashDigits
 }
 
 // owner says whose an attachment is, in AttachRequest.For: at most 255 bytes, and
@@ -38,8 +46,10 @@ func bounded(s string) string {
 	return s[:maxWord] + "~" + hash(s)
 }
 
-// hash is 16 hex digits that go with words, none of which has a zero byte.
+const hashDigits = 16
+
+// hash is hashDigits hex digits that go with words, none of which has a zero byte.
 func hash(words ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(words, "\x00")))
-	return hex.EncodeToString(sum[:8])
+	return hex.EncodeToString(sum[:hashDigits/2])
 }

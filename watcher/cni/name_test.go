@@ -23,6 +23,9 @@ func TestNames(t *testing.T) {
 		if err := cluster.CheckNodeName(name); err != nil || len(name) != len("cni-")+16 {
 			t.Errorf("endpointOf(%+v) = %q: %v", a, name, err)
 		}
+		if !isMade(name) || isMade(name+"0") || isMade("web1") {
+			t.Errorf("isMade does not tell %q from others", name)
+		}
 		if len(a.owner()) > 255 || cluster.CleanText(a.owner()) != a.owner() {
 			t.Errorf("owner of %+v is %q", a, a.owner())
 		}
