@@ -3,6 +3,7 @@ package cni
 import (
 	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -197,38 +198,41 @@ func TestNoAgent(t *testing.T) {
 func TestCHECK(t *testing.T) {
 	type broken func(t *testing.T, f *fake, h *netlink.Handle, eth0 netlink.Link) error
 	port := func(f *fake) *local.Attached { return f.endpoints[endpointOf("a", attachment{"net1", "c1", "eth0"})] }
-	for name, do := range map[string]broken{
-		"address gone": func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error {
+	for name, tt := range map[string]struct {
+		do   broken
+		says string
+	}{
+		"address gone": {func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error {
 			list, err := h.AddrList(eth0, netlink.FAMILY_V4)
 			if err != nil {
 				return err
 			}
 			return h.AddrDel(eth0, &list[0])
-		},
-		"other MAC": func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error {
+		}, "has not the address 10.0.0.2/24"},
+		"other MAC": {func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error {
 			return h.LinkSetHardwareAddr(eth0, net.HardwareAddr{2, 0, 0, 0, 0, 9})
-		},
-		"down":        func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error { return h.LinkSetDown(eth0) },
-		"device gone": func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error { return h.LinkDel(eth0) },
-		"default route gone": func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error {
+		}, "has MAC 02:00:00:00:00:09"},
+		"down":        {func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error { return h.LinkSetDown(eth0) }, "is down"},
+		"device gone": {func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error { return h.LinkDel(eth0) }, "no such device"},
+		"default route gone": {func(t *testing.T, _ *fake, h *netlink.Handle, eth0 netlink.Link) error {
 			return h.RouteDel(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: net.IP{10, 0, 0, 1}})
-		},
-		"another address by the records": func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
+		}, "no default route by 10.0.0.1"},
+		"another address by the records": {func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
 			port(f).Addresses = port(f).Addresses[:1]
 			return nil
-		},
-		"another MAC by the records": func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
+		}, "which the endpoint does not have"},
+		"another MAC by the records": {func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
 			port(f).MAC[5]++
 			return nil
-		},
-		"standby": func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
+		}, "the result says MAC"},
+		"standby": {func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
 			port(f).State = cluster.PortStandby
 			return nil
-		},
-		"not attached": func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
+		}, "is standby"},
+		"not attached": {func(t *testing.T, f *fake, _ *netlink.Handle, _ netlink.Link) error {
 			port(f).For = "cni/net1/c2/eth0"
 			return nil
-		},
+		}, "is not attached"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
@@ -237,12 +241,16 @@ func TestCHECK(t *testing.T) {
 			e.mustAdd(rt)
 			h, eth0 := mustEnter(t, rt.NetNS)
 			f.mu.Lock()
-			err := do(t, f, h, eth0)
+			err := tt.do(t, f, h, eth0)
 			f.mu.Unlock()
 			if err != nil {
 				t.Fatal(err)
 			}
-			wantCode(t, e.check(rt), codeNotSo)
+			err = e.check(rt)
+			wantCode(t, err, codeNotSo)
+			if !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("CHECK says %v; want %q", err, tt.says)
+			}
 		})
 	}
 }
