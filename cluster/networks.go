@@ -53,6 +53,16 @@ func (n Networks) Of(a netip.Addr) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
+// Grows reports whether all of o lies in n: nobody who has an address of o loses it.
+func (n Networks) Grows(o Networks) bool {
+	for _, p := range o.List() {
+		if by, ok := n.Of(p.Addr()); !ok || by.Bits() > p.Bits() {
+			return false
+		}
+	}
+	return true
+}
+
 // String is what ParseNetworks reads.
 func (n Networks) String() string {
 	var words []string

@@ -9,10 +9,17 @@
 //	name: vpc1
 //	members: [dc=hetzner, jhoster1]
 //	mtu: 1400
+//	---
+//	kind: Endpoint
+//	name: web1
+//	vpc: vpc1
+//	ip: [10.10.11.5, auto]
 //
-// A document states all of an object: a field that it leaves out has its
-// default. One table (vpcFields) says what fields there are; parsing,
-// formatting, comparing and the JSON schema all follow from it.
+// An endpoint is a document of its own and not a part of its VPC's: a VPC may have
+// thousands, kept in other files and by others. A document states all of an object:
+// a field that it leaves out has its default. One table for each kind (vpcFields,
+// endpointFields) says what fields there are; parsing, formatting, comparing and
+// the JSON schema all follow from it.
 //
 // Everything here is pure: text to specs (Parse), specs to text (Format),
 // specs to a plan (Plan). Whether the cluster can carry a plan, and writing it,

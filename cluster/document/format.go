@@ -14,24 +14,14 @@ type Object map[string]any
 
 // ObjectOf is the document of a VPC, as data.
 func ObjectOf(name string, spec *cluster.VPCSpec) Object {
-	o := Object{"kind": KindVPC, "name": name}
-	for _, f := range vpcFields {
-		if v := f.write(spec); v != nil {
-			o[f.name] = v
-		}
-	}
-	return o
+	return vpcFields.data(Object{"kind": KindVPC, "name": name}, spec)
 }
 
 // Format writes the document of a VPC: every field that is set, in the order
 // of the table.
 func Format(name string, spec *cluster.VPCSpec) ([]byte, error) {
 	m := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{node("kind"), node(KindVPC), node("name"), node(name)}}
-	for _, f := range vpcFields {
-		if v := f.write(spec); v != nil {
-			m.Content = append(m.Content, node(f.name), node(v))
-		}
-	}
+	vpcFields.nodes(m, spec)
 	text, err := yaml.Dump(m, yaml.WithIndent(2))
 	if err != nil {
 		return nil, fmt.Errorf("write document of VPC %q: %w", name, err)

@@ -16,7 +16,8 @@ import (
 
 // File is what a file asks for, each kind in the order of the file.
 type File struct {
-	VPCs []VPC
+	VPCs      []VPC
+	Endpoints []Endpoint
 }
 
 // Parse reads a file. The error is Problems: every mistake that a reader can
@@ -121,16 +122,18 @@ func (p *parser) object(n *yaml.Node) {
 	values := p.values(m)
 	kind := values["kind"]
 	if kind == nil {
-		p.wrong(p.at(n), "kind is missing: want kind: %s", KindVPC)
+		p.wrong(p.at(n), "kind is missing: want kind: %s or %s", KindVPC, KindEndpoint)
 		return
 	}
 	switch text, ok := textOf(kind); {
 	case !ok:
-		p.wrong(p.at(kind), "kind: %v", want(KindVPC, kind))
-	case text != KindVPC:
-		p.wrong(p.at(kind), "unknown kind %q: want %s", cluster.CleanText(text), KindVPC)
-	default:
+		p.wrong(p.at(kind), "kind: %v", want(KindVPC+" or "+KindEndpoint, kind))
+	case text == KindVPC:
 		p.vpc(n, m, values)
+	case text == KindEndpoint:
+		p.endpoint(n, m, values)
+	default:
+		p.wrong(p.at(kind), "unknown kind %q: want %s or %s", cluster.CleanText(text), KindVPC, KindEndpoint)
 	}
 }
 
@@ -156,21 +159,14 @@ func (p *parser) values(m *yaml.Node) map[string]*yaml.Node {
 }
 
 func (p *parser) vpc(start, m *yaml.Node, values map[string]*yaml.Node) {
-	v := VPC{Spec: newSpec(), Start: p.at(start), fields: map[string]Position{}}
-	p.vpcName(&v, values["name"])
-	p.unknown(m)
-	bad := map[string]bool{}
-	for _, f := range vpcFields {
-		n := values[f.name]
-		if n == nil {
-			continue
-		}
-		v.fields[f.name] = p.at(n)
-		if err := f.read(&v.Spec, n); err != nil {
-			bad[f.name] = true
-			p.wrongValue(f.name, n, err)
-		}
+	v := VPC{Spec: newSpec(), Start: p.at(start)}
+	v.Name = p.text("name", v.Start, values["name"], cluster.CheckVPCName)
+	if v.Name != "" {
+		p.once(fmt.Sprintf("%s %q", KindVPC, v.Name), p.at(values["name"]))
 	}
+	p.unknown(m, append([]string{"kind", "name"}, vpcFields.names()...))
+	var bad map[string]bool
+	v.fields, bad = vpcFields.read(p, &v.Spec, values)
 	for _, e := range v.Spec.Check() {
 		if !bad[e.Field] {
 			bad[e.Field] = true
@@ -185,20 +181,22 @@ func (p *parser) vpc(start, m *yaml.Node, values map[string]*yaml.Node) {
 	p.file.VPCs = append(p.file.VPCs, v)
 }
 
-func (p *parser) vpcName(v *VPC, n *yaml.Node) {
+// text reads what has to be there as text that check likes; "" if it is wrong.
+func (p *parser) text(what string, start Position, n *yaml.Node, check func(string) error) string {
 	if n == nil {
-		p.wrong(v.Start, "name is missing")
-		return
+		p.wrong(start, "%s is missing", what)
+		return ""
 	}
-	name, ok := textOf(n)
+	text, ok := textOf(n)
 	if !ok {
-		p.wrong(p.at(n), "name: %v", want("text", n))
-	} else if err := cluster.CheckVPCName(name); err != nil {
-		p.wrong(p.at(n), "%v", err)
-	} else {
-		v.Name = name
-		p.once(fmt.Sprintf("%s %q", KindVPC, name), p.at(n))
+		p.wrong(p.at(n), "%s: %v", what, want("text", n))
+		return ""
 	}
+	if err := check(text); err != nil {
+		p.wrong(p.at(n), "%v", err)
+		return ""
+	}
+	return text
 }
 
 // once refuses the second of what only one document may have.
@@ -210,12 +208,8 @@ func (p *parser) once(what string, at Position) {
 	p.first[what] = at
 }
 
-// unknown tells of the fields that a VPC does not have.
-func (p *parser) unknown(m *yaml.Node) {
-	known := []string{"kind", "name"}
-	for _, f := range vpcFields {
-		known = append(known, f.name)
-	}
+// unknown tells of the fields that a document does not have.
+func (p *parser) unknown(m *yaml.Node, known []string) {
 	for i := 0; i+1 < len(m.Content); i += 2 {
 		name, ok := textOf(m.Content[i])
 		if !ok || slices.Contains(known, name) {

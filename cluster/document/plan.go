@@ -3,7 +3,6 @@ package document
 import (
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -25,14 +24,18 @@ const (
 type Step struct {
 	Kind   string        `json:"kind"`
 	Name   string        `json:"name"`
+	VPC    string        `json:"vpc,omitempty"` // of an Endpoint
 	Action Action        `json:"action"`
 	Fields []FieldChange `json:"fields,omitempty"`
 
-	// Spec is what is to be written; nil if Unchanged. It keeps what a document
+	// Spec, or Endpoint, is what is to be written; nil if Unchanged. It keeps what a document
 	// does not say; of a new VPC that is zero, the caller sets Created.
-	Spec *cluster.VPCSpec `json:"-"`
-	// Document is what asks for it; nil for Delete.
+	Spec     *cluster.VPCSpec      `json:"-"`
+	Endpoint *cluster.EndpointSpec `json:"-"`
+	// Document is what asks for it, if that is a VPC; nil for Delete.
 	Document *VPC `json:"-"`
+	// Start is where that stands; the zero Position for Delete.
+	Start Position `json:"-"`
 	// Followed is set when hosts have to do something, so that it is worth
 	// waiting for them.
 	Followed bool `json:"-"`
@@ -46,7 +49,7 @@ type FieldChange struct {
 	New   any    `json:"new"`
 }
 
-// Plan lists what makes current, all specs at one revision by name, what the
+// Plan lists, for the VPCs, what makes current, all specs at one revision by name, what the
 // file asks for: its objects in order, and then, if prune is set, the deletion
 // of every VPC that it does not name. The error is Problems: objects that
 // cannot be made so, which have no step; the other steps are there to be judged,
@@ -75,11 +78,11 @@ func Plan(f File, current map[string]*cluster.VPCSpec, prune bool) ([]Step, erro
 }
 
 func planVPC(v *VPC, now *cluster.VPCSpec) (Step, Problems) {
-	step := Step{Kind: KindVPC, Name: v.Name, Action: Unchanged, Document: v}
+	step := Step{Kind: KindVPC, Name: v.Name, Action: Unchanged, Document: v, Start: v.Start}
 	if now == nil {
 		spec := v.Spec
 		step.Action, step.Spec, step.Followed = Create, &spec, true
-		step.Fields = changes(nil, &spec)
+		step.Fields = vpcFields.changes(nil, &spec)
 		return step, nil
 	}
 	if now.State == cluster.VPCDeleting {
@@ -90,11 +93,11 @@ func planVPC(v *VPC, now *cluster.VPCSpec) (Step, Problems) {
 		f.copy(&spec, &v.Spec)
 	}
 	var problems Problems
-	step.Fields = changes(now, &spec)
+	step.Fields = vpcFields.changes(now, &spec)
 	for _, c := range step.Fields {
-		f := fieldNamed(c.Field)
-		if f.is(fixed) {
-			problems = append(problems, Problem{v.Where(c.Field), v.cannotChange(c)})
+		f := vpcFields.named(c.Field)
+		if f.mayNot(now, &spec) {
+			problems = append(problems, Problem{v.Where(c.Field), v.cannotChange(c, f.keeps != nil)})
 		}
 		step.Followed = step.Followed || !f.is(quiet)
 	}
@@ -104,49 +107,35 @@ func planVPC(v *VPC, now *cluster.VPCSpec) (Step, Problems) {
 	return step, problems
 }
 
-// cannotChange says what to do about a field that is fixed.
-func (v *VPC) cannotChange(c FieldChange) string {
+// cannotChange says what to do about a field that is fixed, or only grows.
+func (v *VPC) cannotChange(c FieldChange, grows bool) string {
 	keep := "leave " + c.Field + " out"
 	if c.Old != nil {
 		keep = fmt.Sprintf("write %s: %s", c.Field, display(c.Old))
 	}
-	return fmt.Sprintf("VPC %q exists, and its %s never changes (%s → %s): %s, or delete the VPC first by \"meshvpc vpc delete %s\"",
-		v.Name, c.Field, display(c.Old), display(c.New), keep, v.Name)
+	rule := "never changes"
+	if grows {
+		rule = "only grows"
+	}
+	return fmt.Sprintf("VPC %q exists, and its %s %s (%s → %s): %s, or delete the VPC first by \"meshvpc vpc delete %s\"",
+		v.Name, c.Field, rule, display(c.Old), display(c.New), keep, v.Name)
 }
 
 func deletion(name string, now *cluster.VPCSpec) Step {
 	spec := *now
 	spec.State = cluster.VPCDeleting
-	return Step{Kind: KindVPC, Name: name, Action: Delete, Fields: changes(now, nil), Spec: &spec, Followed: true}
-}
-
-// changes lists the fields in which two specs differ; nil has none.
-func changes(was, is *cluster.VPCSpec) []FieldChange {
-	value := func(f *field, s *cluster.VPCSpec) any {
-		if s == nil {
-			return nil
-		}
-		return f.write(s)
-	}
-	var list []FieldChange
-	for i := range vpcFields {
-		f := &vpcFields[i]
-		if o, n := value(f, was), value(f, is); !reflect.DeepEqual(o, n) {
-			list = append(list, FieldChange{f.name, o, n})
-		}
-	}
-	return list
-}
-
-func fieldNamed(name string) *field {
-	return &vpcFields[slices.IndexFunc(vpcFields, func(f field) bool { return f.name == name })]
+	return Step{Kind: KindVPC, Name: name, Action: Delete, Fields: vpcFields.changes(now, nil), Spec: &spec, Followed: true}
 }
 
 // String is the step as a readable diff: a line with the action and the
 // object, and one for each field that it changes.
 func (s Step) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s %s\n", s.Action, s.Kind, s.Name)
+	of := ""
+	if s.VPC != "" {
+		of = " of VPC " + s.VPC
+	}
+	fmt.Fprintf(&b, "%s %s %s%s\n", s.Action, s.Kind, s.Name, of)
 	wide := 0
 	for _, c := range s.Fields {
 		wide = max(wide, len(c.Field))

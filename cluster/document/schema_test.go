@@ -71,7 +71,13 @@ func TestSchemaTakesWhatFormatWrites(t *testing.T) {
 func TestSchema(t *testing.T) {
 	schema := mustCompile(t)
 	for text, right := range map[string]bool{
-		"{kind: VPC, name: a}":                         true,
+		"{kind: VPC, name: a}":              true,
+		"{kind: Endpoint, name: a, vpc: b}": true,
+		"[{kind: VPC, name: b}, {kind: Endpoint, name: 0a, vpc: b, ip: [10.0.0.1, auto], mac: '02:00:00:00:00:05', node: n}]": true,
+		"{kind: Endpoint, name: a}":                    false,
+		"{kind: Endpoint, name: a, vpc: b, ips: auto}": false,
+		"{kind: Endpoint, name: a, vpc: b, ip: 7}":     false,
+		"{kind: Endpoint, name: a, vpc: b, node: [n]}": false,
 		"[{kind: VPC, name: a}, {kind: VPC, name: b}]": true,
 		"[]":                                    true,
 		"{kind: VPC, name: a, members: [b, c]}": true,

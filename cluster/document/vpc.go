@@ -3,8 +3,6 @@ package document
 import (
 	"net/netip"
 
-	"go.yaml.in/yaml/v4"
-
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
@@ -37,39 +35,16 @@ func newSpec() cluster.VPCSpec {
 	return cluster.VPCSpec{State: cluster.VPCActive, Members: cluster.SelectAll, PeerNetwork: cluster.DefaultPeerNetwork}
 }
 
-// trait is what is special about a field.
-type trait int
-
-const (
-	fixed  trait = 1 << iota // it never changes once the object is made
-	unique                   // no two objects of its kind have the same value
-	quiet                    // no host has to do anything when it changes
-)
-
-// field is one field of a VPC's document.
-type field struct {
-	name   string
-	about  string
-	traits trait
-	schema map[string]any
-	// read takes the value over from YAML; what it leaves of a wrong one means
-	// nothing.
-	read  func(*cluster.VPCSpec, *yaml.Node) error
-	write func(*cluster.VPCSpec) any
-	copy  func(to, from *cluster.VPCSpec)
-}
-
-func (f *field) is(t trait) bool { return f.traits&t != 0 }
-
 // vpcFields is all that a VPC's document can say, in the order in which it is
 // written. A new field of the spec is a line here.
-var vpcFields = []field{
+var vpcFields = fields[cluster.VPCSpec]{
 	entry("members", terms[cluster.Selector](), func(s *cluster.VPCSpec) *cluster.Selector { return &s.Members }, 0,
 		"Which nodes are members: all, node names, dc=NAME, label=KEY=VALUE; as a list, or joined by commas."),
 	entry("peer_network", prefix, func(s *cluster.VPCSpec) *netip.Prefix { return &s.PeerNetwork }, fixed,
 		"The prefix that the tunnels' own addresses come from. It does not change once the VPC is made."),
-	entry("network", parsed("a prefix like 10.10.11.0/24, or one of each family joined by a comma", cluster.ParseNetworks), func(s *cluster.VPCSpec) *cluster.Networks { return &s.Network }, fixed,
-		"The prefix that endpoints get their addresses from, or one of each family joined by a comma. It does not change once the VPC is made."),
+	growing(entry("network", parsed("a prefix like 10.10.11.0/24, or one of each family joined by a comma", cluster.ParseNetworks), func(s *cluster.VPCSpec) *cluster.Networks { return &s.Network }, fixed,
+		"The prefix that endpoints get their addresses from, or one of each family joined by a comma. Once the VPC is made it only grows: a new prefix holds the old one."),
+		func(was, is *cluster.VPCSpec) bool { return is.Network.Grows(was.Network) }),
 	entry("exclude", list(address), func(s *cluster.VPCSpec) *[]netip.Addr { return &s.Exclude }, quiet,
 		"Addresses of peer_network and network never to give to a host or an endpoint."),
 	entry("vni", number(1, cluster.MaxVNI), func(s *cluster.VPCSpec) *cluster.VNI { return &s.VNI }, fixed|unique,
@@ -95,18 +70,4 @@ func transport(s string) (cluster.Transport, error) {
 		return "", nil
 	}
 	return cluster.Transport(s), nil
-}
-
-// entry makes a field of what of says is its place in the spec.
-func entry[T any](name string, k kind[T], of func(*cluster.VPCSpec) *T, traits trait, about string) field {
-	return field{
-		name: name, about: about, traits: traits, schema: k.schema,
-		read: func(s *cluster.VPCSpec, n *yaml.Node) error {
-			v, err := k.read(n)
-			*of(s) = v
-			return err
-		},
-		write: func(s *cluster.VPCSpec) any { return k.write(*of(s)) },
-		copy:  func(to, from *cluster.VPCSpec) { *of(to) = *of(from) },
-	}
 }

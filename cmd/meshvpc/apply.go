@@ -15,10 +15,10 @@ import (
 )
 
 func (p *program) applyCommand() *cli.Command {
-	c := p.verb("apply", "", "make the VPCs what a file says they are, and wait until it is so", waitFlags(meshWait,
+	c := p.verb("apply", "", "make VPCs and endpoints what a file says they are, and wait until it is so", waitFlags(meshWait,
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "`FILE` of YAML documents, - for stdin"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "show what would change and change nothing (exit 3 if anything would)"},
-		&cli.BoolFlag{Name: "prune", Usage: "delete the VPCs that are not in the file"},
+		&cli.BoolFlag{Name: "prune", Usage: "delete the VPCs that are not in the file, and of those that are the endpoints that are not"},
 		yesFlag(),
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
 	), p.apply)
@@ -119,10 +119,18 @@ func (a *application) run(ctx context.Context, _ *cli.Context, s *session) error
 // number of several.
 func (a *application) confirmPrune() error {
 	var names []string
+	noun := "VPC"
 	for _, s := range a.steps {
 		if s.Action == document.Delete {
 			names = append(names, s.Name)
+			if s.Kind == document.KindEndpoint {
+				noun = "endpoint"
+			}
 		}
+	}
+	many := "VPCs"
+	if noun != "VPC" {
+		many = "objects"
 	}
 	const stays = "nothing was written"
 	switch {
@@ -131,9 +139,9 @@ func (a *application) confirmPrune() error {
 	case a.c.String("file") == "-" && !a.c.Bool("yes"):
 		return usage("see what goes by --dry-run, then give --yes", "apply stdin: deleting %s has to be confirmed, and stdin is the file", few(names))
 	case len(names) == 1:
-		return a.confirmBy(a.c, "the name of the VPC to delete", names[0], stays)
+		return a.confirmBy(a.c, "the name of the "+noun+" to delete", names[0], stays)
 	}
-	return a.confirmBy(a.c, "the number of VPCs to delete", strconv.Itoa(len(names)), stays)
+	return a.confirmBy(a.c, "the number of "+many+" to delete", strconv.Itoa(len(names)), stays)
 }
 
 // showPlan is all that is done when nothing is written.

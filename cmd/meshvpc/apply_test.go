@@ -116,7 +116,7 @@ func TestApplyLosesRaces(t *testing.T) {
 				}
 				return
 			}
-			want := "somebody else changed VPC " + tt.lost + " since the plan was made; 0 of 3 VPCs were written\nhint: run it again"
+			want := "somebody else changed VPC " + tt.lost + " since the plan was made; 0 of 3 objects were written\nhint: run it again"
 			if code != exitFailed || header.Revision != before || !strings.Contains(errs.String(), want) {
 				t.Errorf("exit %d, %d commits and:\n%swant 1, 0 and %q", code, header.Revision-before, errs.String(), want)
 			}

@@ -36,7 +36,7 @@ func (a *application) write(ctx context.Context, s *session) error {
 			err = a.lostRace(ctx, s, b)
 		}
 		if err != nil {
-			return fmt.Errorf("apply %s: %w; %d of %d VPCs were written", a.name, err, written, total)
+			return fmt.Errorf("apply %s: %w; %d of %d objects were written", a.name, err, written, total)
 		}
 		written += len(b.steps)
 	}
@@ -46,15 +46,10 @@ func (a *application) write(ctx context.Context, s *session) error {
 func (a *application) batches() []batch {
 	var list []batch
 	for _, step := range a.steps {
-		if step.Spec == nil {
+		if step.Spec == nil && step.Endpoint == nil {
 			continue
 		}
-		if step.Action == document.Create {
-			step.Spec.Created = cluster.At(a.now())
-		}
-		item, _ := store.At[*cluster.VPCSpec](a.view, cluster.KeyVPCSpec(step.Name))
-		var one store.Change
-		store.Put(&one, item, step.Spec)
+		one := a.changeOf(step)
 		size := len(one.String())
 		if n := len(list); n == 0 || list[n-1].change.Ops() == mvcc.MaxTxnOps || list[n-1].size+size > largestBatch {
 			list = append(list, batch{})
@@ -67,16 +62,42 @@ func (a *application) batches() []batch {
 	return list
 }
 
-// lostRace names the VPCs of a batch that somebody else wrote since the plan.
+// changeOf is the write of one step.
+func (a *application) changeOf(step document.Step) (c store.Change) {
+	created := cluster.At(a.now())
+	if step.Kind == document.KindEndpoint {
+		if step.Action == document.Create {
+			step.Endpoint.Created = created
+		}
+		item, _ := store.At[*cluster.EndpointSpec](a.view, keyOf(step))
+		store.Put(&c, item, step.Endpoint)
+		return c
+	}
+	if step.Action == document.Create {
+		step.Spec.Created = created
+	}
+	item, _ := store.At[*cluster.VPCSpec](a.view, keyOf(step))
+	store.Put(&c, item, step.Spec)
+	return c
+}
+
+func keyOf(step document.Step) string {
+	if step.Kind == document.KindEndpoint {
+		return cluster.KeyEndpointSpec(step.VPC, step.Name)
+	}
+	return cluster.KeyVPCSpec(step.Name)
+}
+
+// lostRace names the objects of a batch that somebody else wrote since the plan.
 func (a *application) lostRace(ctx context.Context, s *session, b batch) error {
 	var names []string
 	for _, step := range b.steps {
-		key := cluster.KeyVPCSpec(step.Name)
-		planned, _ := store.At[*cluster.VPCSpec](a.view, key)
-		now, err := store.Get[*cluster.VPCSpec](ctx, s.store, key)
+		key := keyOf(step)
+		planned, _ := store.At[cluster.Record](a.view, key)
+		now, err := store.Get[cluster.Record](ctx, s.store, key)
 		if now.Mod != planned.Mod || err != nil && !errors.Is(err, store.ErrNotFound) {
-			names = append(names, step.Name)
+			names = append(names, step.Kind+" "+step.Name)
 		}
 	}
-	return failed("run it again: it plans from what is there now", "somebody else changed VPC %s since the plan was made", few(names))
+	return failed("run it again: it plans from what is there now", "somebody else changed %s since the plan was made", few(names))
 }

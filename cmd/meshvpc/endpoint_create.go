@@ -40,7 +40,7 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 		return err
 	}
 	spec.Created = cluster.At(p.now())
-	v, err := s.read(ctx, nil, cluster.PrefixVPC(vpc), cluster.PrefixAllocIP(vpc), cluster.PrefixAllocMAC(vpc), cluster.PrefixNodes)
+	v, err := s.read(ctx, nil, endpointKeys(vpc, name, spec)...)
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,22 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 		p.warn("it has a MAC and no address: VPC %s has no network of its own (--network of \"meshvpc vpc create\")", vpc)
 	}
 	return p.printEndpoint(c, r)
+}
+
+// endpointKeys is what decides whether an endpoint can be: the same few keys however
+// many there are.
+func endpointKeys(vpc, name string, spec *cluster.EndpointSpec) []string {
+	keys := []string{cluster.KeyVPCSpec(vpc), cluster.KeyVPCNet(vpc), cluster.KeyEndpointSpec(vpc, name)}
+	for _, a := range spec.IPs {
+		keys = append(keys, cluster.KeyAllocIP(vpc, a))
+	}
+	if spec.MAC != (cluster.MAC{}) {
+		keys = append(keys, cluster.KeyAllocMAC(vpc, spec.MAC))
+	}
+	if spec.Node != "" {
+		keys = append(keys, cluster.KeyMember(vpc, spec.Node), cluster.KeyNode(spec.Node))
+	}
+	return keys
 }
 
 // endpointSpecFrom reads the flags of `endpoint create`.
@@ -116,26 +132,28 @@ func checkEndpoint(v *store.View, vpc, name string, spec *cluster.EndpointSpec) 
 	if !ok {
 		return failed("see \"meshvpc get vpcs/"+vpc+"/spec\"", "the spec of VPC %s cannot be read", vpc)
 	}
-	if of.Value.State == cluster.VPCDeleting {
+	return fitsIn(v, of.Value, vpc, name, spec)
+}
+
+// fitsIn refuses an endpoint that a VPC cannot have. Whether an automatic address is
+// left, the controller says.
+func fitsIn(v *store.View, of *cluster.VPCSpec, vpc, name string, spec *cluster.EndpointSpec) error {
+	if of.State == cluster.VPCDeleting {
 		return failed("choose another VPC", "VPC %s is being deleted", vpc)
 	}
 	for _, a := range spec.IPs {
-		if err := checkFixed(v, of.Value, vpc, name, a); err != nil {
-			return err
-		}
-	}
-	for _, n := range of.Value.Network.List() {
-		if err := checkRoomFor(v, of.Value, vpc, name, spec, n); err != nil {
+		if err := checkFixed(v, of, vpc, name, a); err != nil {
 			return err
 		}
 	}
 	if it, ok := store.At[*cluster.Allocation](v, cluster.KeyAllocMAC(vpc, spec.MAC)); ok && it.Value.Holder != name {
 		return failed("choose another, or leave --mac out", "MAC %s is held by endpoint %s", spec.MAC, clean(it.Value.Holder))
 	}
-	if _, member := store.At[*cluster.Member](v, cluster.KeyMember(vpc, spec.Node)); spec.Node != "" && !member {
-		return failed("see \"meshvpc vpc peers "+vpc+"\"", "node %s is no member of VPC %s", clean(spec.Node), vpc)
+	node, known := store.At[*cluster.Node](v, cluster.KeyNode(spec.Node))
+	if v.Has(cluster.KeyMember(vpc, spec.Node)) || spec.Node == "" || !v.Has(cluster.KeyVPCNet(vpc)) && known && of.Members.Selects(spec.Node, node.Value) {
+		return nil
 	}
-	return nil
+	return failed("see \"meshvpc vpc peers "+vpc+"\"", "node %s is no member of VPC %s", clean(spec.Node), vpc)
 }
 
 // checkFixed refuses a fixed address that is not of the VPC, reserved or taken.
@@ -157,35 +175,6 @@ func checkFixed(v *store.View, of *cluster.VPCSpec, vpc, name string, a netip.Ad
 		return failed(fmt.Sprintf("try again in %s, choose another, or leave --ip out", allocator.QuarantineTime), "%s was given back by endpoint %s a moment ago: other hosts may still send there", a, clean(it.Value.Holder))
 	}
 	return failed("choose another, or leave --ip out; \"meshvpc endpoint where "+a.String()+"\"", "%s is held by endpoint %s", a, clean(it.Value.Holder))
-}
-
-// checkRoomFor refuses an automatic address of a network that has none left.
-func checkRoomFor(v *store.View, of *cluster.VPCSpec, vpc, name string, spec *cluster.EndpointSpec, n netip.Prefix) error {
-	if !spec.Auto {
-		return nil
-	}
-	for _, a := range spec.IPs {
-		if n.Contains(a) {
-			return nil
-		}
-	}
-	held, resting := uint64(0), uint64(0)
-	for it := range store.Below[*cluster.Allocation](v, cluster.PrefixAllocIP(vpc)) {
-		a, err := netip.ParseAddr(last(it.Key))
-		switch {
-		case err != nil || !n.Contains(a):
-		case it.Value.Holder == name:
-			return nil
-		case it.Value.Released:
-			resting++
-		default:
-			held++
-		}
-	}
-	if all := (allocator.Network{Prefix: n, Exclude: of.Exclude}).Capacity(); held+resting >= all {
-		return failed("delete endpoints that are not needed (meshvpc endpoint list --vpc "+vpc+")", "%s is full: %d addresses, %d held, %d given back less than %s ago", n, all, held, resting, allocator.QuarantineTime)
-	}
-	return nil
 }
 
 // awaitEndpoint waits until the controller has given an endpoint what it asks for.

@@ -18,6 +18,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 	return p.verb("set", "V", "change a VPC and wait until it is so", waitFlags(meshWait,
 		&cli.StringFlag{Name: "members", Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES`"},
+		&cli.StringFlag{Name: "network", Usage: "`PREFIX` that endpoints get their addresses from, or one of each family joined by a comma: it only grows"},
 		transportFlag(), groupFlag(), excludeFlag(), yesFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
@@ -80,14 +81,15 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 type specChange struct {
 	c       *cli.Context
 	mtu     int
+	network cluster.Networks
 	exclude []netip.Addr
 }
 
 // changeFrom reads the flags.
 func changeFrom(c *cli.Context) (specChange, error) {
 	change := specChange{c: c}
-	if !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "exclude", "protect", "no-protect"}, c.IsSet) {
-		return change, usage("give --members, --mtu, --transport, --multicast-group, --exclude, --protect or --no-protect", "nothing to set")
+	if !slices.ContainsFunc([]string{"members", "mtu", "network", "transport", "multicast-group", "exclude", "protect", "no-protect"}, c.IsSet) {
+		return change, usage("give --members, --mtu, --network, --transport, --multicast-group, --exclude, --protect or --no-protect", "nothing to set")
 	}
 	if c.Bool("protect") && c.Bool("no-protect") {
 		return change, usage("give one of them", "--protect and --no-protect exclude each other")
@@ -95,6 +97,9 @@ func changeFrom(c *cli.Context) (specChange, error) {
 	var err error
 	if change.mtu, err = parseMTU(c.String("mtu")); err != nil {
 		return change, err
+	}
+	if change.network, err = cluster.ParseNetworks(c.String("network")); err != nil {
+		return change, &refusal{exitUsage, err, ""}
 	}
 	change.exclude, err = parseAddrs(c.StringSlice("exclude"))
 	return change, err
@@ -107,6 +112,13 @@ func (ch specChange) apply(spec *cluster.VPCSpec) error {
 	}
 	if ch.c.IsSet("mtu") {
 		spec.MTU = ch.mtu
+	}
+	if ch.c.IsSet("network") {
+		if !ch.network.Grows(spec.Network) {
+			return failed("name a prefix of each family that holds the old one, or move the endpoints to another VPC",
+				"set VPC %q: its network %s only grows, and %q does not hold it: endpoints would lose their addresses", ch.c.Args().First(), spec.Network, ch.network)
+		}
+		spec.Network = ch.network
 	}
 	if err := setTransport(ch.c, spec); err != nil {
 		return err
