@@ -50,6 +50,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if os.Getenv(cniCostWord) != "" {
+		if err := runCNICost(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(run(m))
 }
 

@@ -36,13 +36,15 @@ var imports = map[string][]string{
 	"hostops/fake":              {"cluster", "hostops"},
 	"hostops/hosttest":          {"cluster", "hostops"},
 	"watcher":                   {"cluster", "cluster/mvcc", "cluster/store", "hostops"},
+	"watcher/local":             {"cluster"},
+	"watcher/cni":               {"cluster", "watcher/local"},
 	"integration/lab":           {},
 	"integration/sim":           {"cluster", "cluster/mvcc", "cluster/store", "controller", "hostops", "hostops/fake", "watcher"},
 	"integration/demo":          {"integration/lab"},
 	"integration/bench":         {},
 	"integration/history":       {},
 	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client", "cluster/engine/external",
-		"cluster/membership", "cluster/membership/reach", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "deployments", "integration/lab", "integration/demo"},
+		"cluster/membership", "cluster/membership/reach", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "watcher/cni", "watcher/local", "deployments", "integration/lab", "integration/demo"},
 }
 
 // TestImportsPointOneWay holds the table of CONTRIBUTING.md true, for the code

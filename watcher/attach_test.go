@@ -358,6 +358,33 @@ func TestAttachWithoutAnswer(t *testing.T) {
 	}
 }
 
+// TestARuntimesWorkloadEnds with its namespace, and the endpoint that was made for it
+// is to be deleted; any other workload is waited for.
+func TestARuntimesWorkloadEnds(t *testing.T) {
+	for name, runtime := range map[string]string{"of a runtime": "cni/net1/c1/eth0", "of a person": ""} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := attachWorld(t)
+				defer w.close()
+				w.put(cluster.Operator, cluster.KeyEndpointSpec("vpc1", "web1"), &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: true, Requester: "n1", Created: cluster.At(time.Unix(1, 0))})
+				path := w.room("n1", "web1")
+				w.attached("n1", local.AttachRequest{VPC: "vpc1", Netns: path, Create: true, For: runtime}, 2)
+				if err := w.hosts["n1"].EndRoom(path); err != nil {
+					t.Fatal(err)
+				}
+				w.settle(2 * targetEvery)
+				r := w.request("n1")
+				if runtime == "" && r != nil {
+					t.Errorf("n1 asks for %+v; want nothing while it waits for the namespace", r)
+				}
+				if runtime != "" && (r == nil || r.Want != cluster.WantDelete) {
+					t.Errorf("n1 asks for %+v; want the endpoint to be deleted", r)
+				}
+			})
+		})
+	}
+}
+
 // TestTwoWaitForOneAttach: the second goes on when the first gives up.
 func TestTwoWaitForOneAttach(t *testing.T) {
 	bubble(t, func(t *testing.T) {

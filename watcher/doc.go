@@ -74,8 +74,10 @@
 // What is attached by the socket is memory, too: it survives the agent, the store
 // and a reboot, and is forgotten by a detach, when the endpoint or this host's part
 // in the VPC is deleted, or when a namespace below /proc has ended (a path leads
-// there by a process, and another may have its number later). Any other target that
-// is gone is waited for.
+// there by a process, and another may have its number later). So is what a container
+// runtime asked for (it says for which of its workloads) when nothing is at the
+// namespace's path any more, for no runtime brings the same one back: and what the
+// request made is deleted. Any other target that is gone is waited for.
 //
 // The port is made, down, as soon as the endpoint has addresses, and up while the
 // own record in force names this node: in an (era, epoch) not lower than what was

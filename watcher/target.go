@@ -85,6 +85,8 @@ func (at *attachment) look(now hostops.Space, bootID string) (ended bool) {
 	case now.Inode != 0:
 	case at.Inode != 0:
 		return nothingAt(at.Target)
+	case at.For != "" && nothingAt(at.Target):
+		return true
 	default:
 		at.lost = cluster.CleanText(fmt.Sprintf("the network namespace %s is gone: waiting for it", at.Target))
 	}
@@ -118,6 +120,9 @@ func (a *Agent) lookAtTargets(ctx context.Context) (changed bool) {
 			if at.look(spaces[at.Target], a.cfg.BootID) {
 				a.log.Info("workload has ended", zap.String("vpc", vpc), zap.String("endpoint", name), zap.String("target", at.Target))
 				v.end(name, a.cfg.Node, a.now)
+				if at.Create {
+					v.wantDelete(name)
+				}
 				changed = true
 				continue
 			}

@@ -18,6 +18,7 @@
 //	service.go   systemd and rc.d: what is found, planned (pure), and done
 //	node_add.go  a host added over SSH: what it says, planned (pure), and done
 //	ssh.go       the conversation with a host: its key, the login, commands
+//	cni_linux.go whether a container runtime has started the program
 //	notify.go    what the two services tell a service manager
 //	apply.go     a file of documents (package document): plan, confirm, write, wait
 //

@@ -18,6 +18,9 @@ func main() {
 
 // main is one invocation, from its arguments to its exit code.
 func (p *program) main(args []string) int {
+	if handled, exit := cniPlugin(args); handled {
+		return exit
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return p.run(ctx, args)

@@ -16,7 +16,8 @@ import (
 //	link-nomaster DEV     link-unisolate DEV     link-add-bridge DEV
 //	link-add-vxlan DEV VNI PORT
 //	fdb-del DEV MAC IP    fdb-add DEV MAC IP     addr-del DEV PREFIX
-//	addr-add DEV PREFIX   netns-del NAME         nft-flush
+//	addr-add DEV PREFIX   netns-add NAME...      netns-del NAME...
+//	nft-flush
 //	sysctl NAME VALUE     with NAME below net, as in ipv4/conf/all/rp_filter
 //
 // And to a directory, for all of the host, until its power is off:

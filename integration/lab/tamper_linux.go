@@ -2,11 +2,13 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -53,12 +55,8 @@ func tampering(verb string, args []string) (out any, err error) {
 		return nil, fmt.Errorf("what to tamper with is missing")
 	case strings.HasPrefix(verb, "disk-"):
 		return nil, tamperDisk(verb, args)
-	case verb == "netns-del":
-		path := filepath.Join("/run/netns", args[0])
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			return nil, err
-		}
-		return nil, os.Remove(path)
+	case verb == "netns-add", verb == "netns-del":
+		return nil, tamperNetns(verb, args)
 	case verb == "sysctl" && len(args) == 2:
 		return nil, os.WriteFile(filepath.Join("/proc/sys/net", args[0]), []byte(args[1]), 0)
 	case verb == "link-add-bridge":
@@ -113,6 +111,25 @@ func tamperingWith(verb string, link netlink.Link, args []string) (out any, err 
 		return nil, netlink.NeighAppend(entry)
 	}
 	return nil, fmt.Errorf("unknown words %q", args)
+}
+
+// tamperNetns makes network namespaces with names, or takes them away.
+func tamperNetns(verb string, names []string) error {
+	runtime.LockOSThread() // and the process ends with it
+	for _, name := range names {
+		path := filepath.Join(netnsDir, name)
+		if verb == "netns-del" {
+			if err := errors.Join(unix.Unmount(path, unix.MNT_DETACH), os.Remove(path)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := errors.Join(os.MkdirAll(netnsDir, 0o755), os.WriteFile(path, nil, 0o444), unix.Unshare(unix.CLONE_NEWNET),
+			unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")); err != nil {
+			return fmt.Errorf("make network namespace %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func links() ([]string, error) {

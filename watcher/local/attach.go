@@ -37,7 +37,8 @@ type AttachRequest struct {
 	// Create makes the endpoint if there is none, for this workload; it goes by
 	// DetachRequest.Delete.
 	Create bool `json:"create,omitempty"`
-	// For says, in the words of a runtime, which of its workloads that is.
+	// For says, in the words of a runtime, which of its workloads that is: then it
+	// ends, as by a detach with Delete, when its namespace has gone.
 	For string `json:"for,omitempty"`
 }
 
