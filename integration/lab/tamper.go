@@ -14,9 +14,9 @@ import (
 //
 //	link-del DEV          link-mtu DEV N         link-down DEV    link-up DEV
 //	link-nomaster DEV     link-unisolate DEV     link-add-bridge DEV
-//	link-add-vxlan DEV VNI PORT
+//	link-add-vxlan DEV VNI PORT                  link-add-tap DEV BRIDGE
 //	fdb-del DEV MAC IP    fdb-add DEV MAC IP     addr-del DEV PREFIX
-//	addr-add DEV PREFIX   netns-del NAME         nft-flush
+//	addr-add DEV PREFIX   netns-del NAME         nft-flush        forward-drop
 //	sysctl NAME VALUE     with NAME below net, as in ipv4/conf/all/rp_filter
 //
 // And to a directory, for all of the host, until its power is off:

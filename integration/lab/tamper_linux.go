@@ -49,6 +49,8 @@ func tampering(verb string, args []string) (out any, err error) {
 		}
 		c.FlushRuleset()
 		return nil, c.Flush()
+	case verb == "forward-drop":
+		return nil, dropForwarded()
 	case len(args) == 0:
 		return nil, fmt.Errorf("what to tamper with is missing")
 	case strings.HasPrefix(verb, "disk-"):
@@ -63,6 +65,8 @@ func tampering(verb string, args []string) (out any, err error) {
 		return nil, os.WriteFile(filepath.Join("/proc/sys/net", args[0]), []byte(args[1]), 0)
 	case verb == "link-add-bridge":
 		return nil, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: args[0]}})
+	case verb == "link-add-tap" && len(args) == 2:
+		return nil, addTap(args[0], args[1])
 	case verb == "link-add-vxlan" && len(args) == 3:
 		vni, err1 := strconv.Atoi(args[1])
 		port, err2 := strconv.Atoi(args[2])
@@ -113,6 +117,37 @@ func tamperingWith(verb string, link netlink.Link, args []string) (out any, err 
 		return nil, netlink.NeighAppend(entry)
 	}
 	return nil, fmt.Errorf("unknown words %q", args)
+}
+
+// dropForwarded has the packet filter drop what it is to forward, as Docker does it:
+// "iptables -P FORWARD DROP" and the same of ip6tables.
+func dropForwarded() error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	policy := nftables.ChainPolicyDrop
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		c.AddChain(&nftables.Chain{Name: "FORWARD", Table: c.AddTable(&nftables.Table{Name: "filter", Family: family}), Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy})
+	}
+	return c.Flush()
+}
+
+// addTap makes a tap device that stays when nobody holds it, in a bridge.
+func addTap(name, bridge string) error {
+	b, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return err
+	}
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP}
+	if err := netlink.LinkAdd(tap); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMaster(tap, b); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(tap)
 }
 
 func links() ([]string, error) {
