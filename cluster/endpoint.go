@@ -29,8 +29,17 @@ type EndpointSpec struct {
 	// Requester is the node by whose request the endpoint was made, for a workload
 	// there; "" is an operator. The node may have it deleted.
 	Requester string `json:"requester,omitempty"`
+	// ForcedFrom is an owner that the operator knows not to serve the endpoint any
+	// more, although nothing says so. It is overridden in that one epoch.
+	ForcedFrom Forced `json:"forced_from,omitzero"`
 	// Created is when somebody asked for it.
 	Created Time `json:"created"`
+}
+
+// Forced is an owner in one epoch.
+type Forced struct {
+	Node  string `json:"node"`
+	Epoch int64  `json:"epoch"`
 }
 
 // Validate checks every field that needs no other record.
@@ -44,6 +53,10 @@ func (s *EndpointSpec) Validate() error {
 		return CheckNodeName(s.Node)
 	case s.Requester != "" && CheckNodeName(s.Requester) != nil:
 		return CheckNodeName(s.Requester)
+	case s.ForcedFrom != Forced{} && CheckNodeName(s.ForcedFrom.Node) != nil:
+		return CheckNodeName(s.ForcedFrom.Node)
+	case s.ForcedFrom.Epoch < 0 || s.ForcedFrom.Epoch > maxEpoch:
+		return fmt.Errorf("%w endpoint: forced from epoch %d", ErrInvalid, s.ForcedFrom.Epoch)
 	}
 	return checkIPs(s.IPs)
 }

@@ -154,8 +154,10 @@ func TestMayWrite(t *testing.T) {
 		switch key {
 		case KeyConfig, KeyNode("me"), KeyServer("me"):
 			put, del = []Identity{operator}, []Identity{operator}
-		case KeyVPCSpec("blue"), KeyVPCPing("blue"), KeyEndpointSpec("blue", "me"):
+		case KeyVPCSpec("blue"), KeyVPCPing("blue"):
 			put, del = []Identity{operator}, []Identity{operator, controller}
+		case KeyEndpointSpec("blue", "me"):
+			put, del = []Identity{operator, controller}, []Identity{operator, controller}
 		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"):
 			put, del = []Identity{me}, []Identity{me, controller}
 		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):

@@ -49,19 +49,21 @@ func examples() map[string]Record {
 				IPv6: &UnderlayAddress{Bind: addr6, Advertise: addr6, Device: "eth0", MTU: 1500}}},
 		KeyVPCStatus("a", "blue"): &VPCStatus{NodeID: "n1", State: HostMember, Ready: true, VNI: 7, MTU: 1430, At: when,
 			VTEP: netip.MustParseAddr("10.100.0.1"), Links: []Link{{Peer: "b", State: LinkUp, RTT: 0.25, VNI: 8, Use: LinkActive}}},
-		KeyPingResult("a", "blue"):      &PingResult{ID: "p1", Peers: []PeerPing{{To: "b", Sent: 3, Received: 2, RTT: 0.5}}},
-		KeyAllocVNI(7):                  &Allocation{Holder: "blue", Released: true},
-		KeyAllocVTEP("blue", addr4):     &Allocation{Holder: "a"},
-		KeyAllocIP("blue", addr4):       &Allocation{Holder: "web1"},
-		KeyAllocMAC("blue", mac):        &Allocation{Holder: "web1"},
-		KeyEndpointSpec("blue", "web1"): &EndpointSpec{State: EndpointActive, IPs: []netip.Addr{addr6}, Auto: true, MAC: mac, Node: "a", Created: when},
-		KeyEndpointOwn("blue", "web1"):  &EndpointOwn{State: OwnAssigned, Reason: "r", IPs: []netip.Addr{addr4, addr6}, MAC: mac, Node: "a", Era: 1, Epoch: 2},
-		KeyServer("a"):                  &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
-		KeyToken("0a1b2c3d4e"):          &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
-		KeyUser("alice"):                &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
-		KeyNodeTrust("a"):               &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
-		KeyServerTrust("a"):             &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
-		KeyLeader:                       &Leader{Name: "a", Since: when},
+		KeyPingResult("a", "blue"):             &PingResult{ID: "p1", Peers: []PeerPing{{To: "b", Sent: 3, Received: 2, RTT: 0.5}}},
+		KeyAllocVNI(7):                         &Allocation{Holder: "blue", Released: true},
+		KeyAllocVTEP("blue", addr4):            &Allocation{Holder: "a"},
+		KeyAllocIP("blue", addr4):              &Allocation{Holder: "web1"},
+		KeyAllocMAC("blue", mac):               &Allocation{Holder: "web1"},
+		KeyEndpointSpec("blue", "web1"):        &EndpointSpec{State: EndpointActive, IPs: []netip.Addr{addr6}, Auto: true, MAC: mac, Node: "a", Requester: "b", ForcedFrom: Forced{"b", 7}, Created: when},
+		KeyEndpointOwn("blue", "web1"):         &EndpointOwn{State: OwnAssigned, Reason: "r", IPs: []netip.Addr{addr4, addr6}, MAC: mac, Node: "a", Era: 1, Epoch: 2},
+		KeyEndpointStatus("a", "blue", "web1"): &EndpointStatus{NodeID: "n1", State: PortFailed, Reason: "r", Device: "ve1", Era: 1, Epoch: 2, At: when},
+		KeyRequest("a", "blue", "web1"):        &Request{NodeID: "n1", Want: WantAttach, Create: true, At: when},
+		KeyServer("a"):                         &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
+		KeyToken("0a1b2c3d4e"):                 &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
+		KeyUser("alice"):                       &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
+		KeyNodeTrust("a"):                      &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
+		KeyServerTrust("a"):                    &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
+		KeyLeader:                              &Leader{Name: "a", Since: when},
 	}
 }
 
@@ -224,6 +226,7 @@ func TestValidate(t *testing.T) {
 	cfg, node, live := ex(KeyConfig).(*Config), ex(KeyNode("a")).(*Node), ex(KeyLive("a")).(*Live)
 	spec, net := ex(KeyVPCSpec("blue")).(*VPCSpec), ex(KeyVPCNet("blue")).(*VPCNet)
 	want, own := ex(KeyEndpointSpec("blue", "web1")).(*EndpointSpec), ex(KeyEndpointOwn("blue", "web1")).(*EndpointOwn)
+	port, ask := ex(KeyEndpointStatus("a", "blue", "web1")).(*EndpointStatus), ex(KeyRequest("a", "blue", "web1")).(*Request)
 	ping, result := ex(KeyVPCPing("blue")).(*PingRequest), ex(KeyPingResult("a", "blue")).(*PingResult)
 	member, assigned := ex(KeyMember("blue", "a")).(*Member), ex(KeyHostVPC("a", "blue")).(*HostVPC)
 	ns, vs := ex(KeyNodeStatus("a")).(*NodeStatus), ex(KeyVPCStatus("a", "blue")).(*VPCStatus)
@@ -252,7 +255,15 @@ func TestValidate(t *testing.T) {
 		{want, breaks{
 			"state": func() { want.State = "" }, "MAC": func() { want.MAC[0] |= 1 }, "node": func() { want.Node = "A" },
 			"two of a family": func() { want.IPs = []netip.Addr{addr4, addr4.Next()} }, "multicast": func() { want.IPs = []netip.Addr{netip.MustParseAddr("239.1.1.1")} },
-			"no address": func() { want.IPs = []netip.Addr{{}} },
+			"no address": func() { want.IPs = []netip.Addr{{}} }, "requester": func() { want.Requester = "A" },
+			"forced from nobody": func() { want.ForcedFrom.Node = "" }, "forced epoch": func() { want.ForcedFrom.Epoch = 1 << 53 },
+		}},
+		{port, breaks{
+			"id": func() { port.NodeID = "" }, "state": func() { port.State = "" }, "reason": func() { port.Reason = long }, "device": func() { port.Device = "\n" },
+			"era": func() { port.Era = -1 }, "epoch": func() { port.Epoch = 1 << 53 },
+		}},
+		{ask, breaks{
+			"id": func() { ask.NodeID = "" }, "want": func() { ask.Want = "" }, "deletes and creates": func() { ask.Want = WantDelete },
 		}},
 		{own, breaks{
 			"state": func() { own.State = "" }, "no MAC": func() { own.MAC = MAC{} }, "MAC": func() { own.MAC[0] |= 1 }, "no node": func() { own.Node = "" },

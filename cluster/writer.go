@@ -41,8 +41,9 @@ func WriterOf(k Kind) Role {
 }
 
 // MayWrite wraps ErrInvalid when id is not the writer of key. The controller
-// may also delete what a removed node reported, and what the operator asked of
-// a VPC or an endpoint once that has been taken down. An event is written with the change that it
+// may also delete what a node asked for or a removed one reported, and what the
+// operator asked of a VPC or an endpoint once that has been taken down; and it
+// writes what is asked of an endpoint in the name of a node that requests that. An event is written with the change that it
 // tells of, in whose name that is.
 func MayWrite(id Identity, key string, deleting bool) error {
 	k, err := ParseKey(key)
@@ -54,7 +55,8 @@ func MayWrite(id Identity, key string, deleting bool) error {
 	case k.Kind == KindEvent && !deleting && id.Role == Operator,
 		writer == Agent && id.Role == Agent && id.Name == k.Node,
 		writer != Agent && id.Role == writer,
-		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing || k.Kind == KindEndpoint):
+		k.Kind == KindEndpoint && id.Role == Controller,
+		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing):
 		return nil
 	}
 	return fmt.Errorf("%w writer: %s is written by its %s, not by the %s", ErrInvalid, key, writer, id)

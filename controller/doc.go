@@ -66,6 +66,27 @@
 // says why. A spec that vanished changes nothing, and reverse keys of what is in
 // force are written again before anything new is given out.
 //
+// A node asks by a request, to be the owner of an endpoint, for which one may be
+// made, or for the deletion of one that was made so. What is granted is done in one
+// transaction with the request's deletion: spec, addresses, own record. What cannot
+// be is deleted in the same pass, and the records say why; only what is being
+// deleted, or a VPC that is coming up, is waited for, a minute at most by the
+// leader's clock, since it first saw the request.
+//
+// An endpoint whose spec names a node is that one's, or nobody's. Any other is whose
+// node asks for it while it has no owner, and stays until the owner reports that it
+// released this epoch, or is no member any more. When the spec comes to name another
+// node, the owner changes at once if the old one released or never reported it, or
+// lives: its agent mutes the port as soon as it reads that, and for some ms both may
+// send. An owner that had it and does not live keeps it, and the reason says so,
+// unless the operator overrides it in this one epoch (EndpointSpec.ForcedFrom). Such
+// a host that was not dead, or comes back, may serve the endpoint until it reads its
+// records: nothing fences it.
+//
+// Each change of the owner has a greater epoch, also after an own record was lost,
+// which is made again by what nodes report, or its endpoint was deleted and made
+// anew.
+//
 // # Underlay addresses
 //
 // A node reports where it is, and may be wrong, or lie. What it reports reaches

@@ -17,8 +17,10 @@ type endpoint struct {
 	name    string
 	spec    store.Item[*cluster.EndpointSpec] // Value nil: none
 	own     store.Item[*cluster.EndpointOwn]
-	held    []allocItem // addresses and MACs
-	blocked bool        // a record cannot be read that must not be written over
+	held    []allocItem         // addresses and MACs
+	ports   map[string]portItem // what nodes report, by node
+	granted *request            // see requests; nil: none
+	blocked bool                // a record cannot be read that must not be written over
 }
 
 // endpoint returns the endpoint of that name, which may have nothing but leftovers.
@@ -41,6 +43,8 @@ func (s *state) bringEndpoints(w *world, v *vpc, p *plan) {
 	for _, name := range names {
 		e := v.endpoints[name]
 		switch spec := e.spec.Value; {
+		case e.granted != nil:
+			s.bringEndpoint(w, v, e, p)
 		case spec == nil && e.own.Value != nil:
 		case spec == nil:
 			for _, it := range w.heldByEndpoint(e, nil) {
@@ -117,6 +121,12 @@ func (w *world) heldByEndpoint(e *endpoint, keep []string) (held []allocItem) {
 // bringEndpoint gives one endpoint its addresses and its place.
 func (s *state) bringEndpoint(w *world, v *vpc, e *endpoint, p *plan) {
 	u := unit{verb: "give endpoint " + e.name, object: ""}
+	e.take(&u)
+	if e.spec.Value.State == cluster.EndpointDeleting {
+		u.verb = "start deletion of endpoint " + e.name
+		p.add(u)
+		return
+	}
 	own := cluster.EndpointOwn{State: cluster.OwnPending}
 	if e.own.Value != nil {
 		own = *e.own.Value
@@ -134,7 +144,7 @@ func (s *state) bringEndpoint(w *world, v *vpc, e *endpoint, p *plan) {
 		}
 	}
 	if own.MAC.Unicast() {
-		w.place(v, e.spec.Value, &own)
+		w.place(v, e, &own, &u)
 	}
 	if e.own.Value == nil || !sameOwn(&own, e.own.Value) {
 		store.Put(&u.change, e.own, &own)
@@ -239,7 +249,7 @@ func (s *state) claimIP(v *vpc, e *endpoint, pool allocator.Network) (*allocator
 	}
 	c, err := s.alloc.ClaimIP(v.name, pool, e.name)
 	if errors.Is(err, allocator.ErrExhausted) {
-		return nil, fmt.Errorf("%s is full: %d addresses, and released ones are free again only after %s", pool.Prefix, pool.Capacity(), allocator.QuarantineTime)
+		return nil, errors.New(v.full(e, pool))
 	}
 	return c, err
 }
@@ -258,32 +268,6 @@ func (s *state) claimMAC(v *vpc, e *endpoint) (*allocator.Claim, error) {
 	return s.alloc.ClaimMAC(v.name, e.name), nil
 }
 
-// place decides which node an endpoint is at: the one that its spec names, if that
-// is a member. Another owner has a higher epoch.
-func (w *world) place(v *vpc, spec *cluster.EndpointSpec, own *cluster.EndpointOwn) {
-	node := ""
-	if spec.Node != "" {
-		if _, member := v.members[spec.Node]; member {
-			node = spec.Node
-		} else if own.Reason == "" {
-			own.Reason = fmt.Sprintf("node %s is no member of the VPC", spec.Node)
-		}
-	}
-	own.State = cluster.OwnUnplaced
-	if node != "" {
-		own.State = cluster.OwnAssigned
-	}
-	if node == own.Node && own.Era != 0 {
-		return
-	}
-	own.Node = node
-	own.Epoch++
-	own.Era = 1
-	if w.config != nil {
-		own.Era = w.config.Era
-	}
-}
-
 func sameOwn(a, b *cluster.EndpointOwn) bool {
 	return a.State == b.State && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs) && a.MAC == b.MAC &&
 		a.Node == b.Node && a.Era == b.Era && a.Epoch == b.Epoch
@@ -296,6 +280,9 @@ func describeOwn(own *cluster.EndpointOwn) string {
 	text := own.MAC.String()
 	for _, a := range own.IPs {
 		text += " " + a.String()
+	}
+	if own.Node != "" {
+		text += " at " + own.Node
 	}
 	return text
 }

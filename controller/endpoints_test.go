@@ -195,14 +195,41 @@ func TestEndpointRecordsVanish(t *testing.T) {
 
 var endpointActions = []string{
 	"endpoint", "endpoint", "endpoint", "endpoint", "endpoint gone", "endpoint gone", "lose record", "crash", "rival",
-	"lose request", "lose answer", "wait", "wait long", "delete", "create", "remove", "join",
+	"lose request", "lose answer", "wait", "wait long", "delete", "create", "remove", "join", "endpoint ask", "endpoint port",
 }
 
 // TestRandomEndpoints is TestRandom on endpoints of a small network.
 func TestRandomEndpoints(t *testing.T) { random(t, endpointActions, "h0", "h1") }
 
-// doEndpoint is the operator's part.
+var attachActions = []string{
+	"endpoint", "endpoint ask", "endpoint ask", "endpoint ask", "endpoint port", "endpoint port", "endpoint port", "endpoint move",
+	"endpoint gone", "lose record", "crash", "rival", "lose request", "lose answer", "wait", "select", "die", "join", "remove",
+}
+
+// TestRandomAttach is TestRandomEndpoints with nodes that ask for endpoints, and
+// report them in all ways.
+func TestRandomAttach(t *testing.T) { random(t, attachActions, "h0", "h1", "h2") }
+
+// doEndpoint is the operator's part, and what nodes ask for and report.
 func (c *chaos) doEndpoint(a action) {
+	node, name := fmt.Sprintf("h%d", a.Y%3), fmt.Sprintf("e%d", a.X/3)
+	switch a.Do {
+	case "endpoint ask":
+		r := &cluster.Request{NodeID: "id-" + node, Want: cluster.WantAttach, Create: a.Y/3%3 != 0}
+		if a.Y/9 == 0 {
+			r.Want, r.Create = cluster.WantDelete, false
+		}
+		c.put(cluster.KeyRequest(node, "v0", name), r)
+		return
+	case "endpoint port":
+		s := &cluster.EndpointStatus{NodeID: "id-" + node}
+		s.State = []cluster.PortState{cluster.PortReady, cluster.PortReleased, cluster.PortStandby, cluster.PortFailed}[a.Y/3%4]
+		if own := get[*cluster.EndpointOwn](c.rig, cluster.KeyEndpointOwn("v0", name)); own != nil {
+			s.Era, s.Epoch = own.Era, max(own.Epoch-int64(a.Y/12%2), 0)
+		}
+		c.put(cluster.KeyEndpointStatus(node, "v0", name), s)
+		return
+	}
 	key := cluster.KeyEndpointSpec("v0", fmt.Sprintf("e%d", a.X))
 	s := &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: a.Y%3 != 0}
 	switch a.Y % 5 {
@@ -213,13 +240,22 @@ func (c *chaos) doEndpoint(a action) {
 	case 3:
 		s.MAC, s.Node = cluster.MAC{2, 9}, "h1"
 	}
-	if a.Do == "endpoint gone" {
+	if a.Do != "endpoint" {
 		it, err := store.Get[*cluster.EndpointSpec](context.Background(), c.op, key)
 		if errors.Is(err, store.ErrNotFound) {
 			return
 		}
 		s = it.Value
-		s.State = cluster.EndpointDeleting
+		switch s.Node = node; {
+		case a.Do == "endpoint gone":
+			s.State = cluster.EndpointDeleting
+		case a.Y%2 == 0:
+			s.Node = ""
+		default:
+			if own := get[*cluster.EndpointOwn](c.rig, cluster.KeyEndpointOwn("v0", name)); own != nil && a.Y/4%2 == 0 && own.Node != "" {
+				s.ForcedFrom = cluster.Forced{Node: own.Node, Epoch: own.Epoch}
+			}
+		}
 	}
 	c.put(key, s)
 }
@@ -243,6 +279,27 @@ func ownsNow(records map[string]cluster.Record) (problems []string) {
 	return problems
 }
 
+// fallen lists endpoints whose epoch fell, or has another owner than before.
+func (c *chaos) fallen(records map[string]cluster.Record) (problems []string) {
+	owns := map[string]cluster.EndpointOwn{}
+	for key, r := range records {
+		own, ok := r.(*cluster.EndpointOwn)
+		if !ok {
+			continue
+		}
+		owns[key] = *own
+		switch was, ok := c.owns[key]; {
+		case !ok:
+		case own.Era < was.Era, own.Era == was.Era && own.Epoch < was.Epoch:
+			problems = append(problems, fmt.Sprintf("%s: %d.%d after %d.%d", key, own.Era, own.Epoch, was.Era, was.Epoch))
+		case own.Era == was.Era && own.Epoch == was.Epoch && own.Node != was.Node:
+			problems = append(problems, fmt.Sprintf("%s: %d.%d is %q's, and was %q's", key, own.Era, own.Epoch, own.Node, was.Node))
+		}
+	}
+	c.owns = owns
+	return problems
+}
+
 func texts(list []netip.Addr) (out []string) {
 	for _, a := range list {
 		out = append(out, a.String())
@@ -251,7 +308,7 @@ func texts(list []netip.Addr) (out []string) {
 }
 
 // endpointsAtRest lists what is not in order with the endpoints of a VPC.
-func endpointsAtRest(v *vpc) (problems []string) {
+func endpointsAtRest(w *world, v *vpc) (problems []string) {
 	for name, e := range v.endpoints {
 		say := func(format string, args ...any) {
 			problems = append(problems, name+" in "+v.name+": "+fmt.Sprintf(format, args...))
@@ -260,6 +317,8 @@ func endpointsAtRest(v *vpc) (problems []string) {
 		switch {
 		case spec == nil && own == nil && len(e.held) > 0:
 			say("it is gone and holds %v", e.held)
+			continue
+		case spec == nil && own == nil: // a host says that it still has it
 			continue
 		case spec == nil || own == nil:
 			say("spec %v, own %v", spec, own)
@@ -272,6 +331,12 @@ func endpointsAtRest(v *vpc) (problems []string) {
 			say("%s with %v, it holds %d", own.State, own.IPs, len(e.held))
 		case own.State != cluster.OwnPending && own.Reason == "" && !e.settled(v):
 			say("it has %v, and not what was asked for: %v", own, spec)
+		case own.Node != "" && !w.serves(v, own.Node):
+			say("%s has it, which is no member", own.Node)
+		case own.Node != "" && spec.Node == "" && e.released(own):
+			say("%s has it, which released it", own.Node)
+		case own.State != cluster.OwnPending && own.Reason == "" && spec.Node != "" && own.Node != spec.Node:
+			say("%s has it for no reason, and not %s", own.Node, spec.Node)
 		}
 	}
 	return problems

@@ -30,6 +30,7 @@ func (s *state) garbage(w *world, now time.Time) ([]effect, time.Time) {
 	next := s.freeReleased(w, &p, now)
 	for _, v := range w.inOrder() {
 		w.leftovers(v, &p)
+		w.oldPorts(v, &p)
 	}
 	for _, name := range w.names {
 		if w.nodes[name].State == cluster.NodeLeft {
@@ -85,6 +86,37 @@ func (w *world) leftovers(v *vpc, p *plan) {
 			p.add(w.finish(v, node))
 		}
 	}
+}
+
+// oldPorts deletes reports about endpoints of hosts that have the VPC no more, and
+// those that say that nothing is left of an endpoint that is gone.
+func (w *world) oldPorts(v *vpc, p *plan) {
+	if v.blocked {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.endpoints)) {
+		e := v.endpoints[name]
+		for _, node := range slices.Sorted(maps.Keys(e.ports)) {
+			if port := e.ports[node]; w.isOver(v, e, node, port.Value) {
+				u := unit{verb: "forget", object: name + " of " + node}
+				u.change.Remove(port.Key, port.Mod)
+				p.add(u)
+			}
+		}
+	}
+}
+
+func (w *world) isOver(v *vpc, e *endpoint, node string, port *cluster.EndpointStatus) bool {
+	n := w.nodes[node]
+	_, assigned := v.assigns[node]
+	_, member := v.members[node]
+	switch {
+	case n == nil, w.blockedKey(cluster.KeyEndpointStatus(node, v.name, e.name)):
+		return false
+	case !assigned && !member && !(v.uses(node) && (w.alive[node] || n.State != cluster.NodeLeft)):
+		return true
+	}
+	return e.spec.Mod == 0 && e.own.Mod == 0 && !e.blocked && port.State == cluster.PortReleased
 }
 
 // removedNode deletes what a node that left has in the store, as soon as its

@@ -96,7 +96,8 @@ type chaos struct {
 	can     map[string][]string // capabilities, by node
 
 	mu     sync.Mutex
-	lost   map[string]bool // pairs of which a record was lost and is not back yet
+	owns   map[string]cluster.EndpointOwn // as last seen
+	lost   map[string]bool                // pairs of which a record was lost and is not back yet
 	broken []string
 	// assigned are, by VPC and node, the hosts that were members.
 	assigned map[[2]string]bool
@@ -233,6 +234,9 @@ func (c *chaos) rest() (problems []string) {
 
 	v := viewOf(c.t, c.mem)
 	w := newWorld(v)
+	for _, r := range w.asked {
+		say("nobody answered %s", r.key)
+	}
 	vnis := map[cluster.VNI]string{}
 	for _, vpc := range w.inOrder() {
 		if vpc.spec.Value == nil {
@@ -289,7 +293,7 @@ func (c *chaos) rest() (problems []string) {
 			say("%s has %d members and %d reverse keys", vpc.name, len(vpc.members), len(vpc.vteps))
 		}
 		problems = append(problems, c.linksAtRest(w, vpc)...)
-		problems = append(problems, endpointsAtRest(vpc)...)
+		problems = append(problems, endpointsAtRest(w, vpc)...)
 		addrs := map[string]string{}
 		for name, m := range vpc.members {
 			if other := addrs[m.Value.Underlay().String()]; other != "" {
@@ -308,6 +312,8 @@ func (c *chaos) lose(key string) {
 	defer c.mu.Unlock()
 	k, err := cluster.ParseKey(key)
 	switch {
+	case err == nil && k.Kind == cluster.KindOwn:
+		delete(c.owns, key)
 	case err == nil && k.Kind == cluster.KindHostLink:
 		c.lost[cluster.PairOf(k.VPC, k.Node, k.Name).String()] = true
 	case err == nil && k.Kind == cluster.KindAllocVNI:
@@ -369,6 +375,7 @@ func (c *chaos) look() {
 		}
 	}
 	c.broken = append(c.broken, ownsNow(records)...)
+	c.broken = append(c.broken, c.fallen(records)...)
 	for of := range c.assigned {
 		if !assigned[of] {
 			c.hosts.tellToLeave(of[0], of[1])

@@ -15,6 +15,7 @@ type state struct {
 	alloc      *allocator.Allocator
 	quarantine allocator.Quarantine
 	pings      map[string]sighting
+	asked      map[string]sighting // requests that wait
 	own        ownTunnels
 	trimmed    time.Time // when the history was looked at last
 	confirm    confirmations
@@ -29,6 +30,7 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 	w := newWorld(v)
 	w.own = &s.own
 	w.findOwners(&s.confirm)
+	answers, waits := s.requests(w, now)
 	var links []effect
 	for _, vpc := range w.inOrder() {
 		p := plan{group: vpc.name}
@@ -44,14 +46,16 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 		first, later := p.effects()
 		effects, links = append(effects, first...), append(links, later...)
 	}
+	refusals, _ := answers.effects()
 	garbage, again := s.garbage(w, now)
+	again = earlier(again, waits)
 	questions, later := s.confirm.ask(w, now)
 	s.questions = append(s.questions, questions...)
 	if again.IsZero() || !later.IsZero() && later.Before(again) {
 		again = later
 	}
 	s.own.sweep()
-	effects = slices.Concat(effects, garbage, links, s.trim(w, now))
+	effects = slices.Concat(effects, refusals, garbage, links, s.trim(w, now))
 	return append(effects, w.spoiled(effects)...), again
 }
 

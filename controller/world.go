@@ -20,6 +20,7 @@ type (
 	allocItem  = store.Item[*cluster.Allocation]
 	reportItem = store.Item[*cluster.NodeStatus]
 	linkItem   = store.Item[*cluster.HostLink]
+	portItem   = store.Item[*cluster.EndpointStatus]
 )
 
 // world is a view, sorted for deciding. Records of which a newer version is in
@@ -42,6 +43,7 @@ type world struct {
 	vpcs    map[string]*vpc
 	newer   map[string]bool        // keys that must not be written
 	ofVPC   map[cluster.VNI]string // as hosts report it
+	asked   []*request             // what nodes ask for
 	own     *ownTunnels
 	tunnels map[cluster.VNI]cluster.Pair // see tunnelVNIs; nil: not looked at yet
 	used    map[cluster.VNI]cluster.Pair // see usedByOther; nil: not looked at yet
@@ -59,6 +61,7 @@ type vpc struct {
 	vnis      []allocItem          // of the VPC itself
 	links     map[[2]string]*link  // by the pair's nodes, in order
 	endpoints map[string]*endpoint
+	most      map[netip.Prefix]string // see mostAt
 	blocked   bool
 	handled   map[string]bool // nodes whose status record this pass deletes
 }
@@ -82,6 +85,8 @@ func newWorld(v *store.View) *world {
 	w.readVPCs()
 	w.readHosts()
 	w.readAllocations()
+	w.readPorts()
+	w.readRequests()
 	w.readProblems()
 	return w
 }
@@ -100,6 +105,7 @@ func (w *world) vpc(name string) *vpc {
 			vteps:     map[string]allocItem{},
 			links:     map[[2]string]*link{},
 			endpoints: map[string]*endpoint{},
+			most:      map[netip.Prefix]string{},
 			handled:   map[string]bool{},
 		}
 		w.vpcs[name] = v
@@ -199,6 +205,17 @@ func (w *world) readAllocations() {
 	}
 }
 
+// readPorts takes what nodes report about endpoints, but of a machine that had the
+// name before, or wants it.
+func (w *world) readPorts() {
+	for it := range store.Below[*cluster.EndpointStatus](w.view, cluster.PrefixStat) {
+		k, err := cluster.ParseKey(it.Key)
+		if n := w.nodes[k.Node]; err == nil && (n == nil || n.ID == it.Value.NodeID) {
+			w.vpc(k.VPC).endpoint(k.Name).report(k.Node, it)
+		}
+	}
+}
+
 // endpointValue is the VPC of a reverse key of an endpoint's address or MAC.
 func endpointValue(key string) (vpc string, ok bool) {
 	for _, family := range []string{cluster.PrefixIPs, cluster.PrefixMACs} {
@@ -240,6 +257,12 @@ func (w *world) readProblems() {
 			e.blocked = e.blocked || newer
 			e.own, _ = store.At[*cluster.EndpointOwn](w.view, p.Key)
 			e.own.Value = nil
+		case cluster.KindPort: // it says that there is something
+			w.vpc(k.VPC).endpoint(k.Name).report(k.Node, portItem{Key: p.Key, Mod: p.Mod, Value: &cluster.EndpointStatus{State: cluster.PortFailed}})
+		case cluster.KindRequest:
+			if !newer {
+				w.asked = append(w.asked, &request{node: k.Node, vpc: w.vpc(k.VPC), endpoint: w.vpc(k.VPC).endpoint(k.Name), key: p.Key, mod: p.Mod})
+			}
 		case cluster.KindHostVPC:
 			if !newer {
 				delete(w.vpc(k.VPC).assigns, k.Node)

@@ -33,6 +33,8 @@ type VPC struct {
 	VTEP    netip.Prefix `json:"vtep"` // this host's address with the peer network's length
 	Tunnels []Tunnel     `json:"tunnels"`
 	Ports   []Port       `json:"ports,omitempty"` // of workloads, sorted by Device
+	// KeepPorts leaves workloads' ports alone that are on the host and not in Ports.
+	KeepPorts bool `json:"keep_ports,omitempty"`
 }
 
 // Tunnel is one VXLAN device of a VPC. It is shared, one for each underlay
@@ -113,7 +115,12 @@ func (t Tunnel) floods(a netip.Addr) bool {
 // Problem is why something desired is not so, in words a user can act on.
 // VPC is empty when it concerns the whole host.
 type Problem struct {
-	VPC    string `json:"vpc,omitempty"`
+	VPC string `json:"vpc,omitempty"`
+	// Endpoint is whose port alone it concerns: the VPC, and its other ports, are
+	// as desired all the same.
+	Endpoint string `json:"endpoint,omitempty"`
+	// Gone: the workload's network namespace has ended (ErrGone).
+	Gone   bool   `json:"gone,omitempty"`
 	Reason string `json:"reason"`
 }
 

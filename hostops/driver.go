@@ -22,6 +22,8 @@ type Driver interface {
 	// by the operations that it applied; full, a lost event or the first call
 	// reads everything again.
 	Observe(ctx context.Context, full bool) (State, error)
+	// Spaces tells what paths of workloads' network namespaces lead to now.
+	Spaces(ctx context.Context, paths []string) map[string]Space
 	// Apply performs one operation. It is idempotent and wraps ErrUnsupported
 	// where the platform cannot.
 	Apply(ctx context.Context, op Op) error
@@ -52,6 +54,18 @@ type Batcher interface {
 	// keeps no other from being performed.
 	ApplyBatch(ctx context.Context, ops []Op) []error
 }
+
+// Dropper is a Driver that counts what it keeps workloads' ports from sending.
+type Dropper interface {
+	// Drops counts dropped frames since the filter was made, by DropReasons.
+	Drops(ctx context.Context) (map[string]uint64, error)
+}
+
+// DropReasons are what a binding drops frames for: a source MAC that is not the
+// port's; in ARP another sender, in IPv4 and IPv6 another source (or a neighbour
+// advertisement for another address); what only DHCP servers and routers send; and
+// any other protocol, VLANs among them.
+func DropReasons() []string { return []string{"mac", "arp", "ipv4", "ipv6", "dhcp", "ra", "other"} }
 
 // Greeting shows the hosts of a VPC that a multicast group carries: the
 // datagram goes the way of a tunnel's frames that flood to it, but to
@@ -98,6 +112,11 @@ var (
 	// ErrForeign is returned when a device, VNI, port or namespace that an
 	// operation needs is held by something that is not ours.
 	ErrForeign = errors.New("held by something that is not meshvpc's")
+	// ErrGone is returned when a workload's network namespace has ended, or its
+	// path leads to another one now.
+	ErrGone = errors.New("network namespace is gone")
+	// ErrInUse is returned when a device that was to be lent is in use otherwise.
+	ErrInUse = errors.New("device is in use")
 	// ErrNoAnswer is returned when a ping was not answered in time.
 	ErrNoAnswer = errors.New("no answer")
 	// ErrCongested is returned when earlier echo requests still wait on this

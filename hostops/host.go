@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -27,6 +28,10 @@ type Host struct {
 	driver Driver
 	log    *zap.Logger
 	last   map[string]VPC // as of each VPC's last converged pass
+	// attached are the ports that were in place after the last pass, and spaces
+	// what their paths led to when they were last looked at.
+	attached map[Target]Port
+	spaces   map[string]Space
 }
 
 // New wraps errors of cfg; it starts nothing.
@@ -53,9 +58,12 @@ type Report struct {
 	Problems []Problem
 	// Ready tells for each desired VPC whether all of it is in place.
 	Ready map[string]bool
-	// Ports are, for each desired VPC, its bridge's ports that are not ours:
-	// who uses it.
+	// Ports are, for each desired VPC, its bridge's ports that are no part of the
+	// VPC itself, those of its workloads and strangers': who uses it.
 	Ports map[string][]string
+	// Attached tells, for each desired VPC and each of its endpoints that has a
+	// port, whether all of the port is in place. Ready says nothing of ports.
+	Attached map[string]map[string]bool
 	// Own tells for each desired VPC which peers with a tunnel of their own are
 	// sent to and received from exactly as desired.
 	Own map[string]map[string]bool
@@ -78,6 +86,7 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 			r.Ready = ready(desired, nil, r.Problems)
 			return r
 		}
+		state.Spaces = h.look(ctx, desired, full && n == 0)
 		r.Ports = ports(desired, state)
 		r.Own = own(desired, state)
 		ops, problems := Plan(desired, state)
@@ -87,10 +96,11 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 			}
 			r.Problems = append(problems, failed...)
 			r.Ready = ready(desired, ops, r.Problems)
+			r.Attached = attached(desired, state, ops, r.Problems)
 			break
 		}
 		var done []Op
-		done, failed = h.apply(ctx, ops)
+		done, failed = h.apply(ctx, desired, ops)
 		r.Applied = concat(r.Applied, done)
 		for _, op := range h.repairs(desired, done) {
 			if r.Repaired == nil {
@@ -102,19 +112,28 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 		if ctx.Err() != nil {
 			r.Problems = append(problems, failed...)
 			r.Ready = ready(desired, ops, r.Problems)
+			r.Attached = attached(desired, state, ops, r.Problems)
 			return r
 		}
 	}
-	h.remember(desired, r.Ready)
+	h.remember(desired, r.Ready, r.Attached)
 	return r
 }
 
 // ports lists who uses each desired VPC.
 func ports(desired Desired, actual State) map[string][]string {
+	workloads := map[string][]string{}
+	for name, d := range actual.Devices {
+		if d.Use != UseVPC && d.Master != "" {
+			workloads[d.Master] = append(workloads[d.Master], name)
+		}
+	}
 	used := map[string][]string{}
 	for _, v := range desired.VPCs {
-		if d := actual.Devices[v.Name]; d.Owner == v.VNI && len(d.Ports) > 0 {
-			used[v.Name] = d.Ports
+		d := actual.Devices[v.Name]
+		if all := slices.Concat(d.Ports, workloads[v.Name]); d.Owner == v.VNI && len(all) > 0 {
+			slices.Sort(all)
+			used[v.Name] = all
 		}
 	}
 	return used
@@ -164,14 +183,16 @@ func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("observe host: %w", err)
 	}
+	state.Spaces = h.driver.Spaces(ctx, spacesOf(desired))
 	ops, problems := Plan(desired, state)
 	return ops, problems, nil
 }
 
 // apply goes on after a failure with all that does not depend on what failed.
-func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem) {
+func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op, failed []Problem) {
 	objects, vpcs := map[Target]bool{}, map[string]bool{}
 	noFilter := false
+	endpoints := endpointsOf(desired)
 	skip := func(op Op) bool {
 		on := op.On()
 		return objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter))
@@ -182,6 +203,9 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 		for i, err := range h.together(ctx, batch) {
 			op, on := batch[i], batch[i].On()
 			if err == nil {
+				if pair, is := op.(CreatePair); is {
+					delete(h.spaces, pair.Namespace) // it may have been another before
+				}
 				if debug {
 					h.log.Debug("applied", zap.Stringer("op", op), zap.String("vpc", on.VPC))
 				}
@@ -189,9 +213,9 @@ func (h *Host) apply(ctx context.Context, ops []Op) (done []Op, failed []Problem
 				continue
 			}
 			h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
-			failed = append(failed, Problem{VPC: on.VPC, Reason: err.Error()})
+			failed = append(failed, Problem{VPC: on.VPC, Endpoint: endpoints[on], Gone: errors.Is(err, ErrGone), Reason: err.Error()})
 			switch op.(type) {
-			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield:
+			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Announce:
 			case CreateFilter: // no tunnel without it
 				noFilter = true
 			case CreateBridge, Seal, Allow, Guard, Admit, SetSending:
@@ -274,6 +298,9 @@ func (h *Host) repairs(desired Desired, done []Op) []Op {
 // wanted reports whether op removes what the last state wanted: a change.
 func (h *Host) wanted(op Op) bool {
 	for _, v := range h.last {
+		if slices.ContainsFunc(v.Ports, func(p Port) bool { return concernsPort(op, p.Device) }) {
+			return true
+		}
 		for _, t := range v.Tunnels {
 			vni := v.vniOf(t)
 			switch op := op.(type) {
@@ -301,6 +328,11 @@ func (h *Host) repair(op Op, now VPC) bool {
 	last, ok := h.last[on.VPC]
 	if !ok {
 		return false
+	}
+	if port, is := now.portOn(on.Object); is {
+		was, had := h.attached[on]
+		_, announces := op.(Announce)
+		return had && !announces && reflect.DeepEqual(was, port) && equalBasics(last, now)
 	}
 	switch op := op.(type) {
 	case AddPeer:
@@ -380,7 +412,15 @@ func equalShape(t, u Tunnel) bool {
 }
 
 // remember keeps what has converged, to tell tampering from change.
-func (h *Host) remember(desired Desired, ready map[string]bool) {
+func (h *Host) remember(desired Desired, ready map[string]bool, attached map[string]map[string]bool) {
+	h.attached = map[Target]Port{}
+	for _, v := range desired.VPCs {
+		for _, p := range v.Ports {
+			if attached[v.Name][p.Endpoint] {
+				h.attached[Target{v.Name, p.Device}] = p
+			}
+		}
+	}
 	if h.last == nil {
 		h.last = map[string]VPC{}
 	}
@@ -395,14 +435,19 @@ func (h *Host) remember(desired Desired, ready map[string]bool) {
 	maps.DeleteFunc(h.last, func(name string, _ VPC) bool { return !wanted[name] })
 }
 
-// ready tells which VPCs have neither open operations nor problems.
+// ready tells which VPCs have neither open operations nor problems, but for those
+// of workloads' ports.
 func ready(desired Desired, open []Op, problems []Problem) map[string]bool {
-	not := map[string]bool{}
+	not, endpoints := map[string]bool{}, endpointsOf(desired)
 	for _, op := range open {
-		not[op.On().VPC] = true
+		if _, is := endpoints[op.On()]; !is {
+			not[op.On().VPC] = true
+		}
 	}
 	for _, p := range problems {
-		not[p.VPC] = true
+		if p.Endpoint == "" {
+			not[p.VPC] = true
+		}
 	}
 	out := make(map[string]bool, len(desired.VPCs))
 	for _, v := range desired.VPCs {

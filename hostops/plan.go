@@ -32,10 +32,13 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 		judged:   map[cluster.VNI]bool{},
 		admitted: map[cluster.VNI]bool{},
 		blocked:  map[cluster.VNI]bool{},
+		ports:    map[string]wanted{},
+		keeping:  map[cluster.VNI]bool{},
 		holders:  holdersOf(actual),
 	}
 	vpcs := p.valid(desired)
 	p.reown(vpcs)
+	p.wantPorts(desired)
 	p.filter(vpcs)
 	for _, v := range vpcs {
 		p.vpc(v)
@@ -56,6 +59,8 @@ type planner struct {
 	judged   map[cluster.VNI]bool // VNIs of wanted tunnels
 	admitted map[cluster.VNI]bool // those that an Admit is for
 	blocked  map[cluster.VNI]bool // those of them that something else stands in the way of
+	ports    map[string]wanted    // for whom a port's device is, by device
+	keeping  map[cluster.VNI]bool // VPCs that keep ports that are not wanted
 	holders  holders
 	reowned  []cluster.VNI // former owners of wanted bridges
 	adds     []Op
@@ -95,6 +100,7 @@ func (p *planner) valid(desired Desired) []VPC {
 			p.judged[v.vniOf(t)] = true
 		}
 		p.vnis[v.VNI], p.judged[v.VNI] = true, true
+		p.keeping[v.VNI] = p.keeping[v.VNI] || v.KeepPorts
 		other, taken := holder[v.VNI]
 		switch {
 		case v.Name == "" || len(v.Name) > 15 || strings.ContainsAny(v.Name, "/ \t\n\x00") || v.Name[0] == '.':
@@ -169,7 +175,7 @@ func (p *planner) filter(vpcs []VPC) {
 		p.problem("", "nftables table inet %s is not meshvpc's: rename or remove it", FilterName)
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
-		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals}
+		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings}
 	}
 }
 
@@ -181,6 +187,7 @@ func (p *planner) vpc(v VPC) {
 	p.shield(v)
 	p.namespace(v)
 	p.tunnels(v)
+	p.workloads(v)
 }
 
 // bridge reports whether the VPC's bridge is or will be there.
@@ -192,6 +199,10 @@ func (p *planner) bridge(v VPC) bool {
 	}
 	on := Target{v.Name, v.Name}
 	d, there := p.actual.Devices[v.Name]
+	if d.Use != UseVPC {
+		p.problem(v.Name, "device %s is the port of a workload: detach it, or give the VPC another name", v.Name)
+		return false
+	}
 	if !there {
 		p.add(CreateBridge{on, v.VNI})
 		d = Device{Kind: KindBridge, Owner: v.VNI}

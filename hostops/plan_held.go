@@ -17,6 +17,10 @@ func (p *planner) protect() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
 		d := p.actual.Devices[name]
+		if d.Use != UseVPC {
+			p.protectPort(name, d)
+			continue
+		}
 		if p.names[name] || p.gone[name] || !p.held(d.Owner) {
 			continue
 		}
@@ -39,6 +43,18 @@ func (p *planner) protectBridge(name string, d Device) {
 		return
 	}
 	p.add(Shield{Target{"", "filter"}, d.Owner, ns.Port.Addresses[0].Masked()})
+}
+
+// protectPort binds a workload's port that is held, or kept, to what its alias says.
+// What is lent has none that is ours.
+func (p *planner) protectPort(name string, d Device) {
+	f := p.actual.Filter
+	if _, bound := f.Bindings[name]; bound || f.NoShields || d.Use != UseMade || has(p.ports, name) || !p.held(d.Owner) && !p.keeping[d.Owner] {
+		return
+	}
+	if b, ok := bindingIn(d.Alias); ok {
+		p.add(Bind{Target{"", name}, b})
+	}
 }
 
 func (p *planner) protectTunnel(d Device) {

@@ -16,7 +16,7 @@ func (p *planner) namespace(v VPC) {
 		p.problem(v.Name, "network namespace %s is there and is not meshvpc's: remove it, or give the VPC another name", name)
 		return
 	}
-	if _, taken := p.actual.Others[port]; taken {
+	if p.taken(port) {
 		p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", port)
 		return
 	}

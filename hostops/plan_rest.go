@@ -18,10 +18,11 @@ func (p *planner) rest() {
 		d := p.actual.Devices[name]
 		switch {
 		case p.gone[name]:
-		case p.names[name] && (d.Kind == KindBridge || p.vnis[d.Owner]):
+		case d.Use != UseVPC && (has(p.ports, name) || p.keeping[d.Owner]):
+		case p.names[name] && d.Use == UseVPC && (d.Kind == KindBridge || p.vnis[d.Owner]):
 		case p.held(d.Owner):
 		case p.vnis[d.Owner] || slices.Contains(p.reowned, d.Owner):
-			p.remove(DeleteDevice{Target{"", name}})
+			p.remove(release(Target{"", name}, d))
 		case !groups[d.Owner]:
 			groups[d.Owner] = true
 			p.remove(DeleteDevices{Target{"", fmt.Sprintf("VNI %d", d.Owner)}, d.Owner})
@@ -32,6 +33,7 @@ func (p *planner) rest() {
 			p.remove(DeleteNamespace{Target{"", name}})
 		}
 	}
+	p.unbind()
 	f := p.actual.Filter
 	if f.Exists && !p.needsFilter() {
 		p.remove(DeleteFilter{Target{"", "filter"}})

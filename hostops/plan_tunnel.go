@@ -120,7 +120,7 @@ func (p *planner) sources(v VPC, ts []Tunnel) (vnis []cluster.VNI, sources map[c
 func (p *planner) unblocked(v VPC) []Tunnel {
 	for _, t := range v.Tunnels {
 		name, vni := v.nameOf(t), v.vniOf(t)
-		if _, taken := p.actual.Others[name]; taken {
+		if p.taken(name) {
 			p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", name)
 			p.blocked[vni] = true
 			continue

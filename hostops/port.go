@@ -1,7 +1,12 @@
 package hostops
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
@@ -47,3 +52,109 @@ type Port struct {
 	// Standby ports are in place and down: no frame passes.
 	Standby bool `json:"standby,omitempty"`
 }
+
+// EndpointPortOf is the name of the host's end of a port into a workload's network
+// namespace: 15 characters, unique per VPC and endpoint.
+func EndpointPortOf(vpc, endpoint string) string {
+	sum := sha256.Sum256([]byte(vpc + "/" + endpoint))
+	return endpointPrefix + hex.EncodeToString(sum[:6])
+}
+
+const endpointPrefix = "me-"
+
+// Space is what a path leads to, when it was looked at.
+type Space struct {
+	Inode uint64 // zero: to no network namespace
+	// ID is this host's number for it, as Device.Space has it; -1: it has none, as
+	// no device here has its other end there.
+	ID int
+}
+
+// Use is what a device is to its VPC.
+type Use string
+
+// The uses of devices. What is made goes with its port, what is lent is given
+// back: no port of any bridge, down, without a mark.
+const (
+	UseVPC  Use = ""     // a part of the VPC itself
+	UseMade Use = "made" // made for a workload
+	UseLent Use = "lent" // by whoever made it
+)
+
+// Binding is all that a port may send as, other than what every starting host
+// sends.
+type Binding struct {
+	MAC       cluster.MAC
+	Addresses []netip.Addr // none: any
+}
+
+// Equal reports whether b and c let the same pass.
+func (b Binding) Equal(c Binding) bool {
+	return b.MAC == c.MAC && slices.Equal(b.Addresses, c.Addresses)
+}
+
+func (b Binding) String() string {
+	if len(b.Addresses) == 0 {
+		return "MAC " + b.MAC.String() + ", any address"
+	}
+	return "MAC " + b.MAC.String() + ", " + addrs(b.Addresses)
+}
+
+// binding is what the port may send as.
+func (p Port) binding() Binding {
+	b := Binding{MAC: p.MAC}
+	for _, a := range p.Addresses {
+		b.Addresses = append(b.Addresses, a.Addr())
+	}
+	return b
+}
+
+// workloadsOf begins the aliases of the ports that are made for a VPC's workloads.
+func workloadsOf(vpc string) string { return workloadPrefix + vpc + "/" }
+
+const workloadPrefix = "workload-of-"
+
+// aliasOfPort says whose port a device is, as what it was configured, and, for an
+// agent without memory, what it may send as.
+func (v VPC) aliasOfPort(p Port) string {
+	sum := sha256.Sum256(fmt.Append(nil, p.Kind, p.MAC, p.Addresses, p.Gateways, v.MTU, p.Inner))
+	alias := workloadsOf(v.Name) + p.Endpoint + " " + hex.EncodeToString(sum[:6])
+	if p.Trusted {
+		return CleanAlias(alias)
+	}
+	bound := alias + " " + p.MAC.String()
+	for _, a := range p.Addresses {
+		bound += " " + a.Addr().String()
+	}
+	if len(bound) > maxAlias {
+		return CleanAlias(alias)
+	}
+	return CleanAlias(bound)
+}
+
+// bindingIn reads what aliasOfPort has written; ok is false for a trusted port.
+func bindingIn(alias string) (b Binding, ok bool) {
+	parts := strings.Fields(alias)
+	if len(parts) < 3 || !strings.HasPrefix(alias, workloadPrefix) || b.MAC.UnmarshalText([]byte(parts[2])) != nil {
+		return b, false
+	}
+	for _, text := range parts[3:] {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return b, false
+		}
+		b.Addresses = append(b.Addresses, a)
+	}
+	return b, true
+}
+
+// endpointIn is the VPC and endpoint that a device's alias says it was made for.
+func endpointIn(alias string) (vpc, endpoint string, ok bool) {
+	rest, is := strings.CutPrefix(alias, workloadPrefix)
+	vpc, rest, slash := strings.Cut(rest, "/")
+	endpoint, _, space := strings.Cut(rest, " ")
+	return vpc, endpoint, is && slash && space
+}
+
+// user is who may open a tap: without another, root.
+func (p Port) user() int { return max(p.Owner, 0) }

@@ -11,9 +11,13 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
-// Link groups of our devices: GroupBase in the top byte, the VPC's VNI below.
+// Link groups of our devices: one of these in the top byte, the VPC's VNI below.
+// Those of workloads' ports are others than that of the VPC's own devices, so that
+// a shield takes them for what they are: local ports.
 const (
 	GroupBase = 0x6d000000
+	GroupMade = 0x6e000000 // made for a workload
+	GroupLent = 0x6f000000 // lent to us, as long as the port is there
 	groupMask = 0xff000000
 )
 
@@ -33,7 +37,29 @@ const FilterName = "meshvpc"
 // GroupOf is the link group that marks a device of the VPC with this VNI.
 func GroupOf(v cluster.VNI) uint32 { return GroupBase | uint32(v) }
 
-// VNIOf reads a mark; it is zero if group is none of ours.
+// GroupFor is the link group that marks a device of the VPC with this VNI in a use.
+func GroupFor(u Use, v cluster.VNI) uint32 {
+	switch u {
+	case UseMade:
+		return GroupMade | uint32(v)
+	case UseLent:
+		return GroupLent | uint32(v)
+	}
+	return GroupOf(v)
+}
+
+// UseOf reads what a marked device is to its VPC.
+func UseOf(group uint32) Use {
+	switch group & groupMask {
+	case GroupMade:
+		return UseMade
+	case GroupLent:
+		return UseLent
+	}
+	return UseVPC
+}
+
+// VNIOf reads a mark of a VPC's own; it is zero if group is none of ours.
 func VNIOf(group uint32) cluster.VNI {
 	if group&groupMask != GroupBase {
 		return 0
@@ -49,6 +75,7 @@ const (
 	KindBridge Kind = "bridge"
 	KindTunnel Kind = "vxlan"
 	KindPort   Kind = "veth"
+	KindTap    Kind = "tun"
 )
 
 // NamespaceOf is the name of a VPC's namespace.
@@ -77,8 +104,17 @@ func numbered(prefix string, v cluster.VNI) string {
 
 // OwnDevice reports whether a device with this name, kind and group carries
 // our mark, and for which VPC. Both parts must agree: a name alone or a group
-// alone is somebody else's.
+// alone is somebody else's, but that a tap and what is lent have names that others
+// gave them.
 func OwnDevice(name string, kind Kind, group uint32) (cluster.VNI, bool) {
+	if made := cluster.VNI(group &^ groupMask); made != 0 {
+		switch UseOf(group) {
+		case UseMade:
+			return made, kind == KindTap || kind == KindPort && strings.HasPrefix(name, endpointPrefix)
+		case UseLent:
+			return made, kind != KindBridge && kind != KindTunnel
+		}
+	}
 	v := VNIOf(group)
 	if v == 0 {
 		return 0, false
@@ -114,6 +150,9 @@ type State struct {
 	Namespaces map[string]Namespace
 	// Filter is the host's packet filter, as far as it is ours.
 	Filter Filter
+	// Spaces are what the paths of workloads' namespaces lead to, as far as they
+	// were looked at.
+	Spaces map[string]Space
 }
 
 // Device is one device with our mark.
@@ -159,9 +198,14 @@ type Device struct {
 	Sends    bool // floods and learns, in every way
 	Silent   bool // neither floods nor learns, in any way
 
-	// Port of the namespace: the MAC that the bridge holds to be behind it
-	// whatever other ports say.
+	// Port of the namespace or of a workload: the MAC that the bridge holds to be
+	// behind it whatever other ports say.
 	Pinned cluster.MAC
+
+	// Port of a workload.
+	Use   Use
+	Space int // of a pair: this host's number of the namespace that the other end is in
+	User  int // of a tap: who may open it
 }
 
 // Other is one device that is not ours.
@@ -171,9 +215,11 @@ type Other struct {
 	MTU       int // bytes
 	Up        bool
 	Addresses []netip.Prefix
+	Master    string      // what it is a port of, ours or not
 	VNI       cluster.VNI // of a tunnel
 	Port      uint16      // of a tunnel
 	V6        bool        // a tunnel over IPv6
+	Underlay  string      // of a tunnel: the device that it sends by
 }
 
 // Namespace is one network namespace with a name of ours.
@@ -241,6 +287,8 @@ type Filter struct {
 	// Seals keep all frames of a bridge of that name from its host. A bridge
 	// that is made anew needs a new one.
 	Seals map[string]struct{}
+	// Bindings are what workloads' ports may send as, by device.
+	Bindings map[string]Binding
 	// NoShields: this kernel cannot filter between a bridge's ports.
 	NoShields bool
 }
@@ -251,7 +299,7 @@ func (f Filter) Clone() Filter {
 	for v, as := range f.Sources {
 		f.Sources[v] = as.Clone()
 	}
-	f.Shields, f.Seals = maps.Clone(f.Shields), maps.Clone(f.Seals)
+	f.Shields, f.Seals, f.Bindings = maps.Clone(f.Shields), maps.Clone(f.Seals), maps.Clone(f.Bindings)
 	return f
 }
 
@@ -282,7 +330,8 @@ func (s State) Marked(v cluster.VNI) bool {
 func (s State) OwnersOf(vpc string) []cluster.VNI {
 	owners := map[cluster.VNI]bool{}
 	for name, d := range s.Devices {
-		if name == vpc || d.Alias == tunnelsOf(vpc) || d.Alias == portOf(vpc) {
+		workload := d.Use != UseVPC && (d.Master == vpc || strings.HasPrefix(d.Alias, workloadsOf(vpc)))
+		if name == vpc && d.Use == UseVPC || d.Alias == tunnelsOf(vpc) || d.Alias == portOf(vpc) || workload {
 			owners[d.Owner] = true
 		}
 	}
@@ -299,7 +348,12 @@ func (s State) VPCs() []string {
 	for name, d := range s.Devices {
 		vpc, tunnels := strings.CutPrefix(d.Alias, tunnelsOf(""))
 		port, isPort := strings.CutPrefix(d.Alias, portOf(""))
+		workloads, _, isWorkload := endpointIn(d.Alias)
 		switch {
+		case d.Use != UseVPC:
+			if isWorkload {
+				names[workloads] = true
+			}
 		case d.Kind == KindBridge:
 			names[name] = true
 		case tunnels:
@@ -328,6 +382,7 @@ func (s State) Clone() State {
 		Others:     maps.Clone(s.Others),
 		Namespaces: maps.Clone(s.Namespaces),
 		Filter:     s.Filter.Clone(),
+		Spaces:     maps.Clone(s.Spaces),
 	}
 	for name, d := range c.Devices {
 		if d.Flood != nil || d.FDB != nil {

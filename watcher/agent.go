@@ -47,11 +47,18 @@ type Agent struct {
 	lists      int                 // of hosts/<me>/, to notice a store that was restored
 	follow     []string
 	nextReport time.Time
-	joining    bool // some VPC is ready and has not said so
+	waiters    []*waiter                          // questions that are not answered
+	unanswered map[portID]bool                    // attachments that no question has been answered about
+	told       map[portID]*cluster.EndpointStatus // as last reported
+	requests   map[portID]cluster.Request         // as last written
+	portsAt    time.Time                          // when endpoints need a pass; zero: when something happens
+	looked     bool                               // own records were asked for since the start
+	joining    bool                               // some VPC is ready and has not said so
 	incarnate  string
 	started    time.Time
 
 	save func(path string, b []byte) error // the cache file
+	desk *desk                             // of Run, for clients
 
 	now time.Time // of the step under way
 	out Effects   // of the step under way
@@ -73,6 +80,10 @@ type Input struct {
 	// Own is what the store holds of this node's own records, as ReadOwn read
 	// it; nil: nobody looked. It is worth a look as often as the host is.
 	Own []mvcc.KeyValue
+	// Questions are new ones of clients, and Gone those, by ID, whose client does
+	// not wait any more.
+	Questions []Question
+	Gone      []int64
 }
 
 // Effects is what a step wants to be done, beside what it did to the host.
@@ -82,6 +93,8 @@ type Effects struct {
 	Cache  *Content // of the cache file from now on; nil: as before
 	Probes []Probe  // echo requests to be sent; Answered takes the answers
 	Pings  []PingOrder
+	// Answers are for questions, of this step or earlier ones.
+	Answers []Answer
 	// Moved says that the underlay changed: connections from an address that
 	// this host has no more lead nowhere.
 	Moved bool
@@ -111,18 +124,24 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		cfg:       cfg,
-		log:       cfg.Log,
-		host:      host,
-		gatherer:  gatherer{node: cfg.Node},
-		links:     newLinks(cfg.Rand),
-		reports:   map[string]*report{},
-		pinged:    map[string]string{},
-		casters:   map[string]*caster{},
-		repairs:   map[string]int{},
+		cfg:      cfg,
+		log:      cfg.Log,
+		host:     host,
+		gatherer: gatherer{node: cfg.Node},
+		links:    newLinks(cfg.Rand),
+		reports:  map[string]*report{},
+		pinged:   map[string]string{},
+		casters:  map[string]*caster{},
+		repairs:  map[string]int{},
+
+		unanswered: map[portID]bool{},
+		told:       map[portID]*cluster.EndpointStatus{},
+		requests:   map[portID]cluster.Request{},
+
 		incarnate: fmt.Sprintf("%016x", cfg.Rand.Uint64()),
 		started:   cfg.Now(),
 		save:      saveCache,
+		desk:      newDesk(),
 	}
 	switch {
 	case len(cfg.Cached) > 0:
@@ -144,7 +163,10 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	a.now, a.out = in.Now, Effects{}
 	a.saveErr = in.SaveErr
 	if in.Saved {
-		a.memory.keep()
+		a.memory.keep(in.SaveErr != nil)
+		for _, w := range a.waiters {
+			w.kept = true
+		}
 		if a.cached && in.SaveErr == nil {
 			a.loadErr = nil
 		}
@@ -158,7 +180,15 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
+	changed = max(changed, more(a.absorbEndpoints(in.View)))
+	if in.Full && hold == "" && records.synced && !a.memory.Left {
+		changed = max(changed, more(a.sweep(in.View)))
+	}
+	changed = max(changed, more(a.ask(ctx, in)))
 	look := in.Full || !in.Still || !a.settled
+	if look || !a.portsAt.IsZero() && !a.now.Before(a.portsAt) {
+		changed = max(changed, more(a.lookAtTargets(ctx)))
+	}
 	if look {
 		changed = max(changed, more(a.findUnderlay(ctx)))
 	}
@@ -169,16 +199,25 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		changed = max(changed, more(a.adopt(ctx, records)))
 	}
 	changed = max(changed, more(a.forget(records)))
-	a.remember(changed)
-	if in.Own != nil {
-		a.compareOwn(in.Own)
+	if a.answer(in.View) {
+		changed = max(changed, more(a.reconcile(ctx, false)), changedMore)
 	}
+	if in.Own != nil {
+		changed = max(changed, more(a.compareOwn(in.View, in.Own)))
+	}
+	a.remember(changed)
 	if in.Full || changed == changedMore { // round trip times move without being news, links lose their tunnels
 		for _, r := range a.reports {
 			r.moved = true
 		}
 	}
 	a.report(in.View, in.Live)
+	a.request()
+	a.reportPorts()
+	if a.out.Look = a.out.Look || !a.looked && records.synced && hold == ""; a.out.Look {
+		a.looked = true // requests of an earlier run may be there
+	}
+	a.portsAt = a.portsNext()
 	a.orderPings(records)
 	a.greet()
 	a.nextReport = a.reportVPCs()
@@ -194,6 +233,9 @@ func (a *Agent) Prove(now time.Time) Effects {
 		a.nextReport = a.reportVPCs()
 	}
 	a.remember(changedNothing)
+	if !a.portsAt.IsZero() && !now.Before(a.portsAt) {
+		a.out.Again = true
+	}
 	a.probe()
 	return a.out
 }
@@ -241,7 +283,7 @@ func (a *Agent) probe() {
 		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
-	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(a.greetAt, a.cacheAt))
+	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(earliest(a.greetAt, a.cacheAt), a.portsAt))
 }
 
 // reconcile makes the kernel equal to memory and reports whether what is to be

@@ -32,6 +32,7 @@ type world struct {
 	kv     *mvcc.Memory
 	net    *fake.Network
 	hosts  map[string]*fake.Host
+	agents map[string]*Agent
 	caches string
 	save   func(path string, b []byte) error // of the next agents; nil: to the file
 	stop   map[string]func()
@@ -40,7 +41,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, kv: mvcc.NewMemory(mvcc.Config{}), net: fake.NewNetwork(), hosts: map[string]*fake.Host{}, caches: t.TempDir(), stop: map[string]func(){}, moved: map[string]*atomic.Int64{}}
+	w := &world{t: t, kv: mvcc.NewMemory(mvcc.Config{}), net: fake.NewNetwork(), hosts: map[string]*fake.Host{}, agents: map[string]*Agent{}, caches: t.TempDir(), stop: map[string]func(){}, moved: map[string]*atomic.Int64{}}
 	w.put(cluster.Operator, cluster.KeyConfig, &cluster.Config{Cluster: "c", ID: "c1", Era: 1, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange, Encryption: "none"})
 	return w
 }
@@ -104,6 +105,7 @@ func (w *world) start(name string) {
 	if w.save != nil {
 		a.save = w.save
 	}
+	w.agents[name] = a
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()

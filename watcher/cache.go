@@ -108,6 +108,11 @@ func (v *vpc) validate(name string) error {
 		return fmt.Errorf("%w: null", cluster.ErrInvalid)
 	case v.VNI > cluster.MaxVNI:
 		return v.VNI.Validate()
+	}
+	if err := v.validatePorts(); err != nil {
+		return err
+	}
+	switch {
 	case v.Members == nil: // left, or not read yet
 		return nil
 	case v.MTU < cluster.MinMTU || v.MTU > cluster.MaxMTU:

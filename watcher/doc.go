@@ -69,6 +69,26 @@
 // the VPC's transport changed, does so at once: a broadcast of a host that has
 // not heard of it yet does not reach it.
 //
+// # Workloads
+//
+// What is attached by the socket is memory, too: it survives the agent, the store
+// and a reboot, and is forgotten by a detach, when the endpoint or this host's part
+// in the VPC is deleted, or when a namespace below /proc has ended (a path leads
+// there by a process, and another may have its number later). Any other target that
+// is gone is waited for.
+//
+// The port is made, down, as soon as the endpoint has addresses, and up while the
+// own record in force names this node: in an (era, epoch) not lower than what was
+// last in force here, and greater than the last that this host reported to be
+// released. Another node's name in it mutes the port at once. A record that
+// vanished or went back changes nothing.
+//
+// An attach is answered when frames pass and the cache file has it, so that the
+// next agent goes on with it; until then it can be refused, and a client that goes
+// away takes it back: port, request and, if the request made it, the endpoint. What
+// the controller grants to nobody any more is released again. An agent that ends
+// between the two leaves the attachment to the next, which goes on with it.
+//
 // # Guarantees
 //
 // The data plane outlives the agent: SIGTERM and kill -9 leave devices as they

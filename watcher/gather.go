@@ -84,6 +84,9 @@ func readVPC(v *store.View, name string) *vpcRecords {
 	if it, ok := store.At[*cluster.VPCNet](v, cluster.KeyVPCNet(name)); ok {
 		r.net = it.Value
 	}
+	if it, ok := store.At[*cluster.VPCSpec](v, cluster.KeyVPCSpec(name)); ok {
+		r.network = &it.Value.Network
+	}
 	if it, ok := store.At[*cluster.PingRequest](v, cluster.KeyVPCPing(name)); ok {
 		r.ping = it.Value
 	}

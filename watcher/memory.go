@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
@@ -47,6 +48,16 @@ type vpc struct {
 	Group   netip.Addr `json:"multicast_group,omitzero"`
 	ToGroup bool       `json:"to_group,omitempty"`
 
+	// Network is where the workloads' addresses come from. Attachments are by
+	// endpoint, and so is the last term of each that was Released here. Deletes are
+	// the endpoints that this host wants to be deleted.
+	Network     cluster.Networks      `json:"network,omitzero"`
+	Attachments map[string]attachment `json:"attachments,omitempty"`
+	Released    map[string]released   `json:"released,omitempty"`
+	Deletes     map[string]bool       `json:"deletes,omitempty"`
+
+	expected  map[string]time.Time        // endpoints that may become this host's, until then, see expect
+	portsRead *vpcRecords                 // what the endpoints were read with; nil: they have to be
 	sorted    []namedMember               // Members, see inOrder; nil: not sorted yet
 	read      *vpcRecords                 // what Members were read as
 	inForce   map[string]cluster.HostLink // of Links: what the kernel last was equal to
@@ -64,6 +75,7 @@ func (m *memory) clone() *memory {
 	for name, v := range m.VPCs {
 		v := *v
 		v.Links, v.Open, v.inForce = maps.Clone(v.Links), maps.Clone(v.Open), nil
+		v.Attachments, v.Released, v.Deletes, v.expected = maps.Clone(v.Attachments), maps.Clone(v.Released), maps.Clone(v.Deletes), nil
 		c.VPCs[name] = &v
 	}
 	return &c
@@ -81,6 +93,7 @@ type records struct {
 type vpcRecords struct {
 	assignment *cluster.HostVPC
 	net        *cluster.VPCNet
+	network    *cluster.Networks // of the spec; nil: no spec can be read
 	ping       *cluster.PingRequest
 	read       *vpcRecords                // the same, the same net, ping and members; nil: nobody knows
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
@@ -215,6 +228,7 @@ func (m *memory) leave(r records) (changed bool) {
 			m.remove(v.VNI)
 			v.Leaving, v.gone, changed = true, false, true
 		}
+		v.forgetPorts()
 		v.hold = ""
 	}
 	if !m.Left {
@@ -336,6 +350,7 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		v.Leaving, v.gone, v.hold = true, false, ""
 		v.Members, v.Links, v.Open, v.inForce = nil, nil, nil, nil
 		v.sorted, v.read = nil, nil
+		v.forgetPorts()
 		return changedMore
 	case v == nil:
 		v = &vpc{} // worth caching when its members are known
@@ -384,6 +399,9 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	}
 	if v.Group != group {
 		v.Group, v.ToGroup, changed = group, false, changedMore
+	}
+	if n := r.network; n != nil && v.Network != *n {
+		v.Network, changed = *n, changedMore
 	}
 	if v.P2P != r.assignment.P2P {
 		v.P2P, changed = r.assignment.P2P, changedMore
@@ -528,10 +546,17 @@ func (v *vpc) enforce(inPlace map[string]bool) (changed bool) {
 	return changed
 }
 
-// keep notes that the cache file holds all of memory.
-func (m *memory) keep() {
+// keep notes that the cache file holds all of memory, or cannot: then it does
+// not hold what is attached.
+func (m *memory) keep(cannot bool) {
 	for _, v := range m.VPCs {
 		v.kept = v.Members != nil
+		for name, a := range v.Attachments {
+			if !a.kept && !cannot {
+				a.kept = true
+				v.Attachments[name] = a
+			}
+		}
 	}
 }
 

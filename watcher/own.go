@@ -3,6 +3,7 @@ package watcher
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -21,15 +22,20 @@ func ReadOwn(ctx context.Context, s *store.Store, node string) ([]mvcc.KeyValue,
 	if err != nil {
 		return nil, err
 	}
-	return append(append([]mvcc.KeyValue{}, status...), live...), nil
+	requests, _, err := s.Read(ctx, cluster.PrefixRequests(node))
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat([]mvcc.KeyValue{}, status, live, requests), nil
 }
 
 // compareOwn sees that the store holds what was reported: somebody may have
 // deleted or spoiled it, or the store went back in time. What is not so is
-// reported again; a report of a VPC that this host has nothing of is deleted.
-func (a *Agent) compareOwn(keys []mvcc.KeyValue) {
+// reported again; a report of a VPC that this host has nothing of is deleted, and
+// a request that nobody wants. It reports whether memory changed.
+func (a *Agent) compareOwn(view *store.View, keys []mvcc.KeyValue) (changed bool) {
 	if a.mute() {
-		return
+		return false
 	}
 	have := map[string][]byte{}
 	lease := mvcc.LeaseID(0)
@@ -61,6 +67,9 @@ func (a *Agent) compareOwn(keys []mvcc.KeyValue) {
 			delete(a.reports, vpc)
 		}
 	}
+	changed = a.forgetDeletes(view, have)
+	a.compareEndpoints(have)
+	return changed
 }
 
 // holds reports whether value is what is written for r.

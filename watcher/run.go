@@ -26,6 +26,7 @@ type runner struct {
 	cacher  *cacher
 	answers chan answer
 	asks    chan ask
+	ended   chan struct{} // closed when the loop has ended
 	own     chan []mvcc.KeyValue
 	look    chan struct{} // asks for own at once
 	pings   errgroup.Group
@@ -53,6 +54,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		cacher:  newCacher(a.cfg.Cache, a.save),
 		answers: make(chan answer, probeBudget),
 		asks:    make(chan ask),
+		ended:   make(chan struct{}),
 		own:     make(chan []mvcc.KeyValue),
 		look:    make(chan struct{}, 1),
 	}
@@ -69,6 +71,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { r.readOwn(ctx); return nil })
 	g.Go(func() error {
 		defer end()
+		defer close(r.ended)
 		err := r.loop(ctx)
 		if b := a.Unsaved(); b != nil {
 			r.cacher.put(b)
@@ -92,6 +95,7 @@ func (r *runner) loop(ctx context.Context) error {
 	defer timer.Stop()
 	full, look, still := true, true, false
 	var own []mvcc.KeyValue
+	var asked Input // questions, and who is gone
 	for {
 		var e Effects
 		if look {
@@ -101,7 +105,9 @@ func (r *runner) loop(ctx context.Context) error {
 			default:
 			}
 			in := r.input(full)
-			in.Still, in.Own = still, own
+			r.agent.desk.take(&asked)
+			in.Still, in.Own, in.Questions, in.Gone = still, own, asked.Questions, asked.Gone
+			asked = Input{}
 			e = r.agent.Step(ctx, in)
 			still = true
 		} else {
@@ -129,6 +135,10 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-r.lease.Changed():
 		case <-r.cacher.done:
 		case own = <-r.own:
+		case c := <-r.agent.desk.calls:
+			r.agent.desk.admit(&asked, c)
+		case id := <-r.agent.desk.gone:
+			r.agent.desk.dismiss(&asked, id)
 		case a := <-r.answers:
 			r.agent.Answered(r.cfg.Now(), a.probe, a.rtt, nil)
 			look = false
@@ -197,6 +207,7 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 	for _, w := range e.Writes {
 		r.writer.put(w)
 	}
+	r.agent.desk.give(e.Answers)
 	if e.Cache != nil {
 		r.cacher.put(e.Cache)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/watcher/local"
 )
 
 // State is the agent's own view, at GET /v1/state of its socket. It needs no
@@ -32,6 +33,7 @@ type State struct {
 	Problems   []string             `json:"problems"`
 	Notes      []string             `json:"notes,omitempty"` // worth knowing, and nothing is wrong
 	VPCs       map[string]VPCDetail `json:"vpcs"`
+	Ports      []local.Attached     `json:"ports"` // of workloads
 }
 
 // VPCDetail is one VPC as this host has it.
@@ -56,6 +58,7 @@ type PlannedOp struct {
 // ask is a question from the socket to the loop.
 type ask struct {
 	plan  bool
+	ports bool
 	reply chan reply
 }
 
@@ -67,7 +70,10 @@ type reply struct {
 // reply answers a question, in the loop.
 func (r *runner) reply(ctx context.Context, q ask) reply {
 	a := r.agent
-	if !q.plan {
+	switch {
+	case q.ports:
+		return reply{body: a.ports()}
+	case !q.plan:
 		return reply{body: a.state(r.mirror.Pull())}
 	}
 	p, err := a.memory.plan(ctx, a.host, a.cfg.Node)
@@ -108,6 +114,7 @@ func (a *Agent) state(view *store.View) State {
 	s := State{
 		Node: a.cfg.Node, NodeID: a.cfg.NodeID, Version: a.cfg.Version, Started: cluster.At(a.started),
 		Left: a.memory.Left, Underlay: a.memory.Underlay, Problems: a.problems(view), Notes: a.notes(), VPCs: map[string]VPCDetail{},
+		Ports: a.ports().Ports,
 	}
 	if since, err := view.Stale(); err != nil {
 		s.StaleSince, s.StaleError = cluster.At(since), cluster.CleanText(err.Error())
@@ -127,8 +134,11 @@ func (r *runner) serve(ctx context.Context) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/state", r.handle(false))
-	mux.HandleFunc("GET /v1/plan", r.handle(true))
+	mux.HandleFunc("GET /v1/state", r.handle(ask{}))
+	mux.HandleFunc("GET /v1/plan", r.handle(ask{plan: true}))
+	mux.HandleFunc("GET "+local.PathPorts, r.handle(ask{ports: true}))
+	mux.HandleFunc("POST "+local.PathAttach, question(r, func(q *Question, body *local.AttachRequest) { q.Attach = body }))
+	mux.HandleFunc("POST "+local.PathDetach, question(r, func(q *Question, body *local.DetachRequest) { q.Detach = body }))
 	srv := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: zap.NewStdLog(r.log),
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -160,9 +170,9 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-func (r *runner) handle(plan bool) http.HandlerFunc {
+func (r *runner) handle(what ask) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		q := ask{plan: plan, reply: make(chan reply, 1)}
+		q := ask{plan: what.plan, ports: what.ports, reply: make(chan reply, 1)}
 		select {
 		case r.asks <- q:
 		case <-req.Context().Done():

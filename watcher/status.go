@@ -141,7 +141,7 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 		s.Ready, s.Reason = false, a.reasons[name]
 	}
 	for _, p := range a.host0.Problems {
-		if s.Reason == "" && (p.VPC == name || p.VPC == "") {
+		if s.Reason == "" && p.Endpoint == "" && (p.VPC == name || p.VPC == "") {
 			s.Reason = p.Reason
 		}
 	}

@@ -20,15 +20,22 @@ func (p *program) endpointCommand() *cli.Command {
 		[]string{
 			"meshvpc endpoint create web1 --vpc vpc1",
 			"meshvpc endpoint create db1 --vpc vpc1 --ip 10.10.11.5,auto --node gold-hoster-01",
+			"meshvpc endpoint attach web1 --netns web1",
+			"meshvpc endpoint attach vm1 --vpc vpc1 --tap tap-vm1 --owner qemu",
+			"meshvpc endpoint detach web1",
 			"meshvpc endpoint list --vpc vpc1",
 			"meshvpc endpoint show web1",
 			"meshvpc endpoint where 10.10.11.5 -o json",
+			"meshvpc endpoint move web1 --node gold-hoster-02",
 			"meshvpc endpoint delete web1",
 		},
 		p.endpointCreateCommand(),
 		p.verb("list", "", "list the endpoints", storeFlags(ofVPCFlag()), p.withStore(p.endpointList)),
 		p.verb("show", "E", "what was asked for and what it has", storeFlags(ofVPCFlag()), p.withStore(p.endpointShow)),
 		p.verb("where", "E|IP|MAC", "which endpoint that is, and on which node", storeFlags(ofVPCFlag()), p.withStore(p.endpointWhere)),
+		p.endpointAttachCommand(),
+		p.endpointDetachCommand(),
+		p.endpointMoveCommand(),
 		p.endpointDeleteCommand(),
 	)
 }
@@ -55,6 +62,8 @@ type endpointReport struct {
 	State      string   `json:"state"`
 	Epoch      int64    `json:"epoch"`
 	Reason     string   `json:"reason,omitempty"`
+	// Port is nil while nothing is attached.
+	Port *portReport `json:"port,omitempty"`
 }
 
 // endpointsOf lists the endpoints in v that keep says, by VPC and name.
@@ -94,7 +103,7 @@ func (p *program) readEndpoints(ctx context.Context, c *cli.Context, s *session,
 		}
 		prefix = cluster.PrefixVPC(vpc)
 	}
-	v, err := s.read(ctx, nil, prefix, cluster.PrefixNodes)
+	v, err := s.read(ctx, portPrefixes(keep), prefix, cluster.PrefixNodes)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -116,6 +125,7 @@ func (e *endpointRecords) report(v *store.View) endpointReport {
 	if it, ok := store.At[*cluster.Node](v, cluster.KeyNode(r.Node)); ok {
 		r.Datacenter = clean(it.Value.Datacenter)
 	}
+	r.Port = portOf(v, e)
 	switch {
 	case e.spec == nil:
 		r.Reason = "its spec is gone: it keeps what it has"
@@ -140,7 +150,7 @@ func (p *program) endpointList(ctx context.Context, c *cli.Context, s *session) 
 func endpointTable(w io.Writer, list []endpointReport) {
 	var rows [][]string
 	for _, r := range list {
-		rows = append(rows, []string{r.Endpoint, r.VPC, strings.Join(r.IPs, ", "), r.MAC, r.Node, r.State + suffix(": ", r.Reason)})
+		rows = append(rows, []string{r.Endpoint, r.VPC, strings.Join(r.IPs, ", "), r.MAC, r.Node, r.State + suffix(": ", r.Reason) + suffix(", ", r.Port.String())})
 	}
 	columns(w, []string{"endpoint", "vpc", "addresses", "mac", "node", "state"}, rows)
 }
@@ -158,6 +168,9 @@ func (p *program) printEndpoint(c *cli.Context, r endpointReport) error {
 	return p.print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "endpoint:   %s of VPC %s\naddresses:  %s\nmac:        %s\nnode:       %s\nstate:      %s\n", r.Endpoint, r.VPC,
 			cmp.Or(strings.Join(r.IPs, ", "), "-"), cmp.Or(r.MAC, "-"), cmp.Or(r.Node, "-")+suffix(" in ", r.Datacenter), r.State+suffix(": ", r.Reason))
+		if r.Port != nil {
+			fmt.Fprintf(w, "port:       %s\n", r.Port)
+		}
 	})
 }
 
@@ -199,7 +212,7 @@ func (p *program) endpointWhere(ctx context.Context, c *cli.Context, s *session)
 		if r.Node != "" {
 			place = "on " + r.Node + suffix(" in ", r.Datacenter)
 		}
-		fmt.Fprintf(w, "%s of VPC %s (%s) is %s: %s\n", r.Endpoint, r.VPC, strings.Join(append(slices.Clone(r.IPs), cmp.Or(r.MAC, "no MAC")), ", "), place, r.State+suffix(": ", r.Reason))
+		fmt.Fprintf(w, "%s of VPC %s (%s) is %s: %s\n", r.Endpoint, r.VPC, strings.Join(append(slices.Clone(r.IPs), cmp.Or(r.MAC, "no MAC")), ", "), place, r.State+suffix(": ", r.Reason)+suffix(", ", r.Port.String()))
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/integration/lab"
+	"github.com/meshvpc/meshvpc/watcher/local"
 )
 
 // Exit codes.
@@ -82,7 +83,14 @@ func remedy(ctx context.Context, err error) (code int, do string) {
 	if u, ok := errors.AsType[*unreachable](err); ok {
 		return exitFailed, fmt.Sprintf("see that \"meshvpc server\" runs there and that this host reaches it; the endpoints come from %s", u.source)
 	}
+	if r, ok := errors.AsType[*local.Refusal](err); ok && r.Code == local.CodeInvalid {
+		return exitUsage, r.Hint
+	} else if ok {
+		return exitFailed, r.Hint
+	}
 	switch {
+	case errors.Is(err, local.ErrNoAgent):
+		return exitFailed, "this asks the host's own agent: start \"meshvpc agent\", or run it on the host of the workload"
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return exitFailed, "it was interrupted; what was written stays, run it again to go on"
 	case errors.Is(err, mvcc.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):

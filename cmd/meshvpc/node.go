@@ -35,6 +35,7 @@ func (p *program) nodeCommand() *cli.Command {
 		p.verb("set", "N", "change a node", storeFlags(
 			&cli.StringSliceFlag{Name: "label", Usage: "`KEY=VALUE` to set, KEY= to remove; may be repeated"}), p.withStore(p.nodeSet)),
 		p.verb("remove", "N", "take a node out of the cluster for good", waitFlags(time.Minute, yesFlag(),
+			&cli.BoolFlag{Name: "force", Usage: "also with endpoints, which keep their addresses and are on no node then"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until its tunnels are gone"}), p.withStore(p.nodeRemove)),
 		p.nodeAddCommand(),
 		p.verb("purge", "", "remove from this host all that is meshvpc's, without the store", []cli.Flag{yesFlag(), outputFlag()}, p.nodePurge),
@@ -240,6 +241,13 @@ func (p *program) nodeRemove(ctx context.Context, c *cli.Context, s *session) er
 		return err
 	}
 	if it.Value.State != cluster.NodeLeft {
+		at, err := s.endpointsAt(ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := p.mayLoseEndpoints(at, name, c.Bool("force")); err != nil {
+			return err
+		}
 		if err := p.confirm(c, "node", name); err != nil {
 			return err
 		}

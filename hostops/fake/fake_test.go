@@ -23,6 +23,11 @@ func (k kernel) Open() (hostops.Driver, error) {
 	return d, nil
 }
 
+func (k kernel) InRoom(path, name string) (hosttest.Inner, error) {
+	in, err := k.Host.InRoom(path, name)
+	return hosttest.Inner{MAC: in.MAC, MTU: in.MTU, Up: in.Up, Addresses: in.Addresses, Gateways: in.Gateways}, err
+}
+
 func TestSuite(t *testing.T) {
 	hosttest.Run(t, func(t *testing.T) hosttest.Kernel {
 		h := fake.NewNetwork().NewHost(hosttest.Underlays()...)

@@ -12,7 +12,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	f := &h.state.Filter
 	switch op := op.(type) {
 	case hostops.CreateFilter:
-		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals,
+		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals, Bindings: f.Bindings,
 			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
 	case hostops.DeleteFilter:
@@ -37,6 +37,21 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		return nil
 	case hostops.Unseal:
 		delete(f.Seals, op.Object)
+		return nil
+	case hostops.Bind:
+		if f.NoShields {
+			return hostops.ErrUnsupported
+		}
+		if f.Bindings == nil {
+			f.Bindings = map[string]hostops.Binding{}
+		}
+		f.Exists = true
+		f.Bindings[op.Object] = op.Binding
+		return nil
+	case hostops.Unbind:
+		for _, device := range op.Devices {
+			delete(f.Bindings, device)
+		}
 		return nil
 	case hostops.Unshield:
 		delete(f.Shields, op.VNI)

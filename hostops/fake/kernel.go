@@ -122,6 +122,12 @@ func (h *Host) deleteDevice(name string) {
 	switch d.Kind {
 	case hostops.KindBridge:
 		delete(h.state.Filter.Seals, name)
+		for port, o := range h.state.Others {
+			if o.Master == name {
+				o.Master = ""
+				h.state.Others[port] = o
+			}
+		}
 		for port, p := range h.state.Devices {
 			if p.Master == name {
 				master(&p, "")
@@ -130,6 +136,7 @@ func (h *Host) deleteDevice(name string) {
 			}
 		}
 	case hostops.KindPort:
+		h.closePair(name)
 		for ns, n := range h.state.Namespaces {
 			if n.Port != nil && n.Port.Peer == name {
 				h.forget(n)
@@ -206,13 +213,17 @@ func (h *Host) apply(op hostops.Op) error {
 	case hostops.SetDown:
 		return h.set(name, func(d *hostops.Device) { d.Up = false })
 	case hostops.DeleteDevice:
-		if _, foreign := h.state.Others[name]; foreign {
+		if _, foreign := h.state.Others[name]; foreign || h.state.Devices[name].Use == hostops.UseLent {
 			return hostops.ErrForeign
 		}
 		h.deleteDevice(name)
 	case hostops.DeleteDevices:
 		for _, n := range slices.Sorted(maps.Keys(h.state.Devices)) {
-			if d, ok := h.state.Devices[n]; ok && d.Owner == op.Owner {
+			switch d, ok := h.state.Devices[n]; {
+			case !ok || d.Owner != op.Owner:
+			case d.Use == hostops.UseLent:
+				h.giveBack(n)
+			default:
 				h.deleteDevice(n)
 			}
 		}
@@ -234,7 +245,7 @@ func (h *Host) apply(op hostops.Op) error {
 	case hostops.Forget:
 		h.forgetPeer(name, op.Peer)
 	default:
-		return h.applyNamespace(op)
+		return h.applyPort(op)
 	}
 	return nil
 }

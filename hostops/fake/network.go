@@ -78,6 +78,12 @@ type Host struct {
 	writes   int
 	ports    map[learned]string     // of bridges, by tunnel
 	places   map[learned]netip.Addr // of tunnels
+
+	rooms     map[string]*room // by path
+	inodes    uint64           // of rooms so far
+	routes    map[string]netip.Prefix
+	announced map[string]int
+	drops     map[string]uint64
 }
 
 // NewHost makes a host with one device for each distinct Device of addresses.
@@ -162,6 +168,7 @@ func (h *Host) PowerCycle() {
 	for _, n := range h.state.Namespaces {
 		h.forget(n)
 	}
+	h.reboot()
 	h.explicit, h.ports, h.places = map[string]bool{}, nil, nil
 	h.state = hostops.State{Devices: map[string]hostops.Device{}, Others: h.state.Others, Namespaces: map[string]hostops.Namespace{}}
 }

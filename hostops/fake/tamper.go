@@ -57,7 +57,14 @@ func (h *Host) SetMTU(name string, mtu int) error {
 
 // SetUp brings a device up or down.
 func (h *Host) SetUp(name string, up bool) error {
-	return h.change(name, func(d *hostops.Device) { d.Up = up })
+	return h.tamper(func() error {
+		if o, ok := h.state.Others[name]; ok {
+			o.Up = up
+			h.state.Others[name] = o
+			return nil
+		}
+		return h.set(name, func(d *hostops.Device) { d.Up = up })
+	})
 }
 
 // SetIsolated sets or clears a port's isolation.
@@ -70,6 +77,9 @@ func (h *Host) SetMaster(name, bridge string) error {
 	return h.tamper(func() error {
 		if _, ok := h.state.Others[name]; ok {
 			h.detach(name)
+			o := h.state.Others[name]
+			o.Master = bridge
+			h.state.Others[name] = o
 			if b, ok := h.state.Devices[bridge]; ok {
 				b.Ports = append(slices.Clone(b.Ports), name)
 				slices.Sort(b.Ports)
@@ -181,9 +191,16 @@ func (h *Host) SetSTP(bridge string, yes bool) error {
 	return h.change(bridge, func(d *hostops.Device) { d.Quiet = !yes })
 }
 
-// AddAddress adds an address to a device of ours.
+// AddAddress adds an address to any device.
 func (h *Host) AddAddress(device string, p netip.Prefix) error {
-	return h.change(device, func(d *hostops.Device) { d.Addresses = append(slices.Clone(d.Addresses), p) })
+	return h.tamper(func() error {
+		if o, ok := h.state.Others[device]; ok {
+			o.Addresses = append(slices.Clone(o.Addresses), p)
+			h.state.Others[device] = o
+			return nil
+		}
+		return h.set(device, func(d *hostops.Device) { d.Addresses = append(slices.Clone(d.Addresses), p) })
+	})
 }
 
 // AddDevice adds a device that is not ours, with the attributes of o.

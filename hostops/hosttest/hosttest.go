@@ -63,6 +63,24 @@ type Kernel interface {
 	// default a veth.
 	AddDevice(name string, o hostops.Other) error
 	AddNamespace(name string) error
+	AddRoute(device string, p netip.Prefix) error
+
+	// NewRoom makes a network namespace for a workload. A second one of that name
+	// takes the place of the first, which something else then holds.
+	NewRoom(name string) (path string, err error)
+	EndRoom(path string) error
+	// AddInRoom makes a device there that is not ours; InRoom looks at one.
+	AddInRoom(path, name string) error
+	InRoom(path, name string) (Inner, error)
+}
+
+// Inner is a device in a workload's network namespace.
+type Inner struct {
+	MAC       cluster.MAC
+	MTU       int // bytes
+	Up        bool
+	Addresses []netip.Prefix // but for those that the kernel made
+	Gateways  []netip.Addr   // of the default routes
 }
 
 // Underlays are the devices of a fresh Kernel.
@@ -161,6 +179,16 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"tampering with pairs is repaired", tamperingPairs},
 		{"pairs clash", pairsClash},
 		{"multicast group", multicast},
+		{"workloads' ports", workloads},
+		{"workloads' ports change", workloadsChange},
+		{"workloads' ports end", workloadsEnd},
+		{"workload's namespace ends", namespaceEnds},
+		{"workload's namespace is remade", namespaceRemade},
+		{"workloads' ports clash", workloadsClash},
+		{"device is lent", deviceLent},
+		{"device in use is refused", deviceInUse},
+		{"tampering with ports is repaired", tamperingPorts},
+		{"ports are held", portsHeld},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.run(t, newBench(t, newKernel(t)))

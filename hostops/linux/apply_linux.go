@@ -56,6 +56,20 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.address(op.Object, op.Address, false)
 	case hostops.CreateBridge:
 		return d.createBridge(op)
+	case hostops.CreatePair:
+		return d.createPair(op)
+	case hostops.CreateTap:
+		return d.createTap(op)
+	case hostops.Lend:
+		return d.lend(op)
+	case hostops.GiveBack:
+		return d.giveBack(op.Object)
+	case hostops.Bind:
+		return d.filter.bind(op.Object, op.Binding)
+	case hostops.Unbind:
+		return d.filter.unbind(op.Devices)
+	case hostops.Announce:
+		return d.announce(op)
 	case hostops.DeleteDevices:
 		return d.deleteGroup(op.Owner)
 	}
@@ -68,6 +82,12 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.setSeal(v.name)
 	case hostops.SetBridge:
 		return d.setBridge(v)
+	case hostops.SetInner:
+		return d.setInner(v, op)
+	case hostops.SetTap:
+		return d.setTap(v, op.User)
+	case hostops.SetUp:
+		return d.openPort(v)
 	case hostops.SetUnderlay:
 		return d.setUnderlay(v, op)
 	case hostops.SetGroup:
@@ -98,28 +118,48 @@ func (d *Driver) created(name string, owner cluster.VNI, err error) error {
 	return fmt.Errorf("%w: %w", hostops.ErrForeign, err)
 }
 
-// deleteGroup removes all devices of a VPC by one message: one by one each
-// waits for a grace period of the kernel.
+// deleteGroup removes all devices of a VPC, by one message for all of a use: one by
+// one each waits for a grace period of the kernel. What was lent is given back.
 func (d *Driver) deleteGroup(owner cluster.VNI) error {
 	// Read again: of a device that is down the kernel tells no new group.
 	ds, err := readLinks(d.conn)
 	if err != nil {
 		return err
 	}
-	for _, v := range ds {
-		if v.group == hostops.GroupOf(owner) {
-			if _, ours := v.ours(); !ours {
-				return d.deleteEach(ds, owner) // somebody else's device is in the group
-			}
-		}
-	}
-	return ignore(d.conn.set(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_GROUP, u32(hostops.GroupOf(owner)))), unix.ENODEV)
-}
-
-func (d *Driver) deleteEach(ds devices, owner cluster.VNI) error {
 	var failed []error
 	for _, v := range ds {
-		if o, ours := v.ours(); ours && o == owner {
+		if o, ours := v.ours(); ours && o == owner && v.use() == hostops.UseLent {
+			failed = append(failed, d.release(v.index))
+		}
+	}
+	for _, use := range []hostops.Use{hostops.UseMade, hostops.UseVPC} {
+		failed = append(failed, d.deleteUse(ds, use, owner))
+	}
+	return errors.Join(failed...)
+}
+
+func (d *Driver) deleteUse(ds devices, use hostops.Use, owner cluster.VNI) error {
+	group := hostops.GroupFor(use, owner)
+	there, foreign := false, false
+	for _, v := range ds {
+		if v.group == group {
+			_, ours := v.ours()
+			there, foreign = true, foreign || !ours
+		}
+	}
+	switch {
+	case !there:
+		return nil
+	case foreign:
+		return d.deleteEach(ds, group) // somebody else's device is in the group
+	}
+	return ignore(d.conn.set(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_GROUP, u32(group))), unix.ENODEV)
+}
+
+func (d *Driver) deleteEach(ds devices, group uint32) error {
+	var failed []error
+	for _, v := range ds {
+		if _, ours := v.ours(); ours && v.group == group {
 			failed = append(failed, ignore(d.conn.set(unix.RTM_DELLINK, 0, linkMsg(v.index)), unix.ENODEV))
 		}
 	}

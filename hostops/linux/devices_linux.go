@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 // device is a link and what hangs on it.
@@ -117,7 +118,7 @@ func (ds devices) linkEvent(there bool, b []byte) (changed, lost bool) {
 		old.unbridged()
 	}
 	old.link = l
-	return true, was != is
+	return true, was != is && l.kind == "vxlan" // whose tables were not followed
 }
 
 // portEvent applies an AF_BRIDGE message about a bridge port: there is false
@@ -183,11 +184,11 @@ func (ds devices) neighEvent(there bool, b []byte) bool {
 		return d.merge(e.mac)
 	case d.tunnel:
 		return ds.heldEvent(d, e.mac, there && e.static && e.sticky)
-	case d.kind == "veth" && e.sticky && there:
+	case e.sticky && there:
 		changed := d.pinned != e.mac
 		d.pinned = e.mac
 		return changed
-	case d.kind == "veth" && !there && d.pinned == e.mac && !e.self:
+	case !there && d.pinned == e.mac && !e.self:
 		changed := d.pinned != cluster.MAC{}
 		d.pinned = cluster.MAC{}
 		return changed
@@ -241,7 +242,7 @@ func read(c *conn) (devices, error) {
 		ds.addrEvent(true, m)
 	}
 	for _, d := range ds {
-		if _, ours := d.ours(); !ours || (d.kind != "vxlan" && d.kind != "veth") {
+		if _, ours := d.ours(); !ours || (d.kind != "vxlan" && d.kind != "veth" && d.use() == hostops.UseVPC) {
 			continue
 		}
 		h := nl.NewIfInfomsg(unix.AF_BRIDGE)

@@ -34,6 +34,7 @@ const lockName = "@meshvpc/hostops"
 type Driver struct {
 	log      *zap.Logger
 	ns       int
+	self     uint64 // inode of that namespace
 	dir      string
 	lock     net.Listener
 	requests atomic.Uint64
@@ -101,6 +102,9 @@ func (d *Driver) open() error {
 		return fmt.Errorf("lock host: %w", err)
 	}
 	if d.conn, err = dial(d.buf, &d.requests); err != nil {
+		return err
+	}
+	if err := d.identify(); err != nil {
 		return err
 	}
 	only, err := staticEntries()
@@ -173,7 +177,7 @@ func (d *Driver) filterEvents() {
 func sameFilter(a, b hostops.Filter) bool {
 	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
 		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) &&
-		maps.Equal(a.Seals, b.Seals)
+		maps.Equal(a.Seals, b.Seals) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal)
 }
 
 // Observe implements hostops.Driver.
@@ -216,7 +220,7 @@ func (d *Driver) state() hostops.State {
 		if !ours {
 			s.Others[v.name] = hostops.Other{
 				Kind: hostops.Kind(v.kind), Group: v.group, MTU: v.mtu, Up: v.up, Addresses: slices.Clone(v.addrs),
-				VNI: v.vni, Port: v.port, V6: v.v6,
+				Master: d.name(v.master), VNI: v.vni, Port: v.port, V6: v.v6, Underlay: d.name(v.underlay),
 			}
 			continue
 		}
@@ -226,6 +230,7 @@ func (d *Driver) state() hostops.State {
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Group: v.joined, Learning: v.learning,
 			Isolated: v.isolated, Sends: v.sends(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
 			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
+			Use: v.use(), User: v.user, Space: v.space,
 		}
 	}
 	for _, v := range d.devices {

@@ -38,6 +38,9 @@ type filter struct {
 	chains   map[string]bool // of the netdev family, whole or not
 	reserved bool            // the chain of that name is in place
 	there    bool            // the table of the inet family
+	guards   bool            // what judges workloads' ports is in place
+	pieces   map[string]bool // of that: the chains that are there
+	sets     map[string]bool // and the sets
 	noSeals  bool            // this kernel cannot filter what a device receives
 }
 
@@ -194,6 +197,7 @@ func (f *filter) create(port uint16) error {
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
 		VNIs: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
+		Bindings: f.state.Bindings,
 	}
 	return nil
 }
@@ -212,6 +216,7 @@ func (f *filter) remove() error {
 	}
 	f.state = hostops.Filter{NoShields: f.state.NoShields}
 	f.chains, f.reserved, f.there = map[string]bool{}, false, false
+	f.guards, f.pieces, f.sets = false, nil, nil
 	return nil
 }
 

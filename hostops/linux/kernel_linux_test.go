@@ -29,11 +29,13 @@ type kernel struct {
 	ns  netns.NsHandle
 	dir string
 	nl  *netlink.Handle
+	// rooms is where workloads' namespaces are pinned.
+	rooms string
 }
 
 func newKernel(t testing.TB) kernel {
 	t.Helper()
-	k := kernel{t: t, ns: newNS(t), dir: pinDir(t)}
+	k := kernel{t: t, ns: newNS(t), dir: pinDir(t), rooms: pinDir(t)}
 	var err error
 	k.nl, err = netlink.NewHandleAt(k.ns)
 	must(t, err)

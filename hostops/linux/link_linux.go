@@ -25,6 +25,8 @@ const (
 	ntfSticky            = 0x40 // NTF_STICKY
 	nlaTypeMask          = 0x3fff
 	nlmBulk              = 0x200 // NLM_F_BULK
+	iflaTunOwner         = 1     // IFLA_TUN_OWNER
+	addrGenEUI64         = 0     // IN6_ADDR_GEN_MODE_EUI64
 	ndaStateMask         = 16    // NDA_NDM_STATE_MASK
 )
 
@@ -33,6 +35,8 @@ const (
 // they came in by, around the seal: all but 0 (forwarded without STP), 1 (never
 // let through) and 2, which kernels refuse here and filter.reserve drops.
 const forwardReserved = 0xfff8
+
+const ifOperUp = 6 // IF_OPER_UP
 
 // link is what the driver tracks of a device; it is compared with ==.
 type link struct {
@@ -46,6 +50,9 @@ type link struct {
 	deaf                bool // see deafAndQuiet
 	isolated            bool
 	flags               portFlags
+	carries             bool // operational state: up
+	space               int  // of a veth: the number of its peer's namespace, -1 is this one
+	user                int  // of a tap
 
 	snooping   bool   // bridge
 	maxLearned uint32 // bridge
@@ -91,6 +98,7 @@ func parseLink(b []byte) (link, bool) {
 	l := link{
 		index: int32(native32(b[4:])),
 		up:    native32(b[8:])&unix.IFF_UP != 0,
+		space: -1,
 	}
 	attrs(b[unix.SizeofIfInfomsg:], func(kind int, data []byte) {
 		switch kind {
@@ -106,6 +114,10 @@ func parseLink(b []byte) (link, bool) {
 			l.group = native32(data)
 		case unix.IFLA_LINK:
 			l.peer = int32(native32(data))
+		case unix.IFLA_LINK_NETNSID:
+			l.space = int(int32(native32(data)))
+		case unix.IFLA_OPERSTATE:
+			l.carries = len(data) == 1 && data[0] == ifOperUp
 		case unix.IFLA_ADDRESS:
 			if len(data) == 6 {
 				l.mac = cluster.MAC(data)
@@ -158,6 +170,12 @@ func (l *link) parseInfo(b []byte) {
 			switch l.kind {
 			case "vxlan":
 				l.parseVXLAN(data)
+			case "tun":
+				attrs(data, func(kind int, v []byte) {
+					if kind == iflaTunOwner {
+						l.user = int(native32(v))
+					}
+				})
 			case "bridge":
 				attrs(data, func(kind int, v []byte) {
 					switch kind {
@@ -213,6 +231,14 @@ func (l *link) parseVXLAN(b []byte) {
 			l.learning = len(v) == 1 && v[0] != 0
 		}
 	})
+}
+
+// use is what the device is to its VPC, if it is ours.
+func (l *link) use() hostops.Use {
+	if _, ours := l.ours(); !ours {
+		return hostops.UseVPC
+	}
+	return hostops.UseOf(l.group)
 }
 
 // ours reports whether the device carries our mark, and for which VPC.

@@ -19,7 +19,7 @@ import (
 // readShields reads the chains of the bridge family.
 func (f *filter) readShields(s *hostops.Filter) error {
 	t := bridgeTable()
-	f.reserved = false
+	f.reserved, f.guards, f.pieces, f.sets = false, false, nil, nil
 	chains, there, err := f.chainsOf(t)
 	if !there && unsupported(err) {
 		s.NoShields = true
@@ -45,7 +45,7 @@ func (f *filter) readShields(s *hostops.Filter) error {
 		}
 		s.Shields[cluster.VNI(n)] = networkOf(rs)
 	}
-	return nil
+	return f.readGuard(s, chains)
 }
 
 // networkOf tells which network rs shield; the zero value: none.

@@ -175,9 +175,13 @@ func (d *Driver) step(op hostops.Op) (s *step, one bool, err error) {
 		if op.Peer.IsMulticast() {
 			return nil, false, nil
 		}
+	case hostops.SetUp:
+		if v := d.devices.byName(op.Object); v != nil && v.kind == "veth" && v.use() == hostops.UseMade {
+			return nil, false, nil
+		}
 	case hostops.SetQuiet, hostops.SetLearning, hostops.SetOwner, hostops.SetAlias, hostops.SetMTU, hostops.SetMaster,
-		hostops.SetIsolated, hostops.SetSending, hostops.SetUp, hostops.SetDown, hostops.DeleteDevice,
-		hostops.AddPeer, hostops.SetFDB, hostops.RemoveFDB, hostops.PinMAC:
+		hostops.SetIsolated, hostops.SetSending, hostops.SetDown, hostops.DeleteDevice,
+		hostops.AddPeer, hostops.SetFDB, hostops.RemoveFDB, hostops.PinMAC, hostops.UnpinMAC:
 	default:
 		return nil, false, nil
 	}
@@ -186,6 +190,17 @@ func (d *Driver) step(op hostops.Op) (s *step, one bool, err error) {
 		return nil, true, err
 	}
 	s, err = d.change(v, op)
+	switch op.(type) {
+	case hostops.SetAlias, hostops.SetOwner:
+		if err == nil && !v.up && v.use() != hostops.UseVPC {
+			return s.settle(func(answer error) error {
+				if answer != nil {
+					return answer
+				}
+				return d.refresh(v.index)
+			}), true, nil
+		}
+	}
 	return s, true, err
 }
 
@@ -215,7 +230,7 @@ func (d *Driver) change(v *device, op hostops.Op) (*step, error) {
 	case hostops.SetLearning:
 		return ask(unix.RTM_NEWLINK, 0, m, linkInfo("vxlan", attr(nl.IFLA_VXLAN_LEARNING, flag(op.Enabled)))), nil
 	case hostops.SetOwner:
-		return ask(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))), nil
+		return ask(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_GROUP, u32(hostops.GroupFor(v.use(), op.Owner)))), nil
 	case hostops.SetAlias:
 		return ask(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_IFALIAS, []byte(hostops.CleanAlias(op.Alias)))), nil
 	case hostops.SetMTU:
@@ -237,6 +252,9 @@ func (d *Driver) change(v *device, op hostops.Op) (*step, error) {
 		m.Change = unix.IFF_UP
 		return ask(unix.RTM_NEWLINK, 0, m), nil
 	case hostops.DeleteDevice:
+		if v.use() == hostops.UseLent {
+			return nil, hostops.ErrForeign
+		}
 		return ask(unix.RTM_DELLINK, 0, m).but(unix.ENODEV), nil
 	case hostops.AddPeer:
 		return addPeer(v, op.Peer), nil
@@ -246,6 +264,8 @@ func (d *Driver) change(v *device, op hostops.Op) (*step, error) {
 		return d.setFDB(v, op.MAC, op.Peer), nil
 	case hostops.RemoveFDB:
 		return d.removeFDB(v, op.MAC), nil
+	case hostops.UnpinMAC:
+		return fdb(v, unix.RTM_DELNEIGH, 0, unix.NUD_NOARP, unix.NTF_MASTER, op.MAC, netip.Addr{}).but(unix.ENOENT, unix.EOPNOTSUPP), nil
 	case hostops.PinMAC:
 		return fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, unix.NUD_NOARP, unix.NTF_MASTER|ntfSticky, op.MAC, netip.Addr{}), nil
 	}

@@ -89,9 +89,9 @@ func TestRights(t *testing.T) {
 	}
 	enable(t, root)
 	all := []string{"config", "nodes/n1", "nodes/n2", "live/n1", "live/n2", "hosts/n1/vpcs/blue", "hosts/n2/vpcs/blue", "vpcs/blue/spec", "vpcs/blue/net",
-		"status/n1/node", "status/n2/node", "requests/n1/x", "requests/n2/x", "fences/n1", "servers/s1", "tokens/t", "users/vie", "alloc/vni/00010000", "leader/controller"}
+		"status/n1/node", "status/n2/node", "requests/n1/blue/web1", "status/n1/endpoints/blue/web1", "requests/n2/blue/web1", "fences/n1", "servers/s1", "tokens/t", "users/vie", "alloc/vni/00010000", "leader/controller"}
 	reads := map[string]string{
-		"node:n1":   "config nodes/n1 nodes/n2 live/n1 hosts/n1/vpcs/blue vpcs/blue/spec vpcs/blue/net status/n1/node requests/n1/x fences/n1 servers/s1",
+		"node:n1":   "config nodes/n1 nodes/n2 live/n1 hosts/n1/vpcs/blue vpcs/blue/spec vpcs/blue/net status/n1/node requests/n1/blue/web1 status/n1/endpoints/blue/web1 fences/n1 servers/s1",
 		"user:vie":  "all but tokens",
 		"user:ope":  "all but tokens",
 		"user:adm":  "all",
@@ -99,7 +99,7 @@ func TestRights(t *testing.T) {
 		"node:n9":   "", "user:root": "", "somebody": "",
 	}
 	writes := map[string]string{
-		"node:n1":  "live/n1 status/n1/node requests/n1/x",
+		"node:n1":  "live/n1 status/n1/node requests/n1/blue/web1 status/n1/endpoints/blue/web1",
 		"user:ope": "nodes/n1 nodes/n2 vpcs/blue/spec vpcs/blue/net",
 		"user:adm": "all", "server:s1": "all",
 	}

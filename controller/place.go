@@ -1,0 +1,119 @@
+package controller
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// report takes what a node reports about the endpoint.
+func (e *endpoint) report(node string, it portItem) {
+	if e.ports == nil {
+		e.ports = map[string]portItem{}
+	}
+	e.ports[node] = it
+}
+
+// released reports whether the owner said that it ended this epoch.
+func (e *endpoint) released(own *cluster.EndpointOwn) bool {
+	p, ok := e.ports[own.Node]
+	return ok && p.Value.State == cluster.PortReleased && p.Value.Era == own.Era && p.Value.Epoch == own.Epoch
+}
+
+// serves reports whether a node has a part in the VPC, if only its assignment says
+// so any more.
+func (w *world) serves(v *vpc, node string) bool {
+	if n := w.nodes[node]; n != nil && n.State == cluster.NodeLeft {
+		return false
+	}
+	a, assigned := v.assigns[node]
+	_, member := v.members[node]
+	return member || assigned && a.Value.State == cluster.AssignedMember
+}
+
+// place decides which node an endpoint is at. Another owner has a higher epoch, and
+// so has the same one after it ended this one.
+func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
+	first := own.Era == 0
+	if first {
+		own.Node, own.Epoch = w.lastOwner(v, e)
+	}
+	node, why := w.ownerOf(v, e, own)
+	if own.Reason == "" {
+		own.Reason = why
+	}
+	own.State = cluster.OwnUnplaced
+	if node != "" {
+		own.State = cluster.OwnAssigned
+	}
+	if node == own.Node && !first && !(e.granted != nil && e.released(own)) {
+		return
+	}
+	if own.Node != "" { // what it reports decided that, too
+		it, _ := store.At[*cluster.EndpointStatus](w.view, cluster.KeyEndpointStatus(own.Node, v.name, e.name))
+		u.change.Require(it.Key, it.Mod)
+	}
+	own.Node = node
+	own.Epoch++
+	if w.config != nil {
+		own.Era = max(own.Era, w.config.Era)
+	}
+	own.Era = max(own.Era, 1)
+}
+
+// ownerOf is the node that an endpoint is to be at, "" for none, and why it is not
+// where its spec wants it.
+func (w *world) ownerOf(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, why string) {
+	spec := e.spec.Value
+	switch stays := own.Node != "" && w.serves(v, own.Node); {
+	case spec.Node == "" && e.granted != nil:
+		return e.granted.node, ""
+	case spec.Node == "" && stays && !e.released(own):
+		return own.Node, ""
+	case spec.Node == "":
+		return "", ""
+	case stays && own.Node != spec.Node && !w.letsGo(e, own):
+		return own.Node, fmt.Sprintf("it is to be at %s, and stays at %s, which had it and does not answer", spec.Node, own.Node)
+	}
+	if !w.serves(v, spec.Node) {
+		return "", fmt.Sprintf("node %s is no member of the VPC", spec.Node)
+	}
+	return spec.Node, ""
+}
+
+// letsGo reports whether the owner has no part in the endpoint any more, or will
+// mute its port as soon as it reads who has it, or the operator vouches for that.
+func (w *world) letsGo(e *endpoint, own *cluster.EndpointOwn) bool {
+	p, reported := e.ports[own.Node]
+	forced := e.spec.Value.ForcedFrom
+	return !reported || p.Value.State == cluster.PortReleased || w.alive[own.Node] ||
+		forced.Node == own.Node && forced.Epoch == own.Epoch
+}
+
+// epochMost bounds what is believed of a node's report: no node shall use up all
+// epochs.
+const epochMost = 1 << 52
+
+// lastOwner is who had an endpoint that never was placed by the records that there
+// are, and the greatest epoch that nodes know of. An own record that was lost is
+// made as it was, by what nodes report. An endpoint that was deleted and made again
+// has no owner, and still goes on above all reports of what it was.
+func (w *world) lastOwner(v *vpc, e *endpoint) (node string, epoch int64) {
+	lost := slices.ContainsFunc(e.held, func(it allocItem) bool { return !it.Value.Released })
+	var of cluster.EndpointStatus
+	for _, name := range slices.Sorted(maps.Keys(e.ports)) {
+		s := e.ports[name].Value
+		if s.Epoch > epochMost {
+			continue
+		}
+		epoch = max(epoch, s.Epoch)
+		newer := node == "" || s.Era > of.Era || s.Era == of.Era && s.Epoch > of.Epoch
+		if lost && newer && s.State == cluster.PortReady && w.serves(v, name) {
+			node, of = name, *s
+		}
+	}
+	return node, epoch
+}

@@ -1,0 +1,138 @@
+package controller
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// TestMove changes the node that a spec names, with an owner that is or was in one
+// state or another.
+func TestMove(t *testing.T) {
+	const stays = "[] assigned h1 1.1 it is to be at h2, and stays at h1, which had it and does not answer"
+	for name, tt := range map[string]struct {
+		state cluster.PortState // of h1; "": none
+		dead  bool
+		want  string
+	}{
+		"never attached":     {"", false, "[] assigned h2 1.2 "},
+		"never, dead":        {"", true, "[] assigned h2 1.2 "},
+		"ready":              {cluster.PortReady, false, "[] assigned h2 1.2 "},
+		"standby":            {cluster.PortStandby, false, "[] assigned h2 1.2 "},
+		"released":           {cluster.PortReleased, false, "[] assigned h2 1.2 "},
+		"released, dead":     {cluster.PortReleased, true, "[] assigned h2 1.2 "},
+		"ready, then dead":   {cluster.PortReady, true, stays},
+		"standby, then dead": {cluster.PortStandby, true, stays},
+		"failed, then dead":  {cluster.PortFailed, true, stays},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := meshed(t)
+				r.put(cluster.KeyEndpointSpec("blue", "db1"), &cluster.EndpointSpec{State: cluster.EndpointActive, Node: "h1"})
+				settle()
+				if tt.state != "" {
+					r.port("h1", "db1", tt.state)
+				}
+				if tt.dead {
+					r.delete(cluster.KeyLive("h1"))
+				}
+				r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.Node = "h2" })
+				r.wantHas("db1", tt.want)
+			})
+		})
+	}
+}
+
+// TestMoveFromDead waits until the old owner is back, or is overridden in the epoch
+// that it has.
+func TestMoveFromDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := meshed(t)
+		r.endpoint("web1", "auto")
+		settle()
+		r.request("h1", "web1", cluster.WantAttach, false)
+		settle()
+		r.port("h1", "web1", cluster.PortReady)
+		live := get[*cluster.Live](r, cluster.KeyLive("h1"))
+		r.delete(cluster.KeyLive("h1"))
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h1 1.2 ")
+		r.request("h2", "web1", cluster.WantAttach, false)
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h1 1.2 ")
+		const stays = "[10.10.11.2 fd00:11::1] assigned h1 1.2 it is to be at h2, and stays at h1, which had it and does not answer"
+		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.Node = "h2" })
+		r.wantHas("web1", stays)
+		for _, other := range []cluster.Forced{{Node: "h1", Epoch: 1}, {Node: "h3", Epoch: 2}} {
+			r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.ForcedFrom = other })
+			r.wantHas("web1", stays)
+		}
+		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.ForcedFrom = cluster.Forced{Node: "h1", Epoch: 2} })
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h2 1.3 ")
+
+		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.Node = "h1" }) // h2 never had it
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h1 1.4 ")
+		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.Node = "h2" }) // once is not for ever
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h1 1.4 it is to be at h2, and stays at h1, which had it and does not answer")
+		r.put(cluster.KeyLive("h1"), live)
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h2 1.5 ")
+	})
+}
+
+// TestUnbound keeps its node while that is a member.
+func TestUnbound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := meshed(t)
+		r.put(cluster.KeyEndpointSpec("blue", "db1"), &cluster.EndpointSpec{State: cluster.EndpointActive, Node: "h1"})
+		r.wantHas("db1", "[] assigned h1 1.1 ")
+		r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.Node = "" })
+		r.wantHas("db1", "[] assigned h1 1.1 ")
+		r.edit("blue", func(s *cluster.VPCSpec) { s.Members = "h2,h3" })
+		r.wantHas("db1", "[] unplaced  1.2 ")
+	})
+}
+
+// TestOwnRecordIsLost: it is made as nodes report it, above all that they know. What
+// is made anew under the name of something that was deleted has no owner.
+func TestOwnRecordIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := meshed(t)
+		r.endpoint("web1", "auto")
+		settle()
+		r.request("h1", "web1", cluster.WantAttach, false)
+		settle()
+		r.port("h1", "web1", cluster.PortReady)
+		r.port("h3", "web1", cluster.PortStandby)
+		r.delete(cluster.KeyEndpointOwn("blue", "web1"))
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h1 1.3 ")
+		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.State = cluster.EndpointDeleting })
+		r.endpoint("web1", "auto")
+		r.wantHas("web1", "[10.10.11.2 fd00:11::1] unplaced  1.3 ") // as h1 reports the second epoch
+	})
+}
+
+// TestPortsOfTheGone: reports go with their endpoint and with their node.
+func TestPortsOfTheGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := meshed(t)
+		for _, name := range []string{"web1", "web2"} {
+			r.endpoint(name, "auto")
+			r.port("h1", name, cluster.PortReady)
+			r.port("h2", name, cluster.PortReady)
+		}
+		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.State = cluster.EndpointDeleting })
+		r.put(cluster.KeyEndpointStatus("h1", "blue", "web1"), &cluster.EndpointStatus{NodeID: "id-h1", State: cluster.PortReleased})
+		r.edit("blue", func(s *cluster.VPCSpec) { s.Members = "h1,h3" })
+		r.editNode("h3", func(n *cluster.Node) { n.State = cluster.NodeLeft })
+		settle()
+		for key, want := range map[string]bool{
+			cluster.KeyEndpointStatus("h1", "blue", "web1"): false,
+			cluster.KeyEndpointStatus("h2", "blue", "web1"): false,
+			cluster.KeyEndpointStatus("h1", "blue", "web2"): true,
+			cluster.KeyEndpointStatus("h2", "blue", "web2"): false,
+		} {
+			if got := get[*cluster.EndpointStatus](r, key) != nil; got != want {
+				t.Errorf("%s is there: %v, want %v", key, got, want)
+			}
+		}
+	})
+}
