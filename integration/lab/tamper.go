@@ -60,6 +60,20 @@ func (l *Lab) Flood(ctx context.Context, host, device string) ([]string, error) 
 	return peers, nil
 }
 
+// Drops is how many frames each rule of a host's filters for bridges (nft's family
+// bridge) has counted, by the rule's comment; rules of one comment are summed up.
+func (l *Lab) Drops(ctx context.Context, host string) (map[string]uint64, error) {
+	out, err := l.tamper(ctx, host, "", []string{"drops"})
+	if err != nil {
+		return nil, err
+	}
+	var counts map[string]uint64
+	if err := json.Unmarshal(out, &counts); err != nil {
+		return nil, fmt.Errorf("count drops on %s: %w", host, err)
+	}
+	return counts, nil
+}
+
 func (l *Lab) tamper(ctx context.Context, host, netns string, words []string) ([]byte, error) {
 	var out, complaint bytes.Buffer
 	code, err := l.Exec(ctx, Command{

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -49,6 +51,8 @@ func tampering(verb string, args []string) (out any, err error) {
 		}
 		c.FlushRuleset()
 		return nil, c.Flush()
+	case verb == "drops":
+		return drops()
 	case verb == "forward-drop":
 		return nil, dropForwarded()
 	case len(args) == 0:
@@ -148,6 +152,33 @@ func addTap(name, bridge string) error {
 		return err
 	}
 	return netlink.LinkSetUp(tap)
+}
+
+func drops() (map[string]uint64, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyBridge)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]uint64{}
+	for _, chain := range chains {
+		rules, err := c.GetRules(chain.Table, chain)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rules {
+			text, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			for _, e := range r.Exprs {
+				if n, ok := e.(*expr.Counter); ok {
+					counts[text] += n.Packets
+				}
+			}
+		}
+	}
+	return counts, nil
 }
 
 func links() ([]string, error) {
