@@ -33,12 +33,12 @@ func (p *planner) rest() {
 			p.remove(DeleteNamespace{Target{"", name}})
 		}
 	}
-	p.unbind()
 	f := p.actual.Filter
 	if f.Exists && !p.needsFilter() {
 		p.remove(DeleteFilter{Target{"", "filter"}})
 		return
 	}
+	p.unbind()
 	for _, v := range slices.Sorted(maps.Keys(f.VNIs)) {
 		if !p.keeps(v) {
 			p.remove(Unguard{Target{"", "filter"}, v})

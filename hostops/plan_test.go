@@ -2,6 +2,7 @@ package hostops_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -30,6 +31,7 @@ func TestPlanText(t *testing.T) {
 	two := func() []hostops.VPC { return []hostops.VPC{hosttest.MakeVPC(0), hosttest.MakeVPC(1)} }
 	for name, tt := range map[string]struct {
 		fresh  bool
+		had    []hostops.VPC // beside two
 		tamper func(h *fake.Host) error
 		want   []hostops.VPC
 	}{
@@ -57,11 +59,24 @@ func TestPlanText(t *testing.T) {
 		"to multicast":      {want: append(two()[1:], grouped(two()[0]))},
 		"all to pairs":      {want: []hostops.VPC{two()[1], hosttest.MakeMixed(0)}},
 		"same number twice": {fresh: true, want: []hostops.VPC{two()[0], numbered(two()[1], 10000)}},
+		"ports":             {want: append(two()[1:], withPorts(two()[0])), tamper: withRooms},
+		"ports detached":    {had: []hostops.VPC{withPorts(two()[0])}, want: two()[:1]},
+		"ports to standby":  {had: []hostops.VPC{withPorts(two()[0])}, want: []hostops.VPC{inStandby(withPorts(two()[0]))}},
+		"port from standby": {had: []hostops.VPC{inStandby(withPorts(two()[0]))}, want: []hostops.VPC{withPorts(two()[0])}},
+		"wiped filter with ports": {had: []hostops.VPC{withPorts(two()[0])}, want: []hostops.VPC{withPorts(two()[0])},
+			tamper: (*fake.Host).WipeFilter},
+		"VPC with ports gone": {had: []hostops.VPC{withPorts(two()[0])}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, d := newHost(t)
 			if !tt.fresh {
 				applyAll(t, d, two())
+			}
+			if tt.had != nil {
+				if err := withRooms(h); err != nil {
+					t.Fatal(err)
+				}
+				applyAll(t, d, tt.had)
 			}
 			if tt.tamper != nil {
 				if err := tt.tamper(h); err != nil {
@@ -77,6 +92,27 @@ func TestPlanText(t *testing.T) {
 func withPeer(v hostops.VPC, n int) hostops.VPC {
 	for i, t := range v.Tunnels {
 		v.Tunnels[i].Peers = append(t.Peers, hosttest.MakePeer(n, t.Local.Is6()))
+	}
+	return v
+}
+
+// withRooms gives a host what withPorts attaches to.
+func withRooms(h *fake.Host) error {
+	_, err := h.NewRoom("a")
+	return errors.Join(err, h.AddDevice("ext0", hostops.Other{MTU: 1500}))
+}
+
+// withPorts is v with a port of each kind.
+func withPorts(v hostops.VPC) hostops.VPC {
+	tap := hosttest.MakeTap(v, 3)
+	tap.Trusted = true
+	v.Ports = []hostops.Port{hosttest.MakeLent(v, 2, "ext0"), hosttest.MakePort(v, 1, "/run/rooms/a"), tap}
+	return v
+}
+
+func inStandby(v hostops.VPC) hostops.VPC {
+	for i := range v.Ports {
+		v.Ports[i].Standby = true
 	}
 	return v
 }
@@ -126,9 +162,16 @@ func plan(t rapid.TB, d hostops.Driver, vpcs []hostops.VPC) ([]hostops.Op, []hos
 func applyAll(t rapid.TB, d hostops.Driver, vpcs []hostops.VPC) {
 	t.Helper()
 	ops, _ := plan(t, d, vpcs)
+	refused := map[hostops.Target]bool{}
 	for _, op := range ops {
+		if refused[op.On()] {
+			continue
+		}
 		if err := d.Apply(context.Background(), op); err != nil {
-			t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
+			if !ofPort(hostops.Desired{VPCs: vpcs}, op) {
+				t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
+			}
+			refused[op.On()] = true
 		}
 	}
 }
@@ -170,6 +213,11 @@ func TestPlanConverges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, room := range []string{"a", "b"} {
+			if _, err := h.NewRoom(room); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for range rapid.IntRange(0, 3).Draw(t, "rounds") {
 			if rapid.Bool().Draw(t, "converge") {
 				applyAll(t, d, drawVPCs(t))
@@ -179,12 +227,30 @@ func TestPlanConverges(t *testing.T) {
 			}
 		}
 		loops := h.Loops()
-		foreign := h.State()
 		want := hostops.Desired{VPCs: drawVPCs(t), Hold: rapid.Bool().Draw(t, "hold")}
+		look := func() hostops.State {
+			s := h.State()
+			s.Spaces = d.Spaces(context.Background(), []string{"/run/rooms/a", "/run/rooms/b", "/run/rooms/c"})
+			return s
+		}
+		foreign := look()
+		if rapid.Bool().Draw(t, "not full") {
+			foreign.Spaces = nil
+		}
 		ops, _ := hostops.Plan(want, foreign)
+		refused := map[hostops.Target]bool{} // ports that their workloads' namespaces do not let be
 		for _, op := range batched(t, ops) {
+			if refused[op.On()] {
+				continue
+			}
 			if err := d.Apply(context.Background(), op); err != nil {
-				t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
+				if !ofPort(want, op) || !errors.Is(err, hostops.ErrGone) && !errors.Is(err, hostops.ErrForeign) {
+					t.Fatalf("%v\nplan:\n%s", err, text(ops, nil))
+				}
+				refused[op.On()] = true
+			}
+			if up, ok := op.(hostops.SetUp); ok {
+				unbound(t, want, h.State(), up)
 			}
 			if c, ok := op.(hostops.CreateTunnel); ok {
 				if _, guarded := h.State().Filter.VNIs[c.VNI]; !guarded {
@@ -201,8 +267,13 @@ func TestPlanConverges(t *testing.T) {
 				t.Fatalf("%s: the bridge is not sealed yet", op)
 			}
 		}
-		after, problems := hostops.Plan(want, h.State())
-		if len(slices.DeleteFunc(slices.Clone(after), func(op hostops.Op) bool { return followed(op, problems) })) > 0 {
+		last := look()
+		last.Spaces = foreign.Spaces
+		if len(refused) == 0 {
+			last = look()
+		}
+		after, problems := hostops.Plan(want, last)
+		if len(slices.DeleteFunc(slices.Clone(after), func(op hostops.Op) bool { return followed(op, problems) || refused[op.On()] })) > 0 && foreign.Spaces != nil {
 			t.Fatalf("second plan:\n%sfirst plan:\n%s", text(after, problems), text(ops, nil))
 		}
 		if n := h.Loops(); n != loops {
@@ -213,6 +284,28 @@ func TestPlanConverges(t *testing.T) {
 			t.Fatalf("foreign things changed (-before +after):\n%s", diff)
 		}
 	})
+}
+
+// ofPort reports whether an operation is on a workload's port.
+func ofPort(desired hostops.Desired, op hostops.Op) bool {
+	return slices.ContainsFunc(desired.VPCs, func(v hostops.VPC) bool {
+		return v.Name == op.On().VPC && slices.ContainsFunc(v.Ports, func(p hostops.Port) bool { return p.Device == op.On().Object })
+	})
+}
+
+// unbound fails if a port that is not trusted has come up and may send anything.
+func unbound(t *rapid.T, desired hostops.Desired, s hostops.State, up hostops.SetUp) {
+	for _, v := range desired.VPCs {
+		for i, p := range v.Ports {
+			b, bound := s.Filter.Bindings[p.Device]
+			if slices.ContainsFunc(v.Ports[:i], func(o hostops.Port) bool { return o.Device == p.Device }) {
+				continue // the first has it
+			}
+			if v.Name == up.VPC && p.Device == up.Object && !p.Trusted && (!bound || b.MAC != p.MAC || len(b.Addresses) != len(p.Addresses)) {
+				t.Fatalf("%s: it is bound to %v", up, b)
+			}
+		}
+	}
 }
 
 // batched is a plan in the order of its batches, in which nothing is missing and
@@ -322,6 +415,11 @@ func others(s hostops.State) []string {
 	for name := range s.Others {
 		out = append(out, name)
 	}
+	for name, d := range s.Devices {
+		if d.Use == hostops.UseLent {
+			out = append(out, name)
+		}
+	}
 	for name, n := range s.Namespaces {
 		if n.Owner == 0 {
 			out = append(out, name)
@@ -370,6 +468,13 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 			}
 			v.Tunnels = append(v.Tunnels, p)
 		}
+		for range rapid.IntRange(0, 3).Draw(t, "ports") {
+			p := drawPort(t, v)
+			if !slices.ContainsFunc(v.Ports, func(o hostops.Port) bool { return o.Endpoint == p.Endpoint }) {
+				v.Ports = append(v.Ports, p)
+			}
+		}
+		v.KeepPorts = rapid.IntRange(0, 4).Draw(t, "keep ports") == 0
 		out = append(out, v)
 	}
 	if rapid.IntRange(0, 9).Draw(t, "port") == 0 {
@@ -378,6 +483,23 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 		}
 	}
 	return out
+}
+
+func drawPort(t *rapid.T, v hostops.VPC) hostops.Port {
+	n := rapid.IntRange(0, 2).Draw(t, "endpoint")
+	p := hosttest.MakePort(v, n, rapid.SampledFrom([]string{"/run/rooms/a", "/run/rooms/b"}).Draw(t, "room"))
+	p.Inner = fmt.Sprint("eth", n, v.Name)
+	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	case 0:
+		p = hosttest.MakeTap(v, n)
+		p.Owner = rapid.IntRange(-1, 1).Draw(t, "user")
+	case 1:
+		p = hosttest.MakeLent(v, n, "ext0")
+	}
+	p.MAC[5] = byte(rapid.IntRange(1, 3).Draw(t, "mac"))
+	p.Addresses = p.Addresses[:rapid.IntRange(0, 2).Draw(t, "addresses")]
+	p.Trusted, p.Standby = rapid.Bool().Draw(t, "trusted"), rapid.Bool().Draw(t, "standby")
+	return p
 }
 
 func drawPair(t *rapid.T) cluster.VNI {
@@ -405,6 +527,8 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 	address := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100, 0, byte(rapid.IntRange(1, 3).Draw(t, "address"))}), 16)
 	mtu := rapid.SampledFrom([]int{1280, 1400, 1430, 1500}).Draw(t, "mtu")
 	port := rapid.SampledFrom([]uint16{4789, 8472}).Draw(t, "port")
+	work := rapid.SampledFrom([]string{hostops.EndpointPortOf(vpc, "w0"), hostops.EndpointPortOf(vpc, "w1"), "tap1", "ext0"}).Draw(t, "workload")
+	vmac := cluster.MAC{2, 0, 0, 0, 1, 2}
 	ops := []hostops.Op{
 		hostops.CreateBridge{Target: on(vpc), Owner: vni},
 		hostops.CreateTunnel{Target: on(hostops.TunnelOf(vni, local)), Owner: vni, VNI: vni, Local: local, Underlay: device, Port: port, MTU: mtu, Learning: yes, Group: group},
@@ -445,8 +569,25 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.Unshield{VNI: vni},
 		hostops.Seal{Target: on(vpc)},
 		hostops.Unseal{Target: on(vpc)},
+		hostops.CreatePair{Target: on(work), Owner: vni, MAC: vmac, MTU: mtu, Namespace: "/run/rooms/a", Inner: "eth0" + vpc},
+		hostops.SetInner{Target: on(work), MAC: vmac, MTU: mtu, Namespace: "/run/rooms/a", Inner: "eth1" + vpc},
+		hostops.CreateTap{Target: on("tap1"), Owner: vni, User: 7},
+		hostops.SetTap{Target: on("tap1"), User: 8},
+		hostops.Lend{Target: on("ext0"), Owner: vni},
+		hostops.GiveBack{Target: on("ext0")},
+		hostops.Bind{Target: on(work), Binding: hostops.Binding{MAC: vmac}},
+		hostops.Bind{Target: on("gone"), Binding: hostops.Binding{MAC: vmac}},
+		hostops.Unbind{Devices: []string{work, "tap1"}},
+		hostops.PinMAC{Target: on(work), MAC: vmac},
+		hostops.UnpinMAC{Target: on(work), MAC: vmac},
+		hostops.SetMaster{Target: on(work), Bridge: vpc},
+		hostops.SetOwner{Target: on(work), Owner: vni},
+		hostops.SetUp{Target: on(work)},
+		hostops.SetDown{Target: on(work)},
+		hostops.SetMTU{Target: on(work), MTU: mtu},
+		hostops.DeleteDevice{Target: on(work)},
 	}
-	n := rapid.IntRange(0, len(ops)+11).Draw(t, "what")
+	n := rapid.IntRange(0, len(ops)+16).Draw(t, "what")
 	var err error
 	switch n - len(ops) {
 	case 0:
@@ -475,6 +616,16 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		err = h.SetFlag(name, "flood", yes)
 	case 11:
 		err = h.AddDevice("vx"+vpc, hostops.Other{Kind: hostops.KindTunnel, VNI: pair, Port: port, V6: v6})
+	case 12:
+		_, err = h.NewRoom(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "room"))
+	case 13:
+		err = h.EndRoom("/run/rooms/" + rapid.SampledFrom([]string{"a", "b"}).Draw(t, "room"))
+	case 14:
+		err = h.AddDevice("ext0", hostops.Other{MTU: mtu})
+	case 15:
+		err = h.AddInRoom("/run/rooms/a", "eth1neta")
+	case 16:
+		err = h.AddAddress("ext0", address)
 	default:
 		err = d.Apply(context.Background(), ops[n])
 	}

@@ -36,6 +36,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if words := os.Getenv(tapWord); words != "" {
+		if err := runTap(words); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if word := os.Getenv(registersWord); word != "" {
 		if err := runRegistersProgram(word); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -32,30 +32,31 @@ type Agent struct {
 	casters  map[string]*caster // by VPC, of those with a multicast group
 	greetAt  time.Time          // when a group is due to be greeted; zero: never
 
-	hold       string              // why no records count
-	underlay   []string            // problems of the underlay
-	loadErr    error               // of the cache, until it holds what the records say
-	cached     bool                // the cache was to be written since the records were read
-	cacheAt    time.Time           // when a change that waits is to be in the cache; zero: none waits
-	saveErr    error               // of the cache
-	host0      hostops.Report      // of the last look at the host
-	settled    bool                // then all was in place, and nothing is being taken down
-	reasons    map[string]string   // by VPC, of desire
-	repairs    map[string]int      // by VPC, since the start
-	node       *cluster.NodeStatus // as last reported
-	live       mvcc.LeaseID        // that live/<node> was last put on
-	lists      int                 // of hosts/<me>/, to notice a store that was restored
-	follow     []string
-	nextReport time.Time
-	waiters    []*waiter                          // questions that are not answered
-	unanswered map[portID]bool                    // attachments that no question has been answered about
-	told       map[portID]*cluster.EndpointStatus // as last reported
-	requests   map[portID]cluster.Request         // as last written
-	portsAt    time.Time                          // when endpoints need a pass; zero: when something happens
-	looked     bool                               // own records were asked for since the start
-	joining    bool                               // some VPC is ready and has not said so
-	incarnate  string
-	started    time.Time
+	hold          string              // why no records count
+	underlay      []string            // problems of the underlay
+	loadErr       error               // of the cache, until it holds what the records say
+	cached        bool                // the cache was to be written since the records were read
+	cacheAt       time.Time           // when a change that waits is to be in the cache; zero: none waits
+	saveErr       error               // of the cache
+	host0         hostops.Report      // of the last look at the host
+	settled       bool                // then all was in place, and nothing is being taken down
+	reasons       map[string]string   // by VPC, of desire
+	repairs       map[string]int      // by VPC, since the start
+	node          *cluster.NodeStatus // as last reported
+	live          mvcc.LeaseID        // that live/<node> was last put on
+	lists         int                 // of hosts/<me>/, to notice a store that was restored
+	follow        []string
+	nextReport    time.Time
+	waiters       []*waiter                          // questions that are not answered
+	unanswered    map[portID]bool                    // attachments that no question has been answered about
+	told          map[portID]*cluster.EndpointStatus // as last reported
+	requests      map[portID]cluster.Request         // as last written
+	announcements []announcement                     // of workloads
+	portsAt       time.Time                          // when endpoints need a pass; zero: when something happens
+	looked        bool                               // own records were asked for since the start
+	joining       bool                               // some VPC is ready and has not said so
+	incarnate     string
+	started       time.Time
 
 	save func(path string, b []byte) error // the cache file
 	desk *desk                             // of Run, for clients
@@ -202,6 +203,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if a.answer(in.View) {
 		changed = max(changed, more(a.reconcile(ctx, false)), changedMore)
 	}
+	a.announce(ctx)
 	if in.Own != nil {
 		changed = max(changed, more(a.compareOwn(in.View, in.Own)))
 	}

@@ -36,6 +36,7 @@ type world struct {
 	caches string
 	save   func(path string, b []byte) error // of the next agents; nil: to the file
 	stop   map[string]func()
+	away   bool                     // the store, for the next agents
 	now    func() time.Time         // of the next agents; nil: the bubble's
 	moved  map[string]*atomic.Int64 // how often the agent of a node said so
 }
@@ -90,9 +91,13 @@ func (w *world) start(name string) {
 	}
 	moved := new(atomic.Int64)
 	w.moved[name] = moved
+	kv := mvcc.KV(w.kv)
+	if w.away {
+		kv = away{w.kv}
+	}
 	a, err := New(Config{
 		Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name), Version: "test", OS: "fake",
-		Store: store.New(w.kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
+		Store: store.New(kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
 		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now,
 		Hint: func() netip.Addr {
 			w.t.Error("the hint costs a socket in every pass, and the underlay is named")

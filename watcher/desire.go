@@ -28,7 +28,7 @@ func (m *memory) desire(me string) (hostops.Desired, map[string]string) {
 		}
 		out := hostops.VPC{
 			Name: name, VNI: v.VNI, MTU: v.MTU,
-			VTEP: netip.PrefixFrom(mine.VTEP, v.Length), Ports: v.ports(name, me), KeepPorts: !v.confirmed,
+			VTEP: netip.PrefixFrom(mine.VTEP, v.Length), Ports: v.ports(name, me),
 		}
 		out.Tunnels, reasons[name] = m.tunnels(v, mine, me)
 		d.VPCs = append(d.VPCs, out)

@@ -43,7 +43,11 @@ func (a *Agent) absorbEndpoints(view *store.View) (changed bool) {
 			continue
 		}
 		read := func(endpoint string) endpointRecords { return readEndpoint(view, name, endpoint) }
-		changed = v.absorbAttachments(read, a.cfg.Node, a.now) || changed
+		moved, came := v.absorbAttachments(read, a.cfg.Node, a.now)
+		changed = moved || changed
+		for _, endpoint := range came {
+			a.came(portID{name, endpoint})
+		}
 		changed = v.absorbReleased(read, a.cfg.Node) || changed
 		changed = v.absorbExpected(read, a.cfg.Node, a.now) || changed
 		v.portsRead = v.read
@@ -51,8 +55,9 @@ func (a *Agent) absorbEndpoints(view *store.View) (changed bool) {
 	return changed
 }
 
-// absorbAttachments follows the records of what is attached.
-func (v *vpc) absorbAttachments(read func(string) endpointRecords, me string, now time.Time) (changed bool) {
+// absorbAttachments follows the records of what is attached. came lists what came
+// from another node.
+func (v *vpc) absorbAttachments(read func(string) endpointRecords, me string, now time.Time) (changed bool, came []string) {
 	for name, a := range v.Attachments {
 		r := read(name)
 		if r.spec != nil && r.spec.State == cluster.EndpointDeleting {
@@ -72,8 +77,11 @@ func (v *vpc) absorbAttachments(read func(string) endpointRecords, me string, no
 		if changed || a.hold != before.hold || a.bound != before.bound || a.gone != before.gone {
 			v.Attachments[name] = a
 		}
+		if o := before.Own; o != nil && o.Node != "" && o.Node != me && v.serves(name, me) {
+			came = append(came, name)
+		}
 	}
-	return changed
+	return changed, came
 }
 
 // absorb takes an endpoint's records, whose spec is not being deleted, and

@@ -141,6 +141,9 @@ func (a *Agent) portsNext() (next time.Time) {
 		}
 		next = earliest(earliest(next, at), w.again)
 	}
+	for _, n := range a.announcements {
+		next = earliest(next, n.at)
+	}
 	if a.waitsForTarget() {
 		next = earliest(next, a.now.Add(targetEvery))
 	}

@@ -199,7 +199,7 @@ func (h *Host) createPair(op hostops.CreatePair) error {
 	if old, ok := h.state.Devices[op.Object]; ok && old.Owner == op.Owner && old.Space == r.id {
 		return nil
 	}
-	if h.taken(op.Object) {
+	if _, ours := hostops.OwnDevice(op.Object, hostops.KindPort, hostops.GroupFor(hostops.UseMade, op.Owner)); !ours || h.taken(op.Object) {
 		return hostops.ErrForeign
 	}
 	if r.devices[op.Inner] != nil {

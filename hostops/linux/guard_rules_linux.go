@@ -17,7 +17,7 @@ const guardText = "meshvpc guard "
 // Chains of the bridge family that judge what workloads' ports send.
 const (
 	chainGuard   = "guard"    // every frame that comes in by a bridge's port
-	chainGuardIn = "guard-in" // those that are for the host itself
+	chainGuardIn = "guard-in" // those for the bridge itself
 	chainJudge   = "judge"    // of bound ports
 	chainJudge4  = "judge-4"
 	chainJudge6  = "judge-6"
@@ -63,9 +63,9 @@ func guardChains() []guardChain {
 		{chainGuard, nftables.ChainHookPrerouting, []rule{
 			{"ports", join(port(setPorts, true), jump(chainJudge))},
 		}},
-		// To 01:80:c2:00:00:02 goes what a bridge takes, and learns of, itself.
+		// What goes there a bridge takes, and learns of, without the chain before.
 		{chainGuardIn, nftables.ChainHookInput, []rule{
-			{"other", join(port(setPorts, true), drop())},
+			{"other", join(equal(expr.PayloadBaseLLHeader, 0, []byte{0x01, 0x80, 0xc2, 0, 0, 2}), port(setPorts, true), drop())},
 		}},
 		{chainJudge, nil, []rule{
 			{"mac", join(of(expr.PayloadBaseLLHeader, 6, 6, setMACs, false), drop())},

@@ -241,6 +241,14 @@ func (l *link) use() hostops.Use {
 	return hostops.UseOf(l.group)
 }
 
+// room is the number of the namespace that the other end of a workload's port is in.
+func (l *link) room() int {
+	if l.kind != "veth" || l.use() != hostops.UseMade {
+		return 0
+	}
+	return l.space
+}
+
 // ours reports whether the device carries our mark, and for which VPC.
 func (l *link) ours() (cluster.VNI, bool) {
 	return hostops.OwnDevice(l.name, hostops.Kind(l.kind), l.group)
