@@ -17,7 +17,8 @@ import (
 // br_netfilter hands it over to them. doctor says so, and the commands that it
 // prints mend it.
 func TestForwardDrop(t *testing.T) {
-	ctx := within(t)
+	lengthy(t)
+	ctx := patient(t)
 	m := newMesh(t, lab.IPv6)
 	host := m.hosts[1]
 	add := func(i int, name, v4, v6 string) lab.Workload {
