@@ -51,7 +51,9 @@ func (s *state) bringEndpoints(w *world, v *vpc, p *plan) {
 				p.add(release(it))
 			}
 		case spec.State == cluster.EndpointDeleting:
-			p.add(w.eraseEndpoint(e))
+			if !w.attached(v, e) {
+				p.add(w.eraseEndpoint(e))
+			}
 		default:
 			s.bringEndpoint(w, v, e, p)
 		}

@@ -23,6 +23,18 @@ func (e *endpoint) released(own *cluster.EndpointOwn) bool {
 	return ok && p.Value.State == cluster.PortReleased && p.Value.Era == own.Era && p.Value.Epoch == own.Epoch
 }
 
+// attached reports whether a workload has the endpoint's addresses on a host that
+// will let go of them as soon as it reads that it is being deleted. Records that
+// went before that would be kept as they were there.
+func (w *world) attached(v *vpc, e *endpoint) bool {
+	for node, p := range e.ports {
+		if p.Value.State != cluster.PortReleased && w.alive[node] && w.serves(v, node) {
+			return true
+		}
+	}
+	return false
+}
+
 // serves reports whether a node has a part in the VPC, if only its assignment says
 // so any more.
 func (w *world) serves(v *vpc, node string) bool {

@@ -105,6 +105,12 @@ func TestOwnRecordIsLost(t *testing.T) {
 		r.delete(cluster.KeyEndpointOwn("blue", "web1"))
 		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h1 1.3 ")
 		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.State = cluster.EndpointDeleting })
+		settle()
+		r.delete(cluster.KeyEndpointStatus("h3", "blue", "web1"))
+		released := &cluster.EndpointStatus{NodeID: "id-h1", State: cluster.PortReleased, Era: 1, Epoch: 2}
+		r.put(cluster.KeyEndpointStatus("h1", "blue", "web1"), released)
+		settle()
+		r.put(cluster.KeyEndpointStatus("h1", "blue", "web1"), released) // late
 		r.endpoint("web1", "auto")
 		r.wantHas("web1", "[10.10.11.2 fd00:11::1] unplaced  1.3 ") // as h1 reports the second epoch
 	})
@@ -135,4 +141,33 @@ func TestPortsOfTheGone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDeletionAwaitsPorts: what a workload uses is nobody else's before its host has
+// let go of it, or cannot.
+func TestDeletionAwaitsPorts(t *testing.T) {
+	for name, tt := range map[string]func(r *rig){
+		"released":      func(r *rig) { r.port("h1", "web1", cluster.PortReleased) },
+		"no member":     func(r *rig) { r.edit("blue", func(s *cluster.VPCSpec) { s.Members = "h2,h3" }) },
+		"dead":          func(r *rig) { r.delete(cluster.KeyLive("h1")) },
+		"no report any": func(r *rig) { r.delete(cluster.KeyEndpointStatus("h1", "blue", "web1")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := meshed(t)
+				r.endpoint("web1", "auto")
+				settle()
+				r.request("h1", "web1", cluster.WantAttach, false)
+				settle()
+				r.port("h1", "web1", cluster.PortReady)
+				r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.State = cluster.EndpointDeleting })
+				r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h1 1.2 ")
+				tt(r)
+				settle()
+				if r.own("web1") != nil {
+					t.Error("it is there still")
+				}
+			})
+		})
+	}
 }

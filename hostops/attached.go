@@ -2,6 +2,7 @@ package hostops
 
 import (
 	"context"
+	"maps"
 	"slices"
 )
 
@@ -18,7 +19,7 @@ func endpointsOf(desired Desired) map[Target]string {
 
 // attached tells which ports have neither open operations nor problems.
 func attached(desired Desired, actual State, open []Op, problems []Problem) map[string]map[string]bool {
-	not, endpoints := map[Target]bool{}, endpointsOf(desired)
+	not := map[Target]bool{}
 	for _, op := range open {
 		not[op.On()] = true
 	}
@@ -36,7 +37,7 @@ func attached(desired Desired, actual State, open []Op, problems []Problem) map[
 		out[v.Name] = make(map[string]bool, len(v.Ports))
 		for _, p := range v.Ports {
 			on := Target{v.Name, p.Device}
-			out[v.Name][p.Endpoint] = whole && endpoints[on] == p.Endpoint && !not[on] && !failed[wanted{v.Name, p.Endpoint}] &&
+			out[v.Name][p.Endpoint] = whole && !not[on] && !failed[wanted{v.Name, p.Endpoint}] &&
 				actual.Devices[p.Device].Master == v.Name
 		}
 	}
@@ -56,13 +57,29 @@ func spacesOf(desired Desired) (paths []string) {
 }
 
 // look tells what the paths of workloads' namespaces lead to, as of the last full
-// pass: between those the kernel's events tell of ports that went with theirs.
+// pass: between those the kernel's events tell of ports that went with theirs. One
+// that was gone, or is to be another by now, is looked at each time.
 func (h *Host) look(ctx context.Context, desired Desired, full bool) map[string]Space {
 	if full {
 		h.spaces = h.driver.Spaces(ctx, spacesOf(desired))
+		return h.spaces
+	}
+	var again []string
+	for _, v := range desired.VPCs {
+		for _, p := range v.Ports {
+			if s, known := h.spaces[p.Namespace]; known && s.gone(p) {
+				again = append(again, p.Namespace)
+			}
+		}
+	}
+	if len(again) > 0 {
+		maps.Copy(h.spaces, h.driver.Spaces(ctx, again))
 	}
 	return h.spaces
 }
+
+// gone reports whether s is not the namespace of a port.
+func (s Space) gone(p Port) bool { return s.Inode == 0 || p.Inode != 0 && p.Inode != s.Inode }
 
 // portOn is the port of v's that is on a device.
 func (v VPC) portOn(device string) (Port, bool) {

@@ -18,6 +18,27 @@
 // together, and the tunnels of pairs step by step: all are made, then all are
 // ports, isolated, up. So what fails keeps only what follows on it from being done.
 //
+// A workload's port is made for it (a pair of devices into its network namespace, a
+// tap) or lent by whoever made it. What is made goes with the port; a device that was
+// lent is given back in no bridge, down, without our mark, with link-local addresses
+// of the kernel's again, and with the VPC's MTU. It is not taken from anybody: one
+// with an address, a route, a tunnel or another master is refused. While it is lent
+// an address that somebody gives it is removed, as on any of our devices.
+//
+// A port that is not trusted is bound before it is up: it sends as its endpoint
+// only, and nothing that only routers and DHCP servers send. In standby it is in
+// place and down. It is announced as it goes up, just before: so a crash between the
+// two announces it again, nothing announces it for ever, and it does not hear itself.
+// Its MAC is pinned to it meanwhile; in standby, when the MAC is elsewhere, it is not.
+//
+// A port fails alone. Its problem names its endpoint, says nothing against its VPC
+// (Report.Ready), and Report.Attached tells which ports are in place. How the other
+// end of a pair was configured is told by the alias of ours, which is set last: the
+// workload's namespace is its own, and is looked into only when the alias is not
+// as desired. So what the workload changes there later stays. At full passes it is
+// looked at where the paths of namespaces lead: to a new one, and the port moves; to
+// none, and the problem says so (Problem.Gone).
+//
 // Drivers live in sub-packages: linux, and fake for tests and simulation. Both
 // pass hosttest.
 package hostops

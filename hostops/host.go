@@ -192,7 +192,7 @@ func (h *Host) Plan(ctx context.Context, desired Desired) ([]Op, []Problem, erro
 func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op, failed []Problem) {
 	objects, vpcs := map[Target]bool{}, map[string]bool{}
 	noFilter := false
-	endpoints := endpointsOf(desired)
+	var endpoints map[Target]string // when something failed
 	skip := func(op Op) bool {
 		on := op.On()
 		return objects[on] || (on.VPC != "" && (vpcs[on.VPC] || noFilter))
@@ -213,6 +213,9 @@ func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op,
 				continue
 			}
 			h.log.Warn("cannot apply", zap.Stringer("op", op), zap.String("vpc", on.VPC), zap.Error(err))
+			if endpoints == nil {
+				endpoints = endpointsOf(desired)
+			}
 			failed = append(failed, Problem{VPC: on.VPC, Endpoint: endpoints[on], Gone: errors.Is(err, ErrGone), Reason: err.Error()})
 			switch op.(type) {
 			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Announce:
@@ -438,10 +441,13 @@ func (h *Host) remember(desired Desired, ready map[string]bool, attached map[str
 // ready tells which VPCs have neither open operations nor problems, but for those
 // of workloads' ports.
 func ready(desired Desired, open []Op, problems []Problem) map[string]bool {
-	not, endpoints := map[string]bool{}, endpointsOf(desired)
-	for _, op := range open {
-		if _, is := endpoints[op.On()]; !is {
-			not[op.On().VPC] = true
+	not := map[string]bool{}
+	if len(open) > 0 {
+		endpoints := endpointsOf(desired)
+		for _, op := range open {
+			if _, is := endpoints[op.On()]; !is {
+				not[op.On().VPC] = true
+			}
 		}
 	}
 	for _, p := range problems {

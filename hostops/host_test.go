@@ -102,7 +102,7 @@ func TestFailureStaysWithItsObject(t *testing.T) {
 	}
 }
 
-func mustHost(t *testing.T, d hostops.Driver) *hostops.Host {
+func mustHost(t testing.TB, d hostops.Driver) *hostops.Host {
 	t.Helper()
 	h, err := hostops.New(hostops.Config{Driver: d})
 	if err != nil {

@@ -168,7 +168,9 @@ func (p *planner) filter(vpcs []VPC) {
 			port = cmp.Or(port, t.Port)
 		}
 	}
-	port = cmp.Or(port, p.portOfHeld())
+	if port == 0 {
+		port = p.portOfHeld()
+	}
 	f := &p.actual.Filter
 	switch {
 	case f.Foreign && port != 0:

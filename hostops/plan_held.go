@@ -15,19 +15,23 @@ func (p *planner) protect() {
 	if f.Foreign {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
-		d := p.actual.Devices[name]
-		if d.Use != UseVPC {
+	var held []string // most often nothing is
+	for name, d := range p.actual.Devices {
+		switch {
+		case d.Use != UseVPC && !has(p.ports, name) && (p.held(d.Owner) || p.keeping[d.Owner]):
+			held = append(held, name)
+		case d.Use == UseVPC && !p.names[name] && !p.gone[name] && p.held(d.Owner):
+			held = append(held, name)
+		}
+	}
+	slices.Sort(held)
+	for _, name := range held {
+		switch d := p.actual.Devices[name]; {
+		case d.Use != UseVPC:
 			p.protectPort(name, d)
-			continue
-		}
-		if p.names[name] || p.gone[name] || !p.held(d.Owner) {
-			continue
-		}
-		switch d.Kind {
-		case KindBridge:
+		case d.Kind == KindBridge:
 			p.protectBridge(name, d)
-		case KindTunnel:
+		case d.Kind == KindTunnel:
 			p.protectTunnel(d)
 		}
 	}
@@ -49,7 +53,7 @@ func (p *planner) protectBridge(name string, d Device) {
 // What is lent has none that is ours.
 func (p *planner) protectPort(name string, d Device) {
 	f := p.actual.Filter
-	if _, bound := f.Bindings[name]; bound || f.NoShields || d.Use != UseMade || has(p.ports, name) || !p.held(d.Owner) && !p.keeping[d.Owner] {
+	if _, bound := f.Bindings[name]; bound || f.NoShields || d.Use != UseMade {
 		return
 	}
 	if b, ok := bindingIn(d.Alias); ok {

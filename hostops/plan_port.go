@@ -79,7 +79,7 @@ func (p *planner) refused(port Port) (why string, gone bool) {
 	case port.Kind == PortDevice && !there:
 		return p.inUse(name, o), false
 	}
-	if space, known := p.actual.Spaces[port.Namespace]; port.Kind == PortNetns && known && (space.Inode == 0 || port.Inode != 0 && port.Inode != space.Inode) {
+	if space, known := p.actual.Spaces[port.Namespace]; port.Kind == PortNetns && known && space.gone(port) {
 		return fmt.Sprintf("network namespace %s is gone: detach the endpoint, or attach it where its workload is now", port.Namespace), true
 	}
 	return "", false
@@ -231,11 +231,11 @@ func (p *planner) made(v VPC, port Port) Device {
 // bind plans what the port may send as.
 func (p *planner) bind(on Target, port Port) {
 	has, bound := p.actual.Filter.Bindings[on.Object]
-	switch want := port.binding(); {
+	switch {
 	case port.Trusted && bound:
 		p.remove(Unbind{on, []string{on.Object}})
-	case !port.Trusted && (!bound || !has.Equal(want)):
-		p.add(Bind{on, want})
+	case !port.Trusted && (!bound || !has.lets(port)):
+		p.add(Bind{on, port.binding()})
 	}
 }
 
@@ -250,13 +250,14 @@ func release(on Target, d Device) Op {
 // unbind takes the bindings of ports back that are neither wanted nor stay.
 func (p *planner) unbind() {
 	var gone []string
-	for _, name := range slices.Sorted(maps.Keys(p.actual.Filter.Bindings)) {
+	for name := range p.actual.Filter.Bindings {
 		d, there := p.actual.Devices[name]
 		if !has(p.ports, name) && !(there && d.Use != UseVPC && (p.keeping[d.Owner] || p.held(d.Owner))) {
 			gone = append(gone, name)
 		}
 	}
 	if len(gone) > 0 {
+		slices.Sort(gone)
 		p.remove(Unbind{Target{"", "filter"}, gone})
 	}
 }

@@ -13,14 +13,22 @@ import (
 // rest removes what is ours and not wanted. What the desired state holds stays,
 // the filter for it too.
 func (p *planner) rest() {
-	groups := map[cluster.VNI]bool{}
-	for _, name := range slices.Sorted(maps.Keys(p.actual.Devices)) {
-		d := p.actual.Devices[name]
+	var extra []string // most often nothing is
+	for name, d := range p.actual.Devices {
 		switch {
 		case p.gone[name]:
 		case d.Use != UseVPC && (has(p.ports, name) || p.keeping[d.Owner]):
-		case p.names[name] && d.Use == UseVPC && (d.Kind == KindBridge || p.vnis[d.Owner]):
+		case d.Use == UseVPC && p.names[name] && (d.Kind == KindBridge || p.vnis[d.Owner]):
 		case p.held(d.Owner):
+		default:
+			extra = append(extra, name)
+		}
+	}
+	slices.Sort(extra)
+	groups := map[cluster.VNI]bool{}
+	for _, name := range extra {
+		d := p.actual.Devices[name]
+		switch {
 		case p.vnis[d.Owner] || slices.Contains(p.reowned, d.Owner):
 			p.remove(release(Target{"", name}, d))
 		case !groups[d.Owner]:

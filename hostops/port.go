@@ -3,9 +3,10 @@ package hostops
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -109,27 +110,48 @@ func (p Port) binding() Binding {
 	return b
 }
 
+// lets reports whether b is p's binding.
+func (b Binding) lets(p Port) bool {
+	return b.MAC == p.MAC && slices.EqualFunc(b.Addresses, p.Addresses, func(a netip.Addr, q netip.Prefix) bool { return a == q.Addr() })
+}
+
 // workloadsOf begins the aliases of the ports that are made for a VPC's workloads.
 func workloadsOf(vpc string) string { return workloadPrefix + vpc + "/" }
 
 const workloadPrefix = "workload-of-"
 
 // aliasOfPort says whose port a device is, as what it was configured, and, for an
-// agent without memory, what it may send as.
+// agent without memory, what it may send as. It is made for each port at each pass:
+// fmt takes too long.
 func (v VPC) aliasOfPort(p Port) string {
-	sum := sha256.Sum256(fmt.Append(nil, p.Kind, p.MAC, p.Addresses, p.Gateways, v.MTU, p.Inner))
-	alias := workloadsOf(v.Name) + p.Endpoint + " " + hex.EncodeToString(sum[:6])
-	if p.Trusted {
-		return CleanAlias(alias)
+	b := make([]byte, 0, maxAlias)
+	b = append(append(append(b, workloadPrefix...), v.Name...), '/')
+	b = append(append(b, p.Endpoint...), ' ')
+	b = hex.AppendEncode(b, v.digestOf(p))
+	if p.Trusted || len(b)+len(" 00:00:00:00:00:00")+40*len(p.Addresses) > maxAlias {
+		return CleanAlias(string(b))
 	}
-	bound := alias + " " + p.MAC.String()
+	b = append(append(b, ' '), p.MAC.String()...)
 	for _, a := range p.Addresses {
-		bound += " " + a.Addr().String()
+		b = a.Addr().AppendTo(append(b, ' '))
 	}
-	if len(bound) > maxAlias {
-		return CleanAlias(alias)
+	return CleanAlias(string(b))
+}
+
+// digestOf tells how the other end of a pair was configured.
+func (v VPC) digestOf(p Port) []byte {
+	b := make([]byte, 0, 200)
+	b = append(append(b, p.Kind...), p.MAC[:]...)
+	for _, a := range p.Addresses {
+		b = a.AppendTo(append(b, ' '))
 	}
-	return CleanAlias(bound)
+	for _, g := range p.Gateways {
+		b = g.AppendTo(append(b, '>'))
+	}
+	b = append(strconv.AppendInt(append(b, ' '), int64(v.MTU), 10), ' ')
+	sum := fnv.New64a()
+	sum.Write(append(b, p.Inner...))
+	return sum.Sum(nil)
 }
 
 // bindingIn reads what aliasOfPort has written; ok is false for a trusted port.

@@ -1,7 +1,6 @@
 package hostops
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -119,17 +118,22 @@ func OwnDevice(name string, kind Kind, group uint32) (cluster.VNI, bool) {
 	if v == 0 {
 		return 0, false
 	}
-	suffix := fmt.Sprintf("-%d", v)
 	switch kind {
 	case KindBridge:
 		return v, true
 	case KindTunnel:
 		p2p := strings.HasPrefix(name, "mp-") // its VNI is the pair's, its group the VPC's
-		return v, p2p || name == "mv4"+suffix || name == "mv6"+suffix
+		return v, p2p || isNumbered(name, "mv4-", v) || isNumbered(name, "mv6-", v)
 	case KindPort:
-		return v, name == "mn"+suffix
+		return v, isNumbered(name, "mn-", v)
 	}
 	return 0, false
+}
+
+// isNumbered reports whether a name is numbered(prefix, v).
+func isNumbered(name, prefix string, v cluster.VNI) bool {
+	digits, ok := strings.CutPrefix(name, prefix)
+	return ok && digits == strconv.FormatUint(uint64(v), 10)
 }
 
 // VTEPMAC is the MAC of the namespace port that holds the VTEP address: fixed,

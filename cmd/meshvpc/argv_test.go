@@ -28,6 +28,7 @@ func TestParseArgs(t *testing.T) {
 		"an argument named like a command":  {"vpc show list", "vpc show -- list"},
 		"help is a verb's argument only":    {"vpc show help", "vpc show -- help"},
 		"the same flag twice":               {"node set n --label a=b --label c=d", "node set --label=a=b --label=c=d -- n"},
+		"a path as a value":                 {"endpoint attach e --netns /proc/7/ns/net --trust", "endpoint attach --netns=/proc/7/ns/net --trust -- e"},
 		"three levels":                      {"lab fault kill a --only agent", "lab fault kill --only=agent -- a"},
 		"an empty value":                    {"vpc create v --network=", "vpc create --network= -- v"},
 		"version as a flag":                 {"--version", "version"},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -145,6 +146,8 @@ func (p *program) flagValues(ctx context.Context, name string) []string {
 	case "who":
 		return slices.Concat(p.subjects(ctx, cluster.SubjectUser, cluster.PrefixUsers), p.subjects(ctx, cluster.SubjectNode, cluster.PrefixNodes),
 			p.subjects(ctx, cluster.SubjectServer, cluster.PrefixSrvs))
+	case "netns":
+		return namesOfNamespaces()
 	case "lab":
 		return labNames()
 	case "only":
@@ -244,6 +247,20 @@ func (s *session) namesBelow(ctx context.Context, prefix string) ([]string, erro
 		}
 	}
 	return list, nil
+}
+
+// namesOfNamespaces are those that this host has by name, but the VPCs' own.
+func namesOfNamespaces() (list []string) {
+	files, err := os.ReadDir("/run/netns")
+	if err != nil {
+		return nil
+	}
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name(), "vpc-") {
+			list = append(list, printable(f.Name()))
+		}
+	}
+	return list
 }
 
 func labNames() []string {

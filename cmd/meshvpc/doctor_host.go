@@ -106,6 +106,9 @@ func judgeAgent(state watcher.State, cfg agentConfig) (s seen) {
 	for _, problem := range state.Problems {
 		s.add(gradeProblem, "meshvpc plan", "%s", clean(problem))
 	}
+	for _, f := range failedPorts(state.Ports) {
+		s.add(gradeProblem, f.Mend, "%s", f.What)
+	}
 	for _, name := range slices.Sorted(maps.Keys(state.VPCs)) {
 		v := state.VPCs[name]
 		if !v.Ready {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/watcher/local"
 )
 
 // portReport is an endpoint's port in JSON, as the node that has it reports.
@@ -57,4 +59,26 @@ func (r *portReport) String() string {
 		return string(r.State) + suffix(": ", r.Reason)
 	}
 	return string(r.State) + suffix(", port ", r.Device) + suffix(": ", r.Reason)
+}
+
+// judgePorts finds the workloads of which a node reports that they have no port.
+func (r *statusReport) judgePorts(v *store.View) {
+	for it := range store.Below[*cluster.EndpointStatus](v, cluster.PrefixStat) {
+		k, err := cluster.ParseKey(it.Key)
+		if err == nil && it.Value.State == cluster.PortFailed {
+			r.add(fmt.Sprintf("endpoint %s of VPC %s on %s: %s", k.Name, k.VPC, k.Node, clean(it.Value.Reason)), fmt.Sprintf("meshvpc endpoint show %s --vpc %s", k.Name, k.VPC))
+		}
+	}
+}
+
+// failedPorts are what this host's agent says of workloads that have no port, with
+// what mends it.
+func failedPorts(list []local.Attached) (found []finding) {
+	for _, a := range list {
+		if a.State == cluster.PortFailed {
+			found = append(found, finding{fmt.Sprintf("endpoint %s of VPC %s: %s", a.Endpoint, a.VPC, clean(a.Reason)),
+				fmt.Sprintf("start its workload again, or meshvpc endpoint detach %s --vpc %s", a.Endpoint, a.VPC)})
+		}
+	}
+	return found
 }

@@ -46,6 +46,7 @@ func (p *program) commands() []*cli.Command {
 		p.statusCommand(),
 		p.vpcCommand(),
 		p.endpointCommand(),
+		p.ipamCommand(),
 		p.nodeCommand(),
 		p.applyCommand(),
 		p.schemaCommand(),

@@ -165,6 +165,7 @@ func judge(v *store.View) statusReport {
 	for _, name := range vpcNames(v) {
 		r.judgeVPC(meshOf(v, name))
 	}
+	r.judgePorts(v)
 	r.judgeVanished(v)
 	for _, problem := range v.Problems() {
 		r.add(fmt.Sprintf("record %s cannot be read: %s", printable(problem.Key), clean(problem.Err.Error())), "meshvpc get "+printable(problem.Key))
@@ -276,6 +277,9 @@ func judgeLocal(s watcher.State, why error) statusReport {
 	}
 	for _, note := range s.Notes {
 		r.Notes = append(r.Notes, "this host: "+clean(note))
+	}
+	for _, f := range failedPorts(s.Ports) {
+		r.add("this host: "+f.What, f.Mend)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.VPCs)) {
 		v := s.VPCs[name]

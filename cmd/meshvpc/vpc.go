@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/meshvpc/meshvpc/allocator"
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
@@ -136,6 +137,9 @@ type vpcDetail struct {
 	VPC  string           `json:"vpc"`
 	Spec *cluster.VPCSpec `json:"spec"`
 	Net  *cluster.VPCNet  `json:"net"`
+	// Endpoints counts them, Usage the addresses of each family.
+	Endpoints int               `json:"endpoints"`
+	Usage     []allocator.Usage `json:"usage"`
 	peerMap
 }
 
@@ -144,7 +148,11 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 	if err != nil {
 		return err
 	}
-	d := vpcDetail{VPC: m.name, Spec: m.spec, Net: m.net, peerMap: m.peers()}
+	v, err := s.read(ctx, nil, cluster.PrefixVPC(m.name), cluster.PrefixAllocIP(m.name))
+	if err != nil {
+		return err
+	}
+	d := vpcDetail{VPC: m.name, Spec: m.spec, Net: m.net, Endpoints: len(m.places), Usage: append([]allocator.Usage{}, allocator.UsageOf(v)...), peerMap: m.peers()}
 	return p.print(c, d, func(w io.Writer) {
 		fmt.Fprintf(w, "vpc:           %s\n", m.name)
 		if m.spec != nil {
@@ -152,6 +160,10 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 			if len(m.spec.Network.List()) > 0 {
 				fmt.Fprintf(w, "network:       %s\n", m.spec.Network)
 			}
+			for _, u := range d.Usage {
+				fmt.Fprintf(w, "addresses:     %s: %d of %d used, %d given back a moment ago, %d free%s\n", u.Network, u.Used, u.Capacity, u.Resting, u.Free, suffix("; most at ", shares(u.Top)))
+			}
+			fmt.Fprintf(w, "endpoints:     %d\n", d.Endpoints)
 			for _, a := range m.spec.Exclude {
 				fmt.Fprintf(w, "excluded:      %s\n", a)
 			}

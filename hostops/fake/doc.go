@@ -19,6 +19,9 @@
 // to its host what its ports send there, until it is sealed, and its seal goes
 // with it.
 //
+// A workload's namespace takes its end of a pair along, and with it the other; a name
+// there is free or not; a path leads to a new namespace while the old one goes on.
+//
 // A ping between two hosts succeeds exactly if tunnels, FDBs (or flood lists,
 // where the FDB or the namespace was told nothing), filters, bridges, ports and
 // namespaces of both are right in both directions and the network does not lose

@@ -261,6 +261,9 @@ func namespaceEnds(t *testing.T, b *bench) {
 	}
 	b.reports(map[string]string{"w1": "gone: network namespace", "w2": ""}, v)
 	b.room("a")
+	if r := b.pass(false, v); !r.Attached[v.Name]["w1"] {
+		t.Errorf("a namespace that is there again is not seen: %v", r.Problems)
+	}
 	b.reports(map[string]string{"w1": "", "w2": ""}, v)
 	b.inner(v, v.Ports[0])
 	v.Ports[0].Inode = 1

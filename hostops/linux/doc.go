@@ -2,11 +2,12 @@
 // tools of the host are run.
 //
 // What is where: the bridge "<vpc>", the shared tunnels "mv4-<vni>" and
-// "mv6-<vni>", the pairs' own "mp-<pair>" and the port "mn-<vni>" are in the host's namespace; the inner end "vtep0"
+// "mv6-<vni>", the pairs' own "mp-<pair>" and the port "mn-<vni>" are in the host's namespace, workloads'
+// ports "me-<hash of VPC and endpoint>", taps and lent devices too; the inner end "vtep0"
 // with the VTEP address is in the namespace pinned at /run/netns/vpc-<vpc>,
 // whose loopback carries the VPC's link group as the mark. The filter is the
-// nftables table "inet meshvpc", the shields are in "bridge meshvpc", the seals in
-// "netdev meshvpc".
+// nftables table "inet meshvpc", the shields and bindings are in "bridge meshvpc",
+// the seals in "netdev meshvpc".
 //
 // The driver reads everything once and from then on follows kernel events:
 // links, addresses, FDB entries, the namespaces' content and our nftables
@@ -56,4 +57,25 @@
 // network (IPv4, IPv6, ARP), or with a neighbour advertisement for one. The MACs
 // of the namespace and of its peers' VTEPs are pinned to their ports, so that the
 // bridge never learns them elsewhere.
+//
+// What the bindings reach. One chain at the bridges' prerouting judges what comes in
+// by a bound port, by sets whose keys begin with the port's name: a port more is a
+// few elements more, never a rule. It comes before the bridge learns. Judged are the
+// source MAC; in ARP the sender's MAC and address (a probe has none); the sources of
+// IPv4 and IPv6, but for what a host sends that has none yet (a DHCP client; DAD, MLD
+// and router solicitation) and link-local ones; the target of neighbour
+// advertisements; and by what is behind all extension headers: router advertisements,
+// redirects, and UDP from the ports of DHCP servers. Everything else, frames in VLANs
+// and those for the bridge itself among it, is dropped. Not judged are inner packets
+// of tunnels that a workload makes, the link-layer options of its own neighbour
+// discovery, which concern its own addresses, and a router advertisement whose type is
+// in a later fragment: receivers ignore those (RFC 6980). A port without addresses is
+// held to its MAC, and to be neither router nor DHCP server. While a firewall's reload
+// has wiped the tables nothing is judged, until the repair. A kernel without the
+// bridge family has trusted ports only.
+//
+// A namespace of a workload is opened by its path, anew for each operation: without
+// following what is no network namespace, and neither the host's nor one of a VPC.
+// The other end of a pair is made there, not moved there. A tap is marked before it
+// stays, so that one of a crash goes with the process.
 package linux

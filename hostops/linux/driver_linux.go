@@ -230,7 +230,7 @@ func (d *Driver) state() hostops.State {
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Group: v.joined, Learning: v.learning,
 			Isolated: v.isolated, Sends: v.sends(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: slices.Clone(v.addrs),
 			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
-			Use: v.use(), User: v.user, Space: v.room(),
+			Use: hostops.UseOf(v.group), User: v.user, Space: v.room(),
 		}
 	}
 	for _, v := range d.devices {

@@ -243,7 +243,7 @@ func (l *link) use() hostops.Use {
 
 // room is the number of the namespace that the other end of a workload's port is in.
 func (l *link) room() int {
-	if l.kind != "veth" || l.use() != hostops.UseMade {
+	if l.kind != "veth" || hostops.UseOf(l.group) != hostops.UseMade {
 		return 0
 	}
 	return l.space
