@@ -178,6 +178,9 @@ func TestAttachNamespaces(t *testing.T) {
 	m.shell(ctx, h, "kill -9 "+pid)
 	m.awaitPort(ctx, h, pod.Device, false)
 	m.awaitEndpoint(ctx, "pod", func(s shown) bool { return s.Node == "" && s.Port == nil })
+	_, err = m.Meshvpc(ctx, m.Server, "endpoint", "delete", "web3", "--yes") // while it is attached
+	m.must(err)
+	m.awaitPort(ctx, h, moved.Device, false)
 	for _, h := range m.hosts {
 		m.must(m.Until(ctx, func() error { return m.nothingToDo(ctx, h) }))
 	}
@@ -320,9 +323,14 @@ func runTap(words string) error {
 	ask = append(ask, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
 	ask = append(append(ask, own[:]...), netip.MustParseAddr(from).AsSlice()...)
 	ask = append(append(ask, make([]byte, 6)...), netip.MustParseAddr(to).AsSlice()...)
-	if _, err := f.Write(append(ask, make([]byte, 18)...)); err != nil {
-		return err
-	}
+	ask = append(ask, make([]byte, 18)...)
+	go func() { // until the program ends: its port is up a moment after it was opened
+		for range time.Tick(100 * time.Millisecond) {
+			if _, err := f.Write(ask); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
+	}()
 	frame := make([]byte, 2000)
 	for {
 		n, err := f.Read(frame)

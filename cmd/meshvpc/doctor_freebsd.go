@@ -13,4 +13,4 @@ func pathMTU(context.Context, netip.Addr, netip.Addr, int) (int, error) {
 	return 0, hostops.ErrUnsupported
 }
 
-func foreign() ([]tunnel, string, error) { return nil, "", hostops.ErrUnsupported }
+func foreign() ([]tunnel, []dropper, error) { return nil, nil, hostops.ErrUnsupported }

@@ -15,16 +15,19 @@ func pathMTU(ctx context.Context, from, to netip.Addr, want int) (int, error) {
 	return linux.PathMTU(ctx, from, to, want)
 }
 
-// foreign lists the vxlan devices, and names the chain that drops what is
-// forwarded.
-func foreign() (list []tunnel, drops string, err error) {
+// foreign lists the vxlan devices, and the chains that drop what our bridges
+// forward.
+func foreign() (list []tunnel, drops []dropper, err error) {
 	all, err := linux.Tunnels()
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	for _, t := range all {
 		list = append(list, tunnel{t.Name, t.VNI, t.Port, t.Ours})
 	}
-	drops, err = linux.ForwardDrops()
+	forwards, err := linux.Forwards()
+	for _, f := range forwards {
+		drops = append(drops, dropper{f.Chain, f.IPv6, f.Bridges})
+	}
 	return list, drops, err
 }

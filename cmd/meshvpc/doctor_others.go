@@ -103,11 +103,35 @@ func judgeTunnels(s *seen, all []tunnel) {
 	}
 }
 
-// judgeForward: drops names the chain that drops what nobody accepts, if any.
-func judgeForward(s *seen, root fs.FS, drops string) {
-	b, err := fs.ReadFile(root, "proc/sys/net/bridge/bridge-nf-call-iptables")
-	if err == nil && strings.TrimSpace(string(b)) == "1" && drops != "" {
-		s.add(gradeNote, "sysctl net.bridge.bridge-nf-call-iptables=0, or accept them: iptables -I FORWARD -m physdev --physdev-is-bridged -j ACCEPT",
-			"frames within a VPC pass this host's iptables, whose chain %s drops what no rule accepts", drops)
+// dropper is a chain of the packet filter that drops what bridges of ours forward
+// within themselves, if the kernel hands it over: br_netfilter, which Docker and
+// Kubernetes load.
+type dropper struct {
+	chain   string // as nft says it
+	ipv6    bool
+	bridges []string
+}
+
+// handing names what hands them over to the filter, below net/bridge of /proc/sys.
+func (d dropper) handing() string {
+	if d.ipv6 {
+		return "bridge-nf-call-ip6tables"
+	}
+	return "bridge-nf-call-iptables"
+}
+
+func judgeForward(s *seen, root fs.FS, drops []dropper) {
+	for _, d := range drops {
+		b, err := fs.ReadFile(root, "proc/sys/net/bridge/"+d.handing())
+		if err != nil || strings.TrimSpace(string(b)) != "1" {
+			continue // not loaded, or told not to
+		}
+		of, tables := "IPv4", "iptables"
+		if d.ipv6 {
+			of, tables = "IPv6", "ip6tables"
+		}
+		one := d.bridges[0]
+		s.add(gradeProblem, fmt.Sprintf("sysctl -w net.bridge.%s=0 # or, if other bridges need it: %s -I FORWARD -i %s -o %s -j ACCEPT", d.handing(), tables, one, one),
+			"%s within VPC %s is dropped: net.bridge.%s has it pass this host's packet filter, where no rule of chain %s accepts it", of, strings.Join(d.bridges, ", "), d.handing(), printable(d.chain))
 	}
 }

@@ -276,10 +276,11 @@ func TestDoctorOthers(t *testing.T) {
 		}
 		told[path.Join(m.dirs[0], filepath.Base(m.file))] = file(string(b))
 	}
+	both := []dropper{{"ip filter FORWARD", false, []string{"vpc1", "vpc2"}}, {"inet firewalld filter_FORWARD", true, []string{"vpc1"}}}
 	for name, tt := range map[string]struct {
 		root    fstest.MapFS
 		tunnels []tunnel
-		drops   string
+		drops   []dropper
 		want    []string
 	}{
 		"nothing there": {},
@@ -288,10 +289,13 @@ func TestDoctorOthers(t *testing.T) {
 			want: []string{"note: systemd-networkd runs, and no file of /etc/systemd/network tells it to leave our devices alone"}},
 		"other overlays": {tunnels: []tunnel{{"mv6-10000", 10000, 4790, true}, {"flannel.1", 1, 8472, false}, {"vx0", 7, 4790, false}, {"vx1", 8, 4789, false}},
 			want: []string{"note: vxlan device vx0 is not ours and has our UDP port 4790: no VPC can have its VNI 7 on this host, and devices with other flags cannot come up"}},
-		"bridges pass iptables": {root: fstest.MapFS{"proc/sys/net/bridge/bridge-nf-call-iptables": file("1\n")}, drops: "filter FORWARD",
-			want: []string{"note: frames within a VPC pass this host's iptables, whose chain filter FORWARD drops what no rule accepts"}},
+		"bridges pass iptables": {root: fstest.MapFS{"proc/sys/net/bridge/bridge-nf-call-iptables": file("1\n")}, drops: both,
+			want: []string{"problem: IPv4 within VPC vpc1, vpc2 is dropped: net.bridge.bridge-nf-call-iptables has it pass this host's packet filter, where no rule of chain ip filter FORWARD accepts it"}},
+		"and ip6tables": {root: fstest.MapFS{"proc/sys/net/bridge/bridge-nf-call-ip6tables": file("1\n")}, drops: both,
+			want: []string{"problem: IPv6 within VPC vpc1 is dropped: net.bridge.bridge-nf-call-ip6tables has it pass this host's packet filter, where no rule of chain inet firewalld filter_FORWARD accepts it"}},
 		"they pass, and nothing drops":   {root: fstest.MapFS{"proc/sys/net/bridge/bridge-nf-call-iptables": file("1\n")}},
-		"it drops, and they do not pass": {root: fstest.MapFS{"proc/sys/net/bridge/bridge-nf-call-iptables": file("0\n")}, drops: "filter FORWARD"},
+		"it drops, and they do not pass": {root: fstest.MapFS{"proc/sys/net/bridge/bridge-nf-call-iptables": file("0\n")}, drops: both},
+		"it drops, and nothing can pass": {drops: both},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s seen

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/google/nftables"
-
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
@@ -20,15 +18,9 @@ type Tunnel struct {
 // Tunnels lists the vxlan devices in this process's network namespace, also
 // while another process drives the host.
 func Tunnels() ([]Tunnel, error) {
-	var requests atomic.Uint64
-	c, err := dial(make([]byte, readSize), &requests)
+	ds, err := devicesHere()
 	if err != nil {
 		return nil, fmt.Errorf("list tunnels: %w", err)
-	}
-	defer c.close()
-	ds, err := readLinks(c)
-	if err != nil {
-		return nil, err
 	}
 	var list []Tunnel
 	for _, d := range ds {
@@ -40,22 +32,13 @@ func Tunnels() ([]Tunnel, error) {
 	return list, nil
 }
 
-// ForwardDrops names the chain of IPv4's packet filter, "table chain", that
-// drops what it is to forward and no rule accepts; "" if there is none. Rules
-// of the old iptables do not show.
-func ForwardDrops() (string, error) {
-	c, err := nftables.New()
+// devicesHere lists the devices of this process's network namespace.
+func devicesHere() (devices, error) {
+	var requests atomic.Uint64
+	c, err := dial(make([]byte, readSize), &requests)
 	if err != nil {
-		return "", fmt.Errorf("list chains: %w", err)
+		return nil, err
 	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return "", fmt.Errorf("list chains: %w", err)
-	}
-	for _, ch := range chains {
-		if ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward && ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
-			return ch.Table.Name + " " + ch.Name, nil
-		}
-	}
-	return "", nil
+	defer c.close()
+	return readLinks(c)
 }

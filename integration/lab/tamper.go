@@ -14,10 +14,10 @@ import (
 //
 //	link-del DEV          link-mtu DEV N         link-down DEV    link-up DEV
 //	link-nomaster DEV     link-unisolate DEV     link-add-bridge DEV
-//	link-add-vxlan DEV VNI PORT
+//	link-add-vxlan DEV VNI PORT                  link-add-tap DEV BRIDGE
 //	fdb-del DEV MAC IP    fdb-add DEV MAC IP     addr-del DEV PREFIX
 //	addr-add DEV PREFIX   netns-add NAME...      netns-del NAME...
-//	nft-flush
+//	nft-flush             forward-drop
 //	sysctl NAME VALUE     with NAME below net, as in ipv4/conf/all/rp_filter
 //
 // And to a directory, for all of the host, until its power is off:
@@ -59,6 +59,20 @@ func (l *Lab) Flood(ctx context.Context, host, device string) ([]string, error) 
 		return nil, fmt.Errorf("list flood entries of %s on %s: %w", device, host, err)
 	}
 	return peers, nil
+}
+
+// Drops is how many frames each rule of a host's filters for bridges (nft's family
+// bridge) has counted, by the rule's comment; rules of one comment are summed up.
+func (l *Lab) Drops(ctx context.Context, host string) (map[string]uint64, error) {
+	out, err := l.tamper(ctx, host, "", []string{"drops"})
+	if err != nil {
+		return nil, err
+	}
+	var counts map[string]uint64
+	if err := json.Unmarshal(out, &counts); err != nil {
+		return nil, fmt.Errorf("count drops on %s: %w", host, err)
+	}
+	return counts, nil
 }
 
 func (l *Lab) tamper(ctx context.Context, host, netns string, words []string) ([]byte, error) {

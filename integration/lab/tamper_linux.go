@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +53,10 @@ func tampering(verb string, args []string) (out any, err error) {
 		}
 		c.FlushRuleset()
 		return nil, c.Flush()
+	case verb == "drops":
+		return drops()
+	case verb == "forward-drop":
+		return nil, dropForwarded()
 	case len(args) == 0:
 		return nil, fmt.Errorf("what to tamper with is missing")
 	case strings.HasPrefix(verb, "disk-"):
@@ -61,6 +67,8 @@ func tampering(verb string, args []string) (out any, err error) {
 		return nil, os.WriteFile(filepath.Join("/proc/sys/net", args[0]), []byte(args[1]), 0)
 	case verb == "link-add-bridge":
 		return nil, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: args[0]}})
+	case verb == "link-add-tap" && len(args) == 2:
+		return nil, addTap(args[0], args[1])
 	case verb == "link-add-vxlan" && len(args) == 3:
 		vni, err1 := strconv.Atoi(args[1])
 		port, err2 := strconv.Atoi(args[2])
@@ -130,6 +138,64 @@ func tamperNetns(verb string, names []string) error {
 		}
 	}
 	return nil
+}
+
+// dropForwarded has the packet filter drop what it is to forward, as Docker does it:
+// "iptables -P FORWARD DROP" and the same of ip6tables.
+func dropForwarded() error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	policy := nftables.ChainPolicyDrop
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		c.AddChain(&nftables.Chain{Name: "FORWARD", Table: c.AddTable(&nftables.Table{Name: "filter", Family: family}), Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy})
+	}
+	return c.Flush()
+}
+
+// addTap makes a tap device that stays when nobody holds it, in a bridge.
+func addTap(name, bridge string) error {
+	b, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return err
+	}
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP}
+	if err := netlink.LinkAdd(tap); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMaster(tap, b); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(tap)
+}
+
+func drops() (map[string]uint64, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyBridge)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]uint64{}
+	for _, chain := range chains {
+		rules, err := c.GetRules(chain.Table, chain)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rules {
+			text, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			for _, e := range r.Exprs {
+				if n, ok := e.(*expr.Counter); ok {
+					counts[text] += n.Packets
+				}
+			}
+		}
+	}
+	return counts, nil
 }
 
 func links() ([]string, error) {
