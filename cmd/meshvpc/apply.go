@@ -39,7 +39,7 @@ func (p *program) apply(ctx context.Context, c *cli.Context) error {
 	if a.name == "" {
 		return usage("like \"meshvpc apply -f vpcs.yaml\", - for stdin", "apply: want a file")
 	}
-	text, err := p.readFile(&a.name)
+	text, err := p.readFile(c.Done(), &a.name)
 	if err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
@@ -53,7 +53,7 @@ func (p *program) apply(ctx context.Context, c *cli.Context) error {
 const largestFile = 16 << 20
 
 // readFile reads the file of that name, or stdin for "-", which it renames.
-func (p *program) readFile(name *string) ([]byte, error) {
+func (p *program) readFile(until <-chan struct{}, name *string) ([]byte, error) {
 	in := p.in
 	if *name == "-" {
 		*name = "stdin"
@@ -65,7 +65,7 @@ func (p *program) readFile(name *string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	text, err := io.ReadAll(io.LimitReader(in, largestFile+1))
+	text, err := readUntil(until, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, largestFile+1)) })
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", *name, err)
 	}

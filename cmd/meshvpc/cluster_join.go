@@ -152,7 +152,7 @@ func (p *program) joinToken(c *cli.Context) (membership.Token, error) {
 	case file != "":
 		b, err = os.ReadFile(file)
 	case text == "-":
-		b, err = io.ReadAll(io.LimitReader(p.in, 1<<16))
+		b, err = readUntil(c.Done(), func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, 1<<16)) })
 	default:
 		b = []byte(text)
 	}

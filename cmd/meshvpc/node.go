@@ -354,14 +354,14 @@ func (p *program) confirmBy(c *cli.Context, what, word, otherwise string) error 
 		return nil
 	}
 	fmt.Fprintf(p.err, "type %s to confirm (%s): ", what, word)
-	answer, err := bufio.NewReader(p.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read answer: %w", err)
-	}
+	answer, err := readUntil(c.Done(), func() ([]byte, error) { return bufio.NewReader(p.in).ReadBytes('\n') })
 	if err != nil {
 		fmt.Fprintln(p.err)
 	}
-	if strings.TrimSpace(answer) != word {
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if strings.TrimSpace(string(answer)) != word {
 		return usage("type "+what+", or give --yes", "%s: it was not confirmed", otherwise)
 	}
 	return nil

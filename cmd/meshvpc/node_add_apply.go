@@ -51,6 +51,9 @@ func (a *adding) stepFailed(ctx context.Context, err error) error {
 	switch {
 	case known && r.code == exitNotSo:
 		code, do = r.code, r.do
+	case errors.Is(ctx.Err(), context.Canceled):
+		do = "run it again to go on where it ended"
+		err = errors.New("it was interrupted")
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		code, do = exitNotSo, "run it again to go on, with a longer --timeout"
 		err = fmt.Errorf("not done within %s", a.bound)

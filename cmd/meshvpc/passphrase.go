@@ -24,7 +24,7 @@ func (p *program) passphrase(c *cli.Context, isNew bool) ([]byte, error) {
 	var err error
 	switch file := c.String("passphrase-file"); {
 	case file == "-":
-		text, err = io.ReadAll(io.LimitReader(p.in, 1<<16))
+		text, err = readUntil(c.Done(), func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, 1<<16)) })
 	case file != "":
 		text, err = os.ReadFile(file)
 	case p.asks != nil:

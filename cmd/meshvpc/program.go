@@ -80,6 +80,10 @@ func (p *program) app() *cli.App {
 
 // run executes args and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
+	if t, ok := p.asks.(terminal); ok {
+		t.until = ctx.Done()
+		p.asks = t
+	}
 	app := p.app()
 	line, err := parseArgs(app, args[1:])
 	if err == nil && line.help {

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -19,21 +21,41 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// external start | trust FILE | restart | loosen | issue NAME: a stock etcd of the
-// operator's, in a process of its own. start sets $ETCD, its URL, and $ETCDCA,
-// $ETCDCERT and $ETCDKEY, the files of its root; trust has it take the
+// external start [MEMBERS] | trust FILE | restart | loosen | issue NAME: a stock etcd
+// of the operator's, each member in a process of its own. start sets $ETCD, its URLs,
+// and $ETCDCA, $ETCDCERT and $ETCDKEY, the files of its root; trust has it take the
 // certificates of a CA; issue makes a certificate of the operator's, NAME.crt and
-// NAME.key.
+// NAME.key. external kill | begin | freeze | thaw I: what befalls a member, from 0.
 func cmdExternal(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	switch args[0] {
 	case "start":
-		w.external = enginetest.StartExternal(w.tb)
-		for name, value := range map[string]string{"ETCD": w.external.Endpoint, "ETCDCA": w.external.CA, "ETCDCERT": w.external.Cert, "ETCDKEY": w.external.Key} {
+		if len(args) > 1 {
+			w.externals = enginetest.StartMembers(w.tb, mustIndex(ts, args[1]))
+		} else {
+			w.externals = []*enginetest.External{enginetest.StartExternal(w.tb)}
+		}
+		w.external = w.externals[0]
+		var urls []string
+		for _, e := range w.externals {
+			urls = append(urls, e.Endpoint)
+		}
+		for name, value := range map[string]string{"ETCD": strings.Join(urls, ","), "ETCDCA": w.external.CA, "ETCDCERT": w.external.Cert, "ETCDKEY": w.external.Key} {
 			ts.Setenv(name, value)
 		}
 	case "trust":
 		w.external.Trust(w.tb, []byte(ts.ReadFile(args[1])))
+		for _, e := range w.externals[1:] { // the file is one
+			e.Restart(w.tb)
+		}
+	case "kill":
+		w.externals[mustIndex(ts, args[1])].Kill(w.tb)
+	case "begin":
+		w.externals[mustIndex(ts, args[1])].Start(w.tb)
+	case "freeze":
+		w.externals[mustIndex(ts, args[1])].Signal(w.tb, syscall.SIGSTOP)
+	case "thaw":
+		w.externals[mustIndex(ts, args[1])].Signal(w.tb, syscall.SIGCONT)
 	case "restart":
 		w.external.Restart(w.tb)
 	case "loosen":
@@ -45,6 +67,12 @@ func cmdExternal(ts *testscript.TestScript, _ bool, args []string) {
 	default:
 		ts.Fatalf("unknown: external %s", args[0])
 	}
+}
+
+func mustIndex(ts *testscript.TestScript, s string) int {
+	i, err := strconv.Atoi(s)
+	ts.Check(err)
+	return i
 }
 
 // hostagent FILE ADDRESS: the agent of a host runs, by the credential in its

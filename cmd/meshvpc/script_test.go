@@ -223,17 +223,18 @@ func freeAddress(t testing.TB) string {
 // world is what a script's cluster is made of.
 type world struct {
 	*storeOfScripts
-	tb       testing.TB
-	ctx      context.Context
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-	agents   map[string]*fakeAgent
-	nodes    int
-	memory   map[string]string
-	revision int64
-	operator *store.Store
-	manager  *serviceManager
-	external *enginetest.External
+	tb        testing.TB
+	ctx       context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	agents    map[string]*fakeAgent
+	nodes     int
+	memory    map[string]string
+	revision  int64
+	operator  *store.Store
+	manager   *serviceManager
+	external  *enginetest.External
+	externals []*enginetest.External // its members
 }
 
 type worldKey struct{}
@@ -560,8 +561,14 @@ func (a *fakeAgent) run(ctx context.Context) {
 			}
 			var c store.Change
 			store.Set(&c, key, r, nil, 0)
-			if _, err := a.store.Commit(ctx, c); err == nil {
+			switch _, err := a.store.Commit(ctx, c); {
+			case err == nil:
 				written[key] = string(b)
+			case errors.Is(err, mvcc.ErrUnavailable) && ctx.Err() == nil: // after as long as a call may take
+				select {
+				case a.wake <- struct{}{}:
+				default:
+				}
 			}
 		}
 	}

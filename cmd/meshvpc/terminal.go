@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,20 +20,28 @@ type asker interface {
 // terminalOf is the asker of an input that is a terminal; nil of another.
 func terminalOf(in io.Reader, out io.Writer) asker {
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return terminal{f, out}
+		return terminal{in: f, out: out}
 	}
 	return nil
 }
 
 type terminal struct {
-	in  *os.File
-	out io.Writer
+	in    *os.File
+	out   io.Writer
+	until <-chan struct{} // closed when nobody waits for an answer any more
 }
 
 func (t terminal) secret(prompt string) ([]byte, error) {
+	before, err := term.GetState(int(t.in.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("read from the terminal: %w", err)
+	}
 	fmt.Fprint(t.out, prompt)
-	text, err := term.ReadPassword(int(t.in.Fd()))
+	text, err := readUntil(t.until, func() ([]byte, error) { return term.ReadPassword(int(t.in.Fd())) })
 	fmt.Fprintln(t.out)
+	if errors.Is(err, context.Canceled) {
+		return nil, errors.Join(err, term.Restore(int(t.in.Fd()), before)) // it echoes again
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read from the terminal: %w", err)
 	}
@@ -42,16 +51,44 @@ func (t terminal) secret(prompt string) ([]byte, error) {
 // line reads no further than the line's end: what follows is for who asks next.
 func (t terminal) line(prompt string) (string, error) {
 	fmt.Fprint(t.out, prompt)
-	var text []byte
+	text, err := readUntil(t.until, func() ([]byte, error) { return readLine(t.in) })
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(t.out)
+		return "", err
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read from the terminal: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+func readLine(in io.Reader) (text []byte, err error) {
 	for b := make([]byte, 1); ; {
-		n, err := t.in.Read(b)
-		if n == 1 && b[0] != '\n' {
-			text = append(text, b[0])
-			continue
+		n, err := in.Read(b)
+		if n != 1 || b[0] == '\n' {
+			return text, err
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("read from the terminal: %w", err)
-		}
-		return strings.TrimSpace(string(text)), nil
+		text = append(text, b[0])
+	}
+}
+
+// readUntil is what read returns or, as soon as until is closed, context.Canceled:
+// what reads a terminal would wait on for a person who has interrupted it. That read
+// is left behind, for the program to end with.
+func readUntil(until <-chan struct{}, read func() ([]byte, error)) ([]byte, error) {
+	type answer struct {
+		text []byte
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		text, err := read()
+		answers <- answer{text, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.text, a.err
+	case <-until:
+		return nil, context.Canceled
 	}
 }

@@ -2,23 +2,15 @@ package enginetest
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
-	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -32,11 +24,12 @@ type External struct {
 	Endpoint      string // URL
 	CA, Cert, Key string // files: the operator's CA, and a credential of the common name root
 
-	dir, trusted string
-	args         []string
-	ca           operatorCA
-	process      *exec.Cmd
-	ended        chan error
+	trusted string
+	args    []string
+	ca      operatorCA
+	process *exec.Cmd     // nil: it was killed
+	log     *bufio.Reader // of process
+	ended   chan error
 }
 
 // Tool is the path of a program that go.mod names as a tool.
@@ -52,34 +45,63 @@ func Tool(t testing.TB, name string) string {
 // etcdServer is etcd's main package.
 const etcdServer = "go.etcd.io/etcd/server/v3"
 
-// StartExternal runs an etcd until the test ends. More flags are etcd's.
+// StartExternal runs an etcd of one member until the test ends. More flags are etcd's.
 func StartExternal(t testing.TB, flags ...string) *External {
 	t.Helper()
-	ports := FreePorts(t, 2)
-	e := &External{dir: t.TempDir(), ca: newOperatorCA(t), Endpoint: "https://" + ports[0].String()}
-	path := func(name string) string { return filepath.Join(e.dir, name) }
-	e.CA, e.Cert, e.Key, e.trusted = path("ca.crt"), path("root.crt"), path("root.key"), path("trusted.crt")
-	serverCert, serverKey := e.ca.issue(t, "etcd", true)
-	cert, key := e.ca.issue(t, "root", false)
-	for file, text := range map[string][]byte{e.CA: e.ca.pem, e.trusted: e.ca.pem, e.Cert: cert, e.Key: key, path("server.crt"): serverCert, path("server.key"): serverKey} {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
+	return StartMembers(t, 1, append([]string{"--heartbeat-interval=10", "--election-timeout=100"}, flags...)...)[0]
+}
+
+// StartMembers runs an etcd of n members until the test ends; they have one CA, one
+// root, and one file of client CAs.
+func StartMembers(t testing.TB, n int, flags ...string) []*External {
+	t.Helper()
+	dir, ca := t.TempDir(), newOperatorCA(t)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	serverCert, serverKey := ca.issue(t, "etcd", true)
+	cert, key := ca.issue(t, "root", false)
+	for file, text := range map[string][]byte{"ca.crt": ca.pem, "trusted.crt": ca.pem, "root.crt": cert, "root.key": key, "server.crt": serverCert, "server.key": serverKey} {
+		if err := os.WriteFile(path(file), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	peer := "http://" + ports[1].String()
-	e.args = append([]string{Tool(t, etcdServer), "--name=theirs", "--data-dir=" + path("data"),
-		"--listen-client-urls=" + e.Endpoint, "--advertise-client-urls=" + e.Endpoint,
-		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=theirs=" + peer,
-		"--cert-file=" + path("server.crt"), "--key-file=" + path("server.key"),
-		"--client-cert-auth", "--trusted-ca-file=" + e.trusted,
-		"--unsafe-no-fsync", "--heartbeat-interval=10", "--election-timeout=100"}, flags...)
-	e.start(t)
-	t.Cleanup(func() { e.kill(t) })
-	return e
+	ports := FreePorts(t, 2*n)
+	names, peers := make([]string, n), make([]string, n)
+	for i := range n {
+		names[i], peers[i] = "theirs"+strings.Repeat("+", i), "http://"+ports[n+i].String()
+	}
+	members := make([]*External, n)
+	for i := range n {
+		e := &External{Endpoint: "https://" + ports[i].String(), CA: path("ca.crt"), Cert: path("root.crt"), Key: path("root.key"), ca: ca, trusted: path("trusted.crt")}
+		e.args = append([]string{Tool(t, etcdServer), "--name=" + names[i], "--data-dir=" + path("data"+names[i]),
+			"--listen-client-urls=" + e.Endpoint, "--advertise-client-urls=" + e.Endpoint,
+			"--listen-peer-urls=" + peers[i], "--initial-advertise-peer-urls=" + peers[i], "--initial-cluster=" + cluster(names, peers),
+			"--cert-file=" + path("server.crt"), "--key-file=" + path("server.key"),
+			"--client-cert-auth", "--trusted-ca-file=" + e.trusted, "--unsafe-no-fsync"}, flags...)
+		e.launch(t)
+		t.Cleanup(func() {
+			if e.process != nil {
+				e.Kill(t)
+			}
+		})
+		members[i] = e
+	}
+	for _, e := range members { // none serves before most run
+		e.await(t)
+	}
+	return members
 }
 
-// start runs the process, and returns once it serves.
-func (e *External) start(t testing.TB) {
+// cluster is what --initial-cluster takes.
+func cluster(names, peers []string) string {
+	words := make([]string, len(names))
+	for i := range names {
+		words[i] = names[i] + "=" + peers[i]
+	}
+	return strings.Join(words, ",")
+}
+
+// launch starts the process.
+func (e *External) launch(t testing.TB) {
 	t.Helper()
 	e.process = exec.Command(e.args[0], e.args[1:]...)
 	log, err := e.process.StderrPipe()
@@ -89,14 +111,21 @@ func (e *External) start(t testing.TB) {
 	if err := e.process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	e.ended = make(chan error, 1)
-	lines := bufio.NewReader(log)
+	e.log = bufio.NewReader(log)
+}
+
+// await returns once the process serves.
+func (e *External) await(t testing.TB) {
+	t.Helper()
+	process, lines, ended := e.process, e.log, make(chan error, 1)
+	e.ended = ended
 	var said strings.Builder
 	for {
 		line, err := lines.ReadString('\n')
 		said.WriteString(line)
 		if err != nil {
-			t.Fatalf("etcd ended: %v\n%s", e.process.Wait(), said.String())
+			e.process = nil
+			t.Fatalf("etcd ended: %v\n%s", process.Wait(), said.String())
 		}
 		if strings.Contains(line, "serving client traffic securely") {
 			break
@@ -104,17 +133,34 @@ func (e *External) start(t testing.TB) {
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, lines) // else etcd waits for us
-		e.ended <- e.process.Wait()
+		ended <- process.Wait()
 	}()
 }
 
-func (e *External) kill(t testing.TB) {
+// Start runs a member that was killed, and returns once it serves.
+func (e *External) Start(t testing.TB) {
+	t.Helper()
+	e.launch(t)
+	e.await(t)
+}
+
+// Kill ends it at once, also if it is frozen.
+func (e *External) Kill(t testing.TB) {
 	t.Helper()
 	if err := e.process.Process.Kill(); err != nil {
 		t.Error(err)
 	}
+	e.process = nil
 	if err := <-e.ended; err == nil {
 		t.Error("etcd had ended by itself")
+	}
+}
+
+// Signal sends it a signal: SIGSTOP freezes it, SIGCONT has it go on.
+func (e *External) Signal(t testing.TB, s os.Signal) {
+	t.Helper()
+	if err := e.process.Process.Signal(s); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -138,16 +184,16 @@ func (e *External) Trust(t testing.TB, ca []byte) {
 // Restart ends all connections.
 func (e *External) Restart(t testing.TB) {
 	t.Helper()
-	e.kill(t)
-	e.start(t)
+	e.Kill(t)
+	e.Start(t)
 }
 
 // Loosen starts etcd again without --client-cert-auth.
 func (e *External) Loosen(t testing.TB) {
 	t.Helper()
-	e.kill(t)
+	e.Kill(t)
 	e.args = slices.DeleteFunc(e.args, func(a string) bool { return a == "--client-cert-auth" || strings.HasPrefix(a, "--trusted-ca-file") })
-	e.start(t)
+	e.Start(t)
 }
 
 // TLS is for who shows a certificate of files, none for "", and trusts the
@@ -209,57 +255,4 @@ func (e *External) Secured(t testing.TB) *clientv3.Client {
 		t.Fatal(err)
 	}
 	return cli
-}
-
-// operatorCA is a CA that is not the cluster's.
-type operatorCA struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newOperatorCA(t testing.TB) operatorCA {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "operator's CA"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return operatorCA{cert, key, block("CERTIFICATE", der)}
-}
-
-func (ca operatorCA) issue(t testing.TB, name string, server bool) (cert, key []byte) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	if server {
-		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, k.Public(), ca.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return block("CERTIFICATE", der), block("PRIVATE KEY", text)
-}
-
-func block(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
