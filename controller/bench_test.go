@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -155,6 +156,45 @@ func BenchmarkPairs(b *testing.B) {
 			b.ReportMetric(passes/float64(b.N), "passes/op")
 			b.ReportMetric(planning/float64(b.N), "planning-ms/op")
 			b.ReportMetric(worst, "worst-pass-ms")
+		})
+	}
+}
+
+// BenchmarkEndpoints measures a pass that finds nothing to do, over so many endpoints,
+// of which all are attached.
+func BenchmarkEndpoints(b *testing.B) {
+	for _, n := range []int{100, 1000, 10000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			kv := filled(b, 3, "")
+			put := func(key string, r cluster.Record) {
+				value, err := cluster.Encode(r, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := kv.Txn(b.Context(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(key, value)}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			blue := spec("all", "10.100.0.0/16")
+			blue.Network.IPv4 = netip.MustParsePrefix("10.10.0.0/16")
+			put(cluster.KeyVPCSpec("blue"), blue)
+			for i := range n {
+				name := fmt.Sprintf("e%05d", i)
+				put(cluster.KeyEndpointSpec("blue", name), &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: true, Node: fmt.Sprintf("h%04d", i%3)})
+			}
+			for fill(b, kv) {
+			}
+			for i := range n {
+				name, at := fmt.Sprintf("e%05d", i), fmt.Sprintf("h%04d", i%3)
+				put(cluster.KeyEndpointStatus(at, "blue", name), &cluster.EndpointStatus{NodeID: "id-" + at, State: cluster.PortReady, Era: 1, Epoch: 1})
+			}
+			view := viewOf(b, kv)
+			s := newState()
+			for b.Loop() {
+				if es, _ := s.believe(view, time.Unix(0, 0)); len(es) != 0 {
+					b.Fatalf("%d effects, first %s", len(es), es[0].change.Why)
+				}
+			}
 		})
 	}
 }
