@@ -82,7 +82,7 @@ func TestApplyLosesRaces(t *testing.T) {
 		"made":                {func() { put("new", func(*cluster.VPCSpec) {}) }, "new"},
 		"taken away":          {func() { remove("known") }, "known"},
 		"one to be deleted":   {func() { put("old", func(s *cluster.VPCSpec) { s.Protect = true }) }, "old"},
-		"two of them":         {func() { put("old", func(*cluster.VPCSpec) {}); remove("known") }, "known, old"},
+		"two of them":         {func() { put("old", func(*cluster.VPCSpec) {}); remove("known") }, "known, VPC old"},
 		"of no concern to it": {func() { put("other", func(*cluster.VPCSpec) {}) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
