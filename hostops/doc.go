@@ -13,6 +13,11 @@
 // a shared tunnel goes by it still, until the host sends to nobody by it: then its
 // port is silent, too, before it goes.
 //
+// A static VPC learns nothing: both forwarding tables hold where its workloads are, the
+// bridge answers for their addresses, and the filter passes a frame only from the peer
+// that the frame's sender is at. A workload that moves is allowed at its new place
+// before anything is sent there, and at its old one until then.
+//
 // A plan is applied in batches: of one, no operation needs another, and a driver
 // that is a Batcher gives all to its kernel at once. Entries of tables go
 // together, and the tunnels of pairs step by step: all are made, then all are

@@ -57,6 +57,11 @@
 //     the peer (see cluster.HostLink); a record that vanished otherwise stays in
 //     force, until records give its VNI to another VPC or link.
 //
+//   - Where the endpoints of a static VPC are follows their own records. One that
+//     vanished, or says less than was known (an older era or epoch), changes nothing;
+//     an endpoint is forgotten when nothing of it is left in a list that holds this
+//     node's own record.
+//
 // # Multicast
 //
 // A host of a VPC with a multicast group is in the group from the start, and
