@@ -140,6 +140,9 @@ func (m *mesh) nothingOfPods(ctx context.Context) {
 				return fmt.Errorf("there is still %s: %s", r.Key, r.Value)
 			}
 		}
+		if _, err := m.Meshvpc(ctx, m.Server, "ipam", "check"); err != nil {
+			return err
+		}
 		for _, host := range m.hosts {
 			out, err := m.Meshvpc(ctx, host, "endpoint", "list", "-o", "json")
 			if err != nil {

@@ -35,7 +35,7 @@ var imports = map[string][]string{
 	"hostops/linux":             {"cluster", "hostops"},
 	"hostops/fake":              {"cluster", "hostops"},
 	"hostops/hosttest":          {"cluster", "hostops"},
-	"watcher":                   {"cluster", "cluster/mvcc", "cluster/store", "hostops"},
+	"watcher":                   {"cluster", "cluster/mvcc", "cluster/store", "hostops", "watcher/local"},
 	"watcher/local":             {"cluster"},
 	"watcher/cni":               {"cluster", "watcher/local"},
 	"integration/lab":           {},
