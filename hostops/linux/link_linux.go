@@ -36,8 +36,6 @@ const (
 // let through) and 2, which kernels refuse here and filter.reserve drops.
 const forwardReserved = 0xfff8
 
-const ifOperUp = 6 // IF_OPER_UP
-
 // link is what the driver tracks of a device; it is compared with ==.
 type link struct {
 	index, master, peer int32 // peer of a veth: its index in the other namespace
@@ -50,9 +48,8 @@ type link struct {
 	deaf                bool // see deafAndQuiet
 	isolated            bool
 	flags               portFlags
-	carries             bool // operational state: up
-	space               int  // of a veth: the number of its peer's namespace, -1 is this one
-	user                int  // of a tap
+	space               int // of a veth: the number of its peer's namespace, -1 is this one
+	user                int // of a tap
 
 	snooping   bool   // bridge
 	maxLearned uint32 // bridge
@@ -116,8 +113,6 @@ func parseLink(b []byte) (link, bool) {
 			l.peer = int32(native32(data))
 		case unix.IFLA_LINK_NETNSID:
 			l.space = int(int32(native32(data)))
-		case unix.IFLA_OPERSTATE:
-			l.carries = len(data) == 1 && data[0] == ifOperUp
 		case unix.IFLA_ADDRESS:
 			if len(data) == 6 {
 				l.mac = cluster.MAC(data)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -75,19 +76,30 @@ func (d *Driver) createPair(op hostops.CreatePair) error {
 // openPort brings a pair's end up and waits for the bridge to forward by it: the
 // kernel notices a carrier some time after it is there, or when it is asked.
 func (d *Driver) openPort(v *device) error {
-	m := linkMsg(v.index)
-	m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
-	if err := d.conn.set(unix.RTM_NEWLINK, 0, m); err != nil {
+	if err := d.conn.setUp(v.index); err != nil {
 		return err
 	}
 	const tries, pause = 50, 2 * time.Millisecond
 	for range tries {
-		if err := d.refresh(v.index); err != nil || v.carries {
+		msgs, err := d.conn.do(unix.RTM_GETLINK, 0, unix.RTM_NEWLINK, linkMsg(v.index))
+		if err != nil || slices.ContainsFunc(msgs, operates) {
 			return err
 		}
 		<-time.After(pause)
 	}
 	return nil // the workload has taken its end down
+}
+
+// operates reports whether a link message tells of a device that carries frames.
+// It is no part of what is tracked: it changes with every cable.
+func operates(b []byte) (up bool) {
+	const ifOperUp = 6
+	attrs(b[min(len(b), unix.SizeofIfInfomsg):], func(kind int, data []byte) {
+		if kind == unix.IFLA_OPERSTATE && len(data) == 1 {
+			up = data[0] == ifOperUp
+		}
+	})
+	return up
 }
 
 // refresh reads a device again: of one that is down the kernel tells neither a new

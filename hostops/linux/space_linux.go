@@ -54,7 +54,7 @@ func (c *conn) spaceID(ns *os.File) (int, error) {
 	}
 	id := int32(-1)
 	for _, m := range msgs {
-		if len(m) > unix.SizeofRtGenmsg {
+		if len(m) >= rtGenLen {
 			attrs(m[rtGenLen:], func(kind int, data []byte) {
 				if kind == netnsaNSID {
 					id = int32(native32(data))
