@@ -29,3 +29,12 @@ func checkLearning(l Learning) error {
 	}
 	return fmt.Errorf("%w learning %q: want dynamic or static", ErrInvalid, CleanText(string(l)))
 }
+
+// Learn puts a way of learning in force. A host that does not know of it keeps what it
+// has, and says so.
+func (n *VPCNet) Learn(l Learning) {
+	n.Learning, n.Needs = l, 0
+	if l == LearnStatic {
+		n.Needs = versionStatic
+	}
+}

@@ -13,7 +13,10 @@ import (
 
 // Version is what this build understands; a record that needs more is left
 // alone.
-const Version = 1
+const Version = 2
+
+// versionStatic is the first version that knows of LearnStatic.
+const versionStatic = 2
 
 // Record is what every record type does. Validate wraps ErrInvalid and says
 // which field breaks which rule.

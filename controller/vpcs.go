@@ -61,7 +61,7 @@ func tidy(net *cluster.VPCNet) {
 func (s *state) newNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 	net := &cluster.VPCNet{Phase: cluster.PhasePending, PeerNetwork: v.spec.Value.PeerNetwork}
 	askTransport(net, v.spec.Value)
-	net.Learning = v.spec.Value.Learning
+	net.Learn(v.spec.Value.Learning)
 	claim, err := s.claimVNI(w, v)
 	if err != nil {
 		net.Reason = err.Error()
@@ -197,7 +197,7 @@ func (s *state) keepNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 	var reasons []string
 	spec := v.spec.Value
 	if net.Learning != spec.Learning {
-		net.Learning = spec.Learning
+		net.Learn(spec.Learning)
 		p.head.object = "learning " + orText(string(net.Learning), string(cluster.LearnDynamic))
 	}
 	if spec.PeerNetwork != net.PeerNetwork {
