@@ -53,7 +53,6 @@ type Agent struct {
 	requests      map[portID]cluster.Request         // as last written
 	announcements []announcement                     // of workloads
 	portsAt       time.Time                          // when endpoints need a pass; zero: when something happens
-	looked        bool                               // own records were asked for since the start
 	joining       bool                               // some VPC is ready and has not said so
 	incarnate     string
 	started       time.Time
@@ -216,9 +215,6 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	a.report(in.View, in.Live)
 	a.request()
 	a.reportPorts()
-	if a.out.Look = a.out.Look || !a.looked && records.synced && hold == ""; a.out.Look {
-		a.looked = true // requests of an earlier run may be there
-	}
 	a.portsAt = a.portsNext()
 	a.orderPings(records)
 	a.greet()

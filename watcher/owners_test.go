@@ -392,7 +392,7 @@ func TestOwnRecordsOfEndpoints(t *testing.T) {
 		w.stop["n1"]()
 		w.raw(cluster.KeyRequest("n1", "vpc1", "old"), `{"node_id":"id-n1","want":"attach","at":"2026-01-01T00:00:00.000Z"}`)
 		w.start("n1")
-		w.settle(5 * time.Second)
+		w.settle(2 * time.Minute)
 		if list := strings.Join(w.own("n1"), " "); strings.Contains(list, "old") {
 			t.Errorf("own records after a restart: %s", list)
 		}
