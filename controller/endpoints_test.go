@@ -260,6 +260,20 @@ func (c *chaos) doEndpoint(a action) {
 	c.put(key, s)
 }
 
+// letGo is what hosts do when they read that an endpoint is being deleted.
+func (c *chaos) letGo() {
+	for it := range store.Below[*cluster.EndpointStatus](viewOf(c.t, c.mem), cluster.PrefixStat) {
+		k, err := cluster.ParseKey(it.Key)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		spec := get[*cluster.EndpointSpec](c.rig, cluster.KeyEndpointSpec(k.VPC, k.Name))
+		if spec != nil && spec.State == cluster.EndpointDeleting {
+			c.delete(it.Key)
+		}
+	}
+}
+
 // ownsNow lists addresses that two endpoints have at once.
 func ownsNow(records map[string]cluster.Record) (problems []string) {
 	had := map[string]string{}

@@ -218,6 +218,8 @@ func (c *chaos) rest() (problems []string) {
 		settle()
 		c.put(cluster.KeyLive(node), &cluster.Live{NodeID: "id-" + node, BootID: "b", Incarnation: "i"})
 	}
+	pass(2 * time.Minute)
+	c.letGo()
 	pass(5 * time.Minute)
 	before := c.mem.Revision()
 	pass(5 * time.Minute)
