@@ -47,7 +47,8 @@ func (w *world) serves(v *vpc, node string) bool {
 }
 
 // place decides which node an endpoint is at. Another owner has a higher epoch, and
-// so has the same one after it ended this one.
+// so has the same one after it ended this one, and in a new era: hosts may have seen
+// more than a store that was restored knows of.
 func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 	first := own.Era == 0
 	if first {
@@ -61,7 +62,8 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 	if node != "" {
 		own.State = cluster.OwnAssigned
 	}
-	if node == own.Node && !first && !(e.granted != nil && e.released(own)) {
+	older := w.config != nil && own.Era < w.config.Era
+	if node == own.Node && !first && !older && !(e.granted != nil && e.released(own)) {
 		return
 	}
 	if own.Node != "" { // what it reports decided that, too

@@ -91,6 +91,22 @@ func TestUnbound(t *testing.T) {
 	})
 }
 
+// TestNewEra: what was restored is newer than all that hosts have seen.
+func TestNewEra(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := meshed(t)
+		r.put(cluster.KeyEndpointSpec("blue", "db1"), &cluster.EndpointSpec{State: cluster.EndpointActive, Node: "h1"})
+		r.put(cluster.KeyEndpointSpec("blue", "db2"), &cluster.EndpointSpec{State: cluster.EndpointActive})
+		settle()
+		r.port("h1", "db1", cluster.PortReady)
+		c := *get[*cluster.Config](r, cluster.KeyConfig)
+		c.Era, c.ConfirmedEra = 5, 5
+		r.put(cluster.KeyConfig, &c)
+		r.wantHas("db1", "[] assigned h1 5.2 ")
+		r.wantHas("db2", "[] unplaced  5.2 ")
+	})
+}
+
 // TestOwnRecordIsLost: it is made as nodes report it, above all that they know. What
 // is made anew under the name of something that was deleted has no owner.
 func TestOwnRecordIsLost(t *testing.T) {
