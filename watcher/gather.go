@@ -115,14 +115,14 @@ func readVPC(v *store.View, name string) *vpcRecords {
 
 // readPlaces reads the endpoints of a static VPC.
 func readPlaces(v *store.View, name string) *placeRecords {
-	r := &placeRecords{owns: map[string]*cluster.EndpointOwn{}, kept: map[string]bool{}}
+	r := &placeRecords{owns: map[string]*cluster.EndpointOwn{}, specs: map[string]*cluster.EndpointSpec{}, kept: map[string]bool{}}
 	note := func(key string) string {
 		endpoint, _, _ := strings.Cut(strings.TrimPrefix(key, cluster.PrefixEndpoints(name)), "/")
 		r.kept[endpoint] = true
 		return endpoint
 	}
 	for it := range store.Below[*cluster.EndpointSpec](v, cluster.PrefixEndpoints(name)) {
-		note(it.Key)
+		r.specs[note(it.Key)] = it.Value
 	}
 	for it := range store.Below[*cluster.EndpointOwn](v, cluster.PrefixEndpoints(name)) {
 		r.owns[note(it.Key)] = it.Value

@@ -1,7 +1,6 @@
 package watcher
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -11,21 +10,23 @@ import (
 
 // place is where an endpoint of a static VPC is, as its own record last said.
 type place struct {
-	MAC   cluster.MAC  `json:"mac"`
-	IPs   []netip.Addr `json:"ips,omitempty"`
-	Node  string       `json:"node"`
-	Era   int64        `json:"era"`
-	Epoch int64        `json:"epoch"`
+	MAC  cluster.MAC  `json:"mac"`
+	IPs  []netip.Addr `json:"ips,omitempty"`
+	Node string       `json:"node"`
+	term
+	// Created is the endpoint's: one with another is another endpoint.
+	Created cluster.Time `json:"created,omitzero"`
 }
 
 func (p place) equal(q place) bool {
-	return p.MAC == q.MAC && slices.Equal(p.IPs, q.IPs) && p.Node == q.Node && p.Era == q.Era && p.Epoch == q.Epoch
+	return p.MAC == q.MAC && slices.Equal(p.IPs, q.IPs) && p.Node == q.Node && p.term == q.term && p.Created.Equal(q.Created.Time)
 }
 
 // placeRecords are what places are read from.
 type placeRecords struct {
-	owns map[string]*cluster.EndpointOwn // by endpoint
-	kept map[string]bool                 // endpoints that are there, whether or not their own record is, and can be read
+	owns  map[string]*cluster.EndpointOwn  // by endpoint
+	specs map[string]*cluster.EndpointSpec // by endpoint
+	kept  map[string]bool                  // endpoints that are there, whether or not their records can be read
 }
 
 // absorbPlaces follows where endpoints are, if the VPC is static. As with peers, one
@@ -50,9 +51,13 @@ func (v *vpc) absorbPlaces(static bool, r *placeRecords) (changed change) {
 	}
 	for name, own := range r.owns {
 		old, had := v.Places[name]
-		now := place{MAC: own.MAC, IPs: own.IPs, Node: own.Node, Era: own.Era, Epoch: own.Epoch}
+		now := place{MAC: own.MAC, IPs: own.IPs, Node: own.Node, term: termOf(own), Created: old.Created}
+		another := false
+		if spec := r.specs[name]; spec != nil {
+			now.Created, another = spec.Created, !spec.Created.Equal(old.Created.Time)
+		}
 		switch {
-		case had && cmp.Or(cmp.Compare(own.Era, old.Era), cmp.Compare(own.Epoch, old.Epoch)) < 0:
+		case had && !another && now.before(old.term):
 		case own.State != cluster.OwnAssigned && had:
 			delete(v.Places, name)
 			changed = max(changed, changedPeers)

@@ -3,6 +3,7 @@ package watcher
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -33,7 +34,10 @@ func TestPlaces(t *testing.T) {
 		return []hostops.Place{p}
 	}
 	records := func(o *cluster.EndpointOwn, spec bool) *placeRecords {
-		r := &placeRecords{owns: map[string]*cluster.EndpointOwn{}, kept: map[string]bool{}}
+		r := &placeRecords{owns: map[string]*cluster.EndpointOwn{}, specs: map[string]*cluster.EndpointSpec{}, kept: map[string]bool{}}
+		if spec {
+			r.specs["web1"] = &cluster.EndpointSpec{}
+		}
 		if o != nil {
 			r.owns["web1"] = o
 		}
@@ -48,6 +52,10 @@ func TestPlaces(t *testing.T) {
 		r      *placeRecords
 		want   []hostops.Place
 		change change
+	}
+	another := func(r *placeRecords) *placeRecords {
+		r.specs["web1"].Created = cluster.At(time.Unix(1800000000, 0))
+		return r
 	}
 	v := &vpc{Members: map[string]*cluster.Member{"me": member(1), "a": member(2), "b": member(3)}}
 	for _, s := range []step{
@@ -67,6 +75,9 @@ func TestPlaces(t *testing.T) {
 		{"somewhere", true, records(own("a", 2, 3), true), at(2), changedPeers},
 		{"deleted", true, records(nil, false), []hostops.Place{}, changedPeers},
 		{"made again", true, records(own("b", 2, 1), true), at(3), changedPeers},
+		{"an older record", true, records(own("a", 1, 1), true), at(3), changedNothing},
+		{"of another endpoint of that name", true, another(records(own("a", 1, 1), true)), at(2), changedPeers},
+		{"its spec vanished", true, records(own("a", 1, 1), false), at(2), changedNothing},
 		{"dynamic again", false, nil, nil, changedMore},
 	} {
 		if got := v.absorbPlaces(s.static, s.r); got != s.change {
