@@ -77,18 +77,6 @@ const rounds = 3
 // fails is in the report, and what does not depend on it is done. full reads
 // the host anew instead of trusting its events.
 func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report {
-	return h.reconcile(ctx, desired, full, true)
-}
-
-// ReconcileVPC is Reconcile of one VPC, as when a workload is attached: what it
-// costs hardly depends on the others. Those are neither looked after nor reported,
-// and nothing of theirs is taken away.
-func (h *Host) ReconcileVPC(ctx context.Context, v VPC) Report {
-	return h.reconcile(ctx, Desired{VPCs: []VPC{v}, Hold: true}, false, false)
-}
-
-// reconcile is one pass; all: desired is all that there is.
-func (h *Host) reconcile(ctx context.Context, desired Desired, full, all bool) Report {
 	var r Report
 	var failed []Problem
 	for n := range rounds {
@@ -129,9 +117,7 @@ func (h *Host) reconcile(ctx context.Context, desired Desired, full, all bool) R
 		}
 	}
 	h.remember(desired, r.Ready, r.Attached)
-	if all {
-		h.forget(desired)
-	}
+	h.forget(desired)
 	return r
 }
 

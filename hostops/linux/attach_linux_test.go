@@ -63,14 +63,14 @@ func BenchmarkAttach(b *testing.B) {
 	few, many := crowd(small, 1, 0), crowd(large, 200, 5)
 	room := map[*host]string{small: small.room("more"), large: large.room("more")}
 	attach := func(h *host, vpcs []hostops.VPC) float64 {
-		v := vpcs[0]
-		v.Ports = append(slices.Clone(v.Ports), hosttest.MakePort(v, 99, room[h]))
+		more := slices.Clone(vpcs)
+		more[0].Ports = append(slices.Clone(vpcs[0].Ports), hosttest.MakePort(vpcs[0], 99, room[h]))
 		start := time.Now()
-		if r := h.ops.ReconcileVPC(b.Context(), v); !r.Attached["vpc0"]["w99"] {
+		if r := h.reconcile(false, more...); !r.Attached["vpc0"]["w99"] {
 			b.Fatalf("not attached: %+v", r)
 		}
 		took := time.Since(start).Seconds() * 1e3
-		h.ops.ReconcileVPC(b.Context(), vpcs[0])
+		h.reconcile(false, vpcs...)
 		return took
 	}
 	var one, all, pass []float64
