@@ -240,12 +240,19 @@ func TestMoveWithStandby(t *testing.T) {
 	ctx := within(t)
 	m := newAttach(ctx, t)
 	m.inside(ctx, m.hosts[0], "web1")
+	m.moves(ctx, 6)
+}
+
+// moves has an endpoint move to and fro between two hosts, where a workload stands by,
+// while web1 pings it.
+func (m *mesh) moves(ctx context.Context, times int) {
+	m.t.Helper()
 	vip := m.inside(ctx, m.hosts[1], "vip")
 	m.shell(ctx, m.hosts[2], "ip netns add vip")
 	if a := m.attach(ctx, m.hosts[2], "vip", "--netns", "vip", "--standby"); a.State != cluster.PortStandby || a.MAC != vip.MAC {
-		t.Errorf("standby: %+v", a)
+		m.t.Errorf("standby: %+v", a)
 	}
-	for i := range 6 {
+	for i := range times {
 		to := m.hosts[2-i%2]
 		ping, err := m.Lab.StartPing(ctx, lab.Ping{Host: m.hosts[0], Workload: "web1", To: vip.Addresses[i%2].Addr(), Interval: 10 * time.Millisecond})
 		m.must(err)
@@ -254,9 +261,9 @@ func TestMoveWithStandby(t *testing.T) {
 		m.awaitEndpoint(ctx, "vip", func(s shown) bool { return s.Node == to && s.in(cluster.PortReady) })
 		got, err := ping.Stop(ctx)
 		m.must(err)
-		t.Logf("move to %s: %d pings, one each 10 ms, %d lost, the longest gap %v", to, got.Sent, got.Lost, got.Gap)
+		m.t.Logf("move to %s: %d pings, one each 10 ms, %d lost, the longest gap %v", to, got.Sent, got.Lost, got.Gap)
 		if got.Gap > 5*time.Second { // one question of ARP or ND may be lost, and is asked again after 1 s
-			t.Errorf("no answer for %v", got.Gap)
+			m.t.Errorf("no answer for %v", got.Gap)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestStaticLearning(t *testing.T) {
 	pings()
 	m.asksNobody(ctx, at)
 	m.recordWins(ctx, at)
-	m.movesAtOnce(ctx)
+	m.moves(ctx, 4)
 
 	_, err := m.Meshvpc(ctx, m.Server, "vpc", "set", "vpc1", "--learning", "dynamic")
 	m.must(err)
@@ -115,28 +115,4 @@ func (m *mesh) recordWins(ctx context.Context, at []local.Attached) {
 		m.t.Errorf("somebody claims a workload's MAC elsewhere: %d of %d pings lost, %d of its frames heard", got.Lost, got.Sent, heard.Count)
 	}
 	m.must(m.Lab.RemoveWorkload(ctx, w.Host, w.Name))
-}
-
-// movesAtOnce moves a workload to and fro between two hosts, where it stands by.
-func (m *mesh) movesAtOnce(ctx context.Context) {
-	m.t.Helper()
-	vip := m.inside(ctx, m.hosts[1], "vip")
-	m.shell(ctx, m.hosts[2], "ip netns add vip")
-	if a := m.attach(ctx, m.hosts[2], "vip", "--netns", "vip", "--standby"); a.State != cluster.PortStandby {
-		m.t.Errorf("standby: %+v", a)
-	}
-	for i := range 4 {
-		to := m.hosts[2-i%2]
-		ping, err := m.Lab.StartPing(ctx, lab.Ping{Host: m.hosts[0], Workload: "web1", To: vip.Addresses[i%2].Addr(), Interval: 10 * time.Millisecond})
-		m.must(err)
-		_, err = m.Meshvpc(ctx, m.Server, "endpoint", "move", "vip", "--node", to)
-		m.must(err)
-		m.awaitEndpoint(ctx, "vip", func(s shown) bool { return s.Node == to && s.in(cluster.PortReady) })
-		got, err := ping.Stop(ctx)
-		m.must(err)
-		m.t.Logf("static, move to %s: %d pings, one each 10 ms, %d lost, the longest gap %v", to, got.Sent, got.Lost, got.Gap)
-		if got.Gap > 5*time.Second {
-			m.t.Errorf("no answer for %v", got.Gap)
-		}
-	}
 }
