@@ -164,9 +164,9 @@ func saveCache(path string, b []byte) error {
 	return nil
 }
 
-// cacher writes the cache file beside the passes: the newest state wins, at
-// most ten writes a second, and one more at the end. A first write after a
-// pause is done at once.
+// cacher writes the cache file beside the passes: the newest state wins, with a
+// pause after each write of several times what that took, and one more at the end. A
+// first write after a pause is done at once.
 type cacher struct {
 	path string
 	save func(path string, b []byte) error
@@ -178,6 +178,13 @@ type cacher struct {
 	seq  int // of next
 	err  error
 }
+
+// The pause after a write: who attaches a workload waits for the next.
+const (
+	cachePauses     = 9
+	cachePauseLeast = 10 * time.Millisecond
+	cachePauseMost  = 100 * time.Millisecond
+)
 
 func newCacher(path string, save func(path string, b []byte) error) *cacher {
 	return &cacher{path: path, save: save, kick: make(chan struct{}, 1), done: make(chan struct{}, 1)}
@@ -216,8 +223,10 @@ func (c *cacher) run(ctx context.Context) {
 			return
 		case <-c.kick:
 		}
-		pause := 100 * time.Millisecond
-		if !c.write() {
+		begun := time.Now()
+		written := c.write()
+		pause := min(max(cachePauses*time.Since(begun), cachePauseLeast), cachePauseMost)
+		if !written {
 			pause = 10 * time.Second
 			wake(c.kick)
 		}
