@@ -50,7 +50,7 @@ func patiently(ctx context.Context, do func() error) error {
 
 // TestManyContainers: 500 come and go, 16 at once, and nothing is left.
 func TestManyContainers(t *testing.T) {
-	lengthy(t)
+	once(t)
 	m := newPodNetwork(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -85,7 +85,7 @@ func TestManyContainers(t *testing.T) {
 // containers are added. Those that were added are as they should be, and when all
 // are deleted, or have ended without a word, nothing is left.
 func TestContainersAmongCrashes(t *testing.T) {
-	lengthy(t)
+	once(t)
 	m := newPodNetwork(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
