@@ -212,12 +212,7 @@ func freePair(t testing.TB) string {
 
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return enginetest.FreePorts(t, 1)[0].String()
 }
 
 // world is what a script's cluster is made of.

@@ -32,15 +32,16 @@ type terminal struct {
 }
 
 func (t terminal) secret(prompt string) ([]byte, error) {
-	before, err := term.GetState(int(t.in.Fd()))
+	fd := int(t.in.Fd()) // who is left behind asks nothing of a file that may be closed
+	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, fmt.Errorf("read from the terminal: %w", err)
 	}
 	fmt.Fprint(t.out, prompt)
-	text, err := readUntil(t.until, func() ([]byte, error) { return term.ReadPassword(int(t.in.Fd())) })
+	text, err := readUntil(t.until, func() ([]byte, error) { return term.ReadPassword(fd) })
 	fmt.Fprintln(t.out)
 	if errors.Is(err, context.Canceled) {
-		return nil, errors.Join(err, term.Restore(int(t.in.Fd()), before)) // it echoes again
+		return nil, errors.Join(err, term.Restore(fd, before)) // it echoes again
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read from the terminal: %w", err)

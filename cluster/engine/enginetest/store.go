@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -111,10 +112,7 @@ func FreePorts(t testing.TB, n int) []netip.AddrPort {
 	t.Helper()
 	var ports []netip.AddrPort
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := listenAnywhere(t)
 		defer func() { // only once all are found, so that they differ
 			if err := l.Close(); err != nil {
 				t.Error(err)
@@ -123,4 +121,21 @@ func FreePorts(t testing.TB, n int) []netip.AddrPort {
 		ports = append(ports, netip.MustParseAddrPort(l.Addr().String()))
 	}
 	return ports
+}
+
+// listenAnywhere takes a port that kernels give to no connection that somebody opens:
+// one of those could have it before the test does.
+func listenAnywhere(t testing.TB) net.Listener {
+	t.Helper()
+	const first, count, tries = 10000, 20000, 100
+	for range tries - 1 {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(count))); err == nil {
+			return l
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
