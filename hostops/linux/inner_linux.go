@@ -47,6 +47,9 @@ func configure(c *conn, index int32, op hostops.SetInner) error {
 	if err := c.rename(index, op.Inner); err != nil {
 		return err
 	}
+	if err := askSoon(op.Inner); err != nil {
+		return wrap("set "+op.Inner, err)
+	}
 	if slices.ContainsFunc(op.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		if err := enableIPv6(op.Inner); err != nil {
 			return err
@@ -63,6 +66,20 @@ func configure(c *conn, index int32, op hostops.SetInner) error {
 		}
 	}
 	return c.setGateways(index, op.Gateways, op.Addresses)
+}
+
+// askSoon has a workload's question for a MAC asked again sooner than after the
+// kernel's second: the answer to its first one may go to the host that it has just
+// come from.
+func askSoon(device string) error {
+	const again = "250" // milliseconds
+	for _, family := range []string{"ipv4", "ipv6"} {
+		path := filepath.Join("/proc/sys/net", family, "neigh", device, "retrans_time_ms")
+		if err := os.WriteFile(path, []byte(again), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *conn) setUp(index int32) error {
