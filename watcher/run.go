@@ -143,7 +143,8 @@ func (r *runner) loop(ctx context.Context) error {
 			r.agent.Answered(r.cfg.Now(), a.probe, a.rtt, nil)
 			look = false
 		case q := <-r.asks:
-			q.reply <- r.reply(ctx, q)
+			body, err := q.of(ctx)
+			q.reply <- reply{body, err}
 			look, still = false, false // it may have taken the driver's events
 		case <-timer.C:
 			look = false

@@ -57,8 +57,7 @@ type PlannedOp struct {
 
 // ask is a question from the socket to the loop.
 type ask struct {
-	plan  bool
-	ports bool
+	of    func(ctx context.Context) (any, error) // runs in the loop
 	reply chan reply
 }
 
@@ -67,17 +66,11 @@ type reply struct {
 	err  error
 }
 
-// reply answers a question, in the loop.
-func (r *runner) reply(ctx context.Context, q ask) reply {
-	a := r.agent
-	switch {
-	case q.ports:
-		return reply{body: a.ports()}
-	case !q.plan:
-		return reply{body: a.state(r.mirror.Pull())}
-	}
-	p, err := a.memory.plan(ctx, a.host, a.cfg.Node)
-	return reply{body: p, err: err}
+// What the loop is asked.
+func (r *runner) askState(context.Context) (any, error) { return r.agent.state(r.mirror.Pull()), nil }
+func (r *runner) askPorts(context.Context) (any, error) { return r.agent.ports(), nil }
+func (r *runner) askPlan(ctx context.Context) (any, error) {
+	return r.agent.memory.plan(ctx, r.agent.host, r.agent.cfg.Node)
 }
 
 // OfflinePlan is what an agent would do on this host, from its cache, while
@@ -134,9 +127,9 @@ func (r *runner) serve(ctx context.Context) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/state", r.handle(ask{}))
-	mux.HandleFunc("GET /v1/plan", r.handle(ask{plan: true}))
-	mux.HandleFunc("GET "+local.PathPorts, r.handle(ask{ports: true}))
+	mux.HandleFunc("GET /v1/state", r.handle(r.askState))
+	mux.HandleFunc("GET /v1/plan", r.handle(r.askPlan))
+	mux.HandleFunc("GET "+local.PathPorts, r.handle(r.askPorts))
 	mux.HandleFunc("POST "+local.PathAttach, question(r, func(q *Question, body *local.AttachRequest) { q.Attach = body }))
 	mux.HandleFunc("POST "+local.PathDetach, question(r, func(q *Question, body *local.DetachRequest) { q.Detach = body }))
 	srv := &http.Server{
@@ -170,9 +163,9 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-func (r *runner) handle(what ask) http.HandlerFunc {
+func (r *runner) handle(of func(context.Context) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		q := ask{plan: what.plan, ports: what.ports, reply: make(chan reply, 1)}
+		q := ask{of: of, reply: make(chan reply, 1)}
 		select {
 		case r.asks <- q:
 		case <-req.Context().Done():
