@@ -302,3 +302,16 @@ func (b *bench) silent(full bool, vpcs ...hostops.VPC) {
 		b.t.Errorf("pass (full: %v) applied %v, problems %v, repairs %d; want none", full, r.Applied, r.Problems, r.Repairs)
 	}
 }
+
+// takenOverAndGone has another driver find nothing to do about v, and then leave
+// nothing of it.
+func (b *bench) takenOverAndGone(v hostops.VPC) {
+	b.t.Helper()
+	must(b.t, b.driver.Close())
+	b.open()
+	b.silent(false, v)
+	b.converge()
+	if s := b.state(); len(s.Devices) != 0 || b.kernel.HasFilter() {
+		b.t.Errorf("left: devices %v, filter %v", b.kernel.Devices(), b.kernel.HasFilter())
+	}
+}

@@ -37,13 +37,7 @@ func pairs(t *testing.T, b *bench) {
 			t.Errorf("sources of VNI %d (-want +got):\n%s", vni, diff)
 		}
 	}
-	must(t, b.driver.Close())
-	b.open()
-	b.silent(false, v)
-	b.converge()
-	if s := b.state(); len(s.Devices) != 0 || b.kernel.HasFilter() {
-		t.Errorf("left: devices %v, filter %v", b.kernel.Devices(), b.kernel.HasFilter())
-	}
+	b.takenOverAndGone(v)
 }
 
 // pairComesAndGoes moves a peer from the shared tunnel to one of its own and

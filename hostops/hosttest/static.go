@@ -111,13 +111,7 @@ func static(t *testing.T, b *bench) {
 	}
 	b.converge(v)
 	b.holds("static again", v)
-	must(t, b.driver.Close())
-	b.open()
-	b.silent(false, v)
-	b.converge()
-	if s := b.state(); len(s.Devices) != 0 || b.kernel.HasFilter() {
-		t.Errorf("left: devices %v, filter %v", b.kernel.Devices(), b.kernel.HasFilter())
-	}
+	b.takenOverAndGone(v)
 }
 
 func tamperingStatic(t *testing.T, b *bench) {
