@@ -67,22 +67,6 @@ func (h *Host) placed(v cluster.VNI, mac cluster.MAC, from netip.Addr) bool {
 	return f.Places[v].Has(hostops.Placed{MAC: mac, From: from})
 }
 
-// TellStatic has a workload with one MAC on one host send a frame to another's, and
-// reports whether it arrives, by tables and filters alone: nothing is learned.
-func (n *Network) TellStatic(from, to *Host, vpc string, mac, dst cluster.MAC) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	owner := from.state.Devices[vpc].Owner
-	for name, s := range from.state.Devices {
-		r := to.state.Devices[name]
-		at, _ := s.FDB.Get(dst)
-		if s.Static && at.IsValid() && at == r.Local && n.carries(from, to, s, r, owner, 0) && to.placed(s.VNI, mac, s.Local) {
-			return true
-		}
-	}
-	return false
-}
-
 // SetAnswer has a bridge answer for an address.
 func (h *Host) SetAnswer(bridge string, a netip.Addr, mac cluster.MAC) error {
 	return h.tamper(func() error {
