@@ -31,17 +31,17 @@ func (d *Driver) apply(op hostops.Op) error {
 	case hostops.Admit:
 		return d.filter.admit(op.Sources)
 	case hostops.Guard:
-		return d.filter.guard(op.VNI, true)
+		return d.filter.judge(guarded(), op.VNI, true)
 	case hostops.Unguard:
-		return d.filter.guard(op.VNI, false)
+		return d.filter.judge(guarded(), op.VNI, false)
 	case hostops.AllowPlaces:
 		return d.filter.places(op.VNI, op.Places, true)
 	case hostops.DenyPlaces:
 		return d.filter.places(op.VNI, op.Places, false)
 	case hostops.GuardPlaces:
-		return d.filter.guardPlaces(op.VNI, true)
+		return d.filter.judge(placed(), op.VNI, true)
 	case hostops.UnguardPlaces:
-		return d.filter.guardPlaces(op.VNI, false)
+		return d.filter.judge(placed(), op.VNI, false)
 	case hostops.Shield:
 		return d.filter.setShield(op.VNI, op.Network)
 	case hostops.Unshield:

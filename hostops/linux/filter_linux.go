@@ -146,10 +146,6 @@ func bridgeTable() *nftables.Table {
 	return &nftables.Table{Name: hostops.FilterName, Family: nftables.TableFamilyBridge}
 }
 
-func vniSet() *nftables.Set {
-	return &nftables.Set{Table: table(), Name: setVNIs, KeyType: nftables.TypeInteger}
-}
-
 func peerSet(v6 bool) *nftables.Set {
 	name, kind := setPeers4, nftables.TypeIPAddr
 	if v6 {
@@ -178,7 +174,7 @@ func replaceTable(cc *nftables.Conn, t *nftables.Table, there bool) {
 func (f *filter) create(port uint16) error {
 	t := table()
 	replaceTable(f.cc, t, f.there)
-	for _, s := range []*nftables.Set{vniSet(), peerSet(false), peerSet(true), placedSet(), placeSet(false), placeSet(true)} {
+	for _, s := range []*nftables.Set{guarded().nft(), peerSet(false), peerSet(true), placed().nft(), placeSet(false), placeSet(true)} {
 		if err := f.cc.AddSet(s, nil); err != nil {
 			return err
 		}
@@ -276,7 +272,7 @@ func (f *filter) admit(sources []hostops.Source) error {
 	for _, s := range sources {
 		vnis = append(vnis, nftables.SetElement{Key: vniKey(s.VNI)})
 	}
-	if err := errors.Join(f.changePeers(sources, true), f.change(vniSet(), vnis, true)); err != nil {
+	if err := errors.Join(f.changePeers(sources, true), f.change(guarded().nft(), vnis, true)); err != nil {
 		return err
 	}
 	if err := f.flush(); err != nil {
@@ -289,21 +285,53 @@ func (f *filter) admit(sources []hostops.Source) error {
 	return nil
 }
 
-// guard adds or removes a VNI.
-func (f *filter) guard(v cluster.VNI, on bool) error {
-	if _, there := f.state.VNIs[v]; there == on {
+// A vniList is one of the sets of VNIs: its name, and where the state has it.
+type vniList struct {
+	set string
+	of  func(*hostops.Filter) map[cluster.VNI]struct{}
+}
+
+func guarded() vniList {
+	return vniList{setVNIs, func(s *hostops.Filter) map[cluster.VNI]struct{} { return s.VNIs }}
+}
+
+func placed() vniList {
+	return vniList{setPlaced, func(s *hostops.Filter) map[cluster.VNI]struct{} { return s.Placed }}
+}
+
+func (l vniList) nft() *nftables.Set {
+	return &nftables.Set{Table: table(), Name: l.set, KeyType: nftables.TypeInteger}
+}
+
+// judge adds a VNI to a list, or takes it out.
+func (f *filter) judge(l vniList, v cluster.VNI, on bool) error {
+	if _, there := l.of(&f.state)[v]; there == on {
 		return nil
 	}
-	if err := f.change(vniSet(), []nftables.SetElement{{Key: vniKey(v)}}, on); err != nil {
+	if err := f.change(l.nft(), []nftables.SetElement{{Key: vniKey(v)}}, on); err != nil {
 		return err
 	}
 	if err := f.flush(); err != nil {
 		return err
 	}
 	if on {
-		f.state.VNIs[v] = struct{}{}
+		l.of(&f.state)[v] = struct{}{}
 	} else {
-		delete(f.state.VNIs, v)
+		delete(l.of(&f.state), v)
+	}
+	return nil
+}
+
+// readList reads a list into s.
+func (f *filter) readList(l vniList, s *hostops.Filter) error {
+	elems, err := f.cc.GetSetElements(l.nft())
+	if err != nil {
+		return err
+	}
+	for _, e := range elems {
+		if len(e.Key) == 4 {
+			l.of(s)[cluster.VNI(binary.BigEndian.Uint32(e.Key)>>8)] = struct{}{}
+		}
 	}
 	return nil
 }
@@ -371,14 +399,8 @@ func (f *filter) readTable(s *hostops.Filter) error {
 		return nil
 	}
 	s.Port = port
-	elems, err := f.cc.GetSetElements(vniSet())
-	if err != nil {
+	if err := f.readList(guarded(), s); err != nil {
 		return err
-	}
-	for _, e := range elems {
-		if len(e.Key) == 4 {
-			s.VNIs[cluster.VNI(binary.BigEndian.Uint32(e.Key)>>8)] = struct{}{}
-		}
 	}
 	for _, v6 := range []bool{false, true} {
 		elems, err := f.cc.GetSetElements(peerSet(v6))

@@ -72,14 +72,7 @@ func configure(c *conn, index int32, op hostops.SetInner) error {
 // kernel's second: the answer to its first one may go to the host that it has just
 // come from.
 func askSoon(device string) error {
-	const again = "250" // milliseconds
-	for _, family := range []string{"ipv4", "ipv6"} {
-		path := filepath.Join("/proc/sys/net", family, "neigh", device, "retrans_time_ms")
-		if err := os.WriteFile(path, []byte(again), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	return setNeigh(device, "retrans_time_ms", "250")
 }
 
 func (c *conn) setUp(index int32) error {

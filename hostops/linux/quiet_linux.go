@@ -61,10 +61,14 @@ func makeQuiet() error {
 // MACs, and a question for any other address would be a broadcast to all of
 // them. Devices take this from the first namespace's defaults, not from their
 // own's, so it is set here.
-func askNobody() error {
+func askNobody() error { return setNeigh(inner, "mcast_solicit", "0") }
+
+// setNeigh sets how a device of the calling thread's namespace asks for MACs, in
+// both families, as far as the kernel has them.
+func setNeigh(device, setting, value string) error {
 	for _, family := range []string{"ipv4", "ipv6"} {
-		path := filepath.Join("/proc/sys/net", family, "neigh", inner, "mcast_solicit")
-		if err := os.WriteFile(path, []byte("0"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		path := filepath.Join("/proc/sys/net", family, "neigh", device, setting)
+		if err := os.WriteFile(path, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

@@ -89,10 +89,6 @@ func (ds devices) readAnswers(c *conn) error {
 	return nil
 }
 
-func placedSet() *nftables.Set {
-	return &nftables.Set{Table: table(), Name: setPlaced, KeyType: nftables.TypeInteger}
-}
-
 func placeSet(v6 bool) *nftables.Set {
 	name, kind := setPlaces4, nftables.TypeIPAddr
 	if v6 {
@@ -162,36 +158,11 @@ func (f *filter) places(v cluster.VNI, ps []hostops.Placed, allow bool) error {
 	return nil
 }
 
-// guardPlaces adds a VNI to those that are judged by place, or takes it out.
-func (f *filter) guardPlaces(v cluster.VNI, on bool) error {
-	if _, there := f.state.Placed[v]; there == on {
-		return nil
-	}
-	if err := f.change(placedSet(), []nftables.SetElement{{Key: vniKey(v)}}, on); err != nil {
-		return err
-	}
-	if err := f.flush(); err != nil {
-		return err
-	}
-	if on {
-		f.state.Placed[v] = struct{}{}
-	} else {
-		delete(f.state.Placed, v)
-	}
-	return nil
-}
-
 // readPlaces reads the sets for static VPCs.
 func (f *filter) readPlaces(s *hostops.Filter) error {
 	f.requests.Add(3)
-	elems, err := f.cc.GetSetElements(placedSet())
-	if err != nil {
+	if err := f.readList(placed(), s); err != nil {
 		return err
-	}
-	for _, e := range elems {
-		if len(e.Key) == 4 {
-			s.Placed[cluster.VNI(binary.BigEndian.Uint32(e.Key)>>8)] = struct{}{}
-		}
 	}
 	for _, v6 := range []bool{false, true} {
 		elems, err := f.cc.GetSetElements(placeSet(v6))
