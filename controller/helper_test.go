@@ -69,26 +69,35 @@ func (r *rig) start(name string, kv mvcc.KV) (stop func()) {
 // put writes whatever there is, as the operator or any agent.
 func (r *rig) put(key string, rec cluster.Record) {
 	r.t.Helper()
-	b, err := cluster.Encode(rec, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.raw(key, string(b))
+	r.txn(r.written(key, rec))
 }
 
 func (r *rig) raw(key, value string) {
 	r.t.Helper()
-	if _, err := r.mem.Txn(context.Background(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(key, []byte(value))}}); err != nil {
+	r.txn(mvcc.Put(key, []byte(value)))
+}
+
+// txn writes all of it at one revision: no controller sees a part.
+func (r *rig) txn(ops ...mvcc.Op) {
+	r.t.Helper()
+	if _, err := r.mem.Txn(context.Background(), mvcc.TxnRequest{Then: ops}); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+func (r *rig) written(key string, rec cluster.Record) mvcc.Op {
+	r.t.Helper()
+	b, err := cluster.Encode(rec, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return mvcc.Put(key, b)
 }
 
 func (r *rig) delete(keys ...string) {
 	r.t.Helper()
 	for _, k := range keys {
-		if _, err := r.mem.Txn(context.Background(), mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Delete(k)}}); err != nil {
-			r.t.Fatal(err)
-		}
+		r.txn(mvcc.Delete(k))
 	}
 }
 
