@@ -102,6 +102,11 @@ func TestAllowedKeys(t *testing.T) {
 		hosts/…                 | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		vpcs/blue/…             | rcwpd  rcw   -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		vpcs/blue/spec          | rcwpd  rcw   -     -      -       -      rcwpd rcwpd rcw    -       -      -   -      -
+		vpcs/blue/endpoints/e/hold | rcwpd rcw  -     -      -       -      rcwpd rcwpd rcw    -       -      -   -      -
+		fences/n1               | rcwpd  rcw   -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		status/n1/verdicts      | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		status/n1/fences        | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		status/n2/verdicts      | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		vpcs/blue/ping          | rcwpd  rcw   -     -      -       -      rcwpd rcwpd rcw    -       -      -   -      -
 		vpcs/blue/net           | rcwpd  rcw   -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		vpcs/blue/members/n1    | rcwpd  rcw   -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -

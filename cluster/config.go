@@ -23,6 +23,8 @@ type Config struct {
 	// Timings of the store, with which servers begin anew one after another; nil: those
 	// of a LAN. An external etcd's are its own.
 	Timings *Timings `json:"timings,omitempty"`
+	// Failover is the profile of its timings.
+	Failover Profile `json:"failover,omitempty"`
 }
 
 // DefaultUnderlayPort is the UDP port of VXLAN (RFC 7348 §8).
@@ -51,6 +53,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	if _, _, err := c.Timings.Durations(); err != nil {
+		return err
+	}
+	if err := c.Failover.Validate(); err != nil {
 		return err
 	}
 	return c.VNIs.Validate()

@@ -32,6 +32,8 @@ type EndpointSpec struct {
 	// ForcedFrom is an owner that the operator knows not to serve the endpoint any
 	// more, although nothing says so. It is overridden in that one epoch.
 	ForcedFrom Forced `json:"forced_from,omitzero"`
+	// Failover is where it may run without anybody's word; nil: it stays where it is.
+	Failover *Failover `json:"failover,omitempty"`
 	// Created is when somebody asked for it.
 	Created Time `json:"created"`
 }
@@ -57,6 +59,12 @@ func (s *EndpointSpec) Validate() error {
 		return CheckNodeName(s.ForcedFrom.Node)
 	case s.ForcedFrom.Epoch < 0 || s.ForcedFrom.Epoch > maxEpoch:
 		return fmt.Errorf("%w endpoint: forced from epoch %d", ErrInvalid, s.ForcedFrom.Epoch)
+	}
+	if s.Failover != nil && s.Node != "" {
+		return fmt.Errorf("%w endpoint: it is bound to %s, and has places to go to; want one of both", ErrInvalid, s.Node)
+	}
+	if err := s.Failover.Validate(); err != nil {
+		return err
 	}
 	return checkIPs(s.IPs)
 }
@@ -102,6 +110,8 @@ type EndpointOwn struct {
 	// Era and Epoch order owners: the pair only grows.
 	Era   int64 `json:"era"`
 	Epoch int64 `json:"epoch"`
+	// Moved is the last change of the owner that nobody asked for.
+	Moved *Moved `json:"moved,omitempty"`
 }
 
 // maxEpoch is the largest integer that all JSON readers keep.
@@ -131,7 +141,15 @@ func (o *EndpointOwn) Validate() error {
 	if err := checkText("reason", o.Reason); err != nil {
 		return err
 	}
+	if err := o.Moved.validate(); err != nil {
+		return err
+	}
 	return checkIPs(o.IPs)
 }
 
-func (o *EndpointOwn) clean() { cleanText(&o.Reason) }
+func (o *EndpointOwn) clean() {
+	cleanText(&o.Reason)
+	if o.Moved != nil {
+		cleanText(&o.Moved.Why)
+	}
+}

@@ -22,7 +22,7 @@ const (
 	PrefixSrvs   = Root + "servers/"
 	PrefixToks   = Root + "tokens/"
 	PrefixUsers  = Root + "users/"
-	PrefixFence  = Root + "fences/"
+	PrefixFences = Root + "fences/"
 	PrefixReqs   = Root + "requests/"
 	PrefixEvents = Root + "events/"
 	PrefixTrust  = Root + "trust/"
@@ -67,6 +67,18 @@ func KeyEndpointSpec(vpc, endpoint string) string { return PrefixEndpoints(vpc) 
 
 // KeyEndpointOwn is what an endpoint has.
 func KeyEndpointOwn(vpc, endpoint string) string { return PrefixEndpoints(vpc) + endpoint + "/own" }
+
+// KeyEndpointHold keeps automation off an endpoint.
+func KeyEndpointHold(vpc, endpoint string) string { return PrefixEndpoints(vpc) + endpoint + "/hold" }
+
+// KeyFence is the word to take nothing from a node.
+func KeyFence(node string) string { return PrefixFences + node }
+
+// KeyVerdicts is what a node has seen of others.
+func KeyVerdicts(node string) string { return PrefixStatus(node) + "verdicts" }
+
+// KeyFenceStatus is which fences a host has applied.
+func KeyFenceStatus(node string) string { return PrefixStatus(node) + "fences" }
 
 // PrefixHost is a host's own prefix: all that it is told to be.
 func PrefixHost(node string) string { return PrefixHosts + node + "/" }
@@ -166,6 +178,10 @@ const (
 	KindOwn        Kind = "endpoint own"
 	KindPort       Kind = "endpoint status"
 	KindRequest    Kind = "request"
+	KindHold       Kind = "endpoint hold"
+	KindFence      Kind = "fence"
+	KindVerdicts   Kind = "verdicts"
+	KindFenced     Kind = "fence status"
 	KindServer     Kind = "server"
 	KindToken      Kind = "token"
 	KindUser       Kind = "user"
@@ -198,6 +214,10 @@ var patterns = []struct {
 	{KindMember, "vpcs/{vpc}/members/{node}"},
 	{KindEndpoint, "vpcs/{vpc}/endpoints/{name}/spec"},
 	{KindOwn, "vpcs/{vpc}/endpoints/{name}/own"},
+	{KindHold, "vpcs/{vpc}/endpoints/{name}/hold"},
+	{KindFence, "fences/{node}"},
+	{KindVerdicts, "status/{node}/verdicts"},
+	{KindFenced, "status/{node}/fences"},
 	{KindHostVPC, "hosts/{node}/vpcs/{vpc}"},
 	{KindHostLink, "hosts/{node}/links/{vpc}/{name}"},
 	{KindNodeStatus, "status/{node}/node"},

@@ -34,6 +34,10 @@ func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 		KeyEndpointOwn(vpc, node):          {Kind: KindOwn, VPC: vpc, Name: node},
 		KeyEndpointStatus(node, vpc, node): {Kind: KindPort, VPC: vpc, Node: node, Name: node},
 		KeyRequest(node, vpc, node):        {Kind: KindRequest, VPC: vpc, Node: node, Name: node},
+		KeyEndpointHold(vpc, node):         {Kind: KindHold, VPC: vpc, Name: node},
+		KeyFence(node):                     {Kind: KindFence, Node: node},
+		KeyVerdicts(node):                  {Kind: KindVerdicts, Node: node},
+		KeyFenceStatus(node):               {Kind: KindFenced, Node: node},
 		KeyServer(node):                    {Kind: KindServer, Name: node},
 		KeyEvent(time.UnixMilli(1800000000123), uint64(v)): {Kind: KindEvent, Name: strings.TrimPrefix(KeyEvent(time.UnixMilli(1800000000123), uint64(v)), PrefixEvents)},
 	}
@@ -154,13 +158,13 @@ func TestMayWrite(t *testing.T) {
 		switch key {
 		case KeyConfig, KeyNode("me"), KeyServer("me"):
 			put, del = []Identity{operator}, []Identity{operator}
-		case KeyVPCSpec("blue"), KeyVPCPing("blue"):
+		case KeyVPCSpec("blue"), KeyVPCPing("blue"), KeyEndpointHold("blue", "me"):
 			put, del = []Identity{operator}, []Identity{operator, controller}
 		case KeyEndpointSpec("blue", "me"):
 			put, del = []Identity{operator, controller}, []Identity{operator, controller}
-		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"):
+		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"), KeyVerdicts("me"), KeyFenceStatus("me"):
 			put, del = []Identity{me}, []Identity{me, controller}
-		case KeyLeader, KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
+		case KeyLeader, KeyFence("me"), KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
 			put, del = []Identity{controller}, []Identity{controller}
 		case KeyEvent(time.UnixMilli(1800000000123), 7):
 			put, del = []Identity{operator, controller}, []Identity{controller}

@@ -191,6 +191,14 @@ func newRecord(k Kind) Record {
 		return new(EndpointStatus)
 	case KindRequest:
 		return new(Request)
+	case KindHold:
+		return new(Hold)
+	case KindFence:
+		return new(Fence)
+	case KindVerdicts:
+		return new(Verdicts)
+	case KindFenced:
+		return new(FenceStatus)
 	case KindAllocVNI, KindAllocVTEP, KindAllocIP, KindAllocMAC:
 		return new(Allocation)
 	case KindServer:

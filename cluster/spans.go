@@ -15,7 +15,7 @@ func byNode(me string) []span {
 
 // toNodes is what every node reads, beside its VPCs.
 func toNodes() []span {
-	return []span{below(PrefixNodes), below(PrefixFence), below(PrefixSrvs)}
+	return []span{below(PrefixNodes), below(PrefixFences), below(PrefixSrvs)}
 }
 
 // toPeople is what operators and viewers read: all but tokens.

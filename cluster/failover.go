@@ -1,0 +1,163 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Mode is what becomes of an endpoint when its node is lost.
+type Mode string
+
+// The modes. Stateless: the workload runs at several nodes, attached at each, and one
+// of them serves. Each client sees one owner; the two sides of a cut may each have
+// one.
+const (
+	ModeStateless Mode = "stateless"
+)
+
+// Failback is when an endpoint returns to a place that its list prefers.
+type Failback string
+
+// The ways of returning. Never, or empty, is by an operator's word alone.
+const (
+	FailbackNever Failback = "never"
+	FailbackAuto  Failback = "auto"
+)
+
+// Failover is where an endpoint may run without anybody's word, in EndpointSpec.
+type Failover struct {
+	Mode Mode `json:"mode"`
+	// Place lists where, the most preferred first: each is a node's name, "dc=NAME",
+	// "label=KEY=VALUE" or "all".
+	Place    Place    `json:"place"`
+	Failback Failback `json:"failback,omitempty"`
+}
+
+// Place is a list of one-term selectors, joined by commas as JSON and text.
+type Place []Selector
+
+// maxPlace bounds a list of places.
+const maxPlace = 64
+
+// ParsePlace reads "dc=a,dc=b". Errors wrap ErrInvalid.
+func ParsePlace(s string) (Place, error) {
+	var p Place
+	for term := range strings.SplitSeq(s, ",") {
+		p = append(p, Selector(term))
+	}
+	return p, p.validate()
+}
+
+func (p Place) String() string {
+	terms := make([]string, len(p))
+	for i, s := range p {
+		terms[i] = string(s)
+	}
+	return strings.Join(terms, ",")
+}
+
+func (p Place) validate() error {
+	if len(p) == 0 || len(p) > maxPlace {
+		return fmt.Errorf("%w place: %d of them, want 1 to %d, such as dc=NAME", ErrInvalid, len(p), maxPlace)
+	}
+	for _, s := range p {
+		if strings.Contains(string(s), ",") {
+			return fmt.Errorf("%w place %q: want one term", ErrInvalid, CleanText(string(s)))
+		}
+		if err := s.Validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Rank is how preferred a node is, from 0, the most; ok is false where the endpoint
+// may not run.
+func (p Place) Rank(name string, n *Node) (rank int, ok bool) {
+	i := slices.IndexFunc(p, func(s Selector) bool { return s.Selects(name, n) })
+	return i, i >= 0
+}
+
+// Validate checks mode, places and failback.
+func (f *Failover) Validate() error {
+	if f == nil {
+		return nil
+	}
+	if f.Mode != ModeStateless {
+		return fmt.Errorf("%w mode %q: want stateless", ErrInvalid, CleanText(string(f.Mode)))
+	}
+	if f.Failback != "" && f.Failback != FailbackNever && f.Failback != FailbackAuto {
+		return fmt.Errorf("%w failback %q: want never or auto", ErrInvalid, CleanText(string(f.Failback)))
+	}
+	return f.Place.validate()
+}
+
+// Moved is the last change of an endpoint's owner that nobody asked for, in
+// EndpointOwn.
+type Moved struct {
+	From string `json:"from"`
+	Why  string `json:"why"` // the evidence, in words
+	At   Time   `json:"at"`
+	// Unfenced are members that had not confirmed the fence when the owner changed:
+	// they may take frames from both until they read it.
+	Unfenced []string `json:"unfenced,omitempty"`
+}
+
+func (m *Moved) validate() error {
+	if m == nil {
+		return nil
+	}
+	if err := CheckNodeName(m.From); err != nil {
+		return err
+	}
+	if err := checkSize("unfenced nodes", len(m.Unfenced), maxPeers); err != nil {
+		return err
+	}
+	for _, n := range m.Unfenced {
+		if err := CheckNodeName(n); err != nil {
+			return err
+		}
+	}
+	return checkText("why", m.Why)
+}
+
+// Profile names a set of FailoverTimings, in Config.
+type Profile string
+
+// The profiles. Fast is for round trips up to 30 ms.
+const (
+	ProfileDefault Profile = "" // or "default"
+	ProfileFast    Profile = "fast"
+)
+
+// FailoverTimings are how long failover waits for what.
+type FailoverTimings struct {
+	Probe     time.Duration // between two probes of a node
+	Misses    int           // unanswered in a row until an observer says so
+	Keepalive time.Duration // between two counters of a node that owns what can move
+	Confirm   time.Duration // how long the evidence against a node must hold
+	Barrier   time.Duration // how long members' word about a fence is awaited
+	Hold      time.Duration // how long a whole datacenter must be gone
+}
+
+// Timings are those of the profile.
+func (p Profile) Timings() FailoverTimings {
+	if p == ProfileFast {
+		return FailoverTimings{200 * time.Millisecond, 3, time.Second, 0, 300 * time.Millisecond, 2 * time.Second}
+	}
+	return FailoverTimings{500 * time.Millisecond, 4, 3 * time.Second, time.Second, time.Second, 10 * time.Second}
+}
+
+// Silence is how long a node is silent until its observers say so.
+func (t FailoverTimings) Silence() time.Duration { return time.Duration(t.Misses) * t.Probe }
+
+// Validate checks that there is such a profile.
+func (p Profile) Validate() error {
+	switch p {
+	case ProfileDefault, "default", ProfileFast:
+		return nil
+	}
+	return fmt.Errorf("%w failover profile %q: want default or fast", ErrInvalid, CleanText(string(p)))
+}
