@@ -31,17 +31,28 @@ type EndpointSpec struct {
 	Requester string `json:"requester,omitempty"`
 	// ForcedFrom is an owner that the operator knows not to serve the endpoint any
 	// more, although nothing says so. It is overridden in that one epoch.
-	ForcedFrom Forced `json:"forced_from,omitzero"`
-	// Failover is where it may run without anybody's word; nil: it stays where it is.
-	Failover *Failover `json:"failover,omitempty"`
+	ForcedFrom InEpoch `json:"forced_from,omitzero"`
+	// Failover is where it may run without anybody's word; the zero value: it stays
+	// where it is.
+	Failover Failover `json:"failover,omitzero"`
 	// Created is when somebody asked for it.
 	Created Time `json:"created"`
 }
 
-// Forced is an owner in one epoch.
-type Forced struct {
+// InEpoch is a node in one epoch of an endpoint. The zero value is none.
+type InEpoch struct {
 	Node  string `json:"node"`
 	Epoch int64  `json:"epoch"`
+}
+
+func (n InEpoch) validate(what string) error {
+	switch {
+	case n != InEpoch{} && CheckNodeName(n.Node) != nil:
+		return CheckNodeName(n.Node)
+	case n.Epoch < 0 || n.Epoch > maxEpoch:
+		return fmt.Errorf("%w endpoint: %s in epoch %d", ErrInvalid, what, n.Epoch)
+	}
+	return nil
 }
 
 // Validate checks every field that needs no other record.
@@ -55,13 +66,11 @@ func (s *EndpointSpec) Validate() error {
 		return CheckNodeName(s.Node)
 	case s.Requester != "" && CheckNodeName(s.Requester) != nil:
 		return CheckNodeName(s.Requester)
-	case s.ForcedFrom != Forced{} && CheckNodeName(s.ForcedFrom.Node) != nil:
-		return CheckNodeName(s.ForcedFrom.Node)
-	case s.ForcedFrom.Epoch < 0 || s.ForcedFrom.Epoch > maxEpoch:
-		return fmt.Errorf("%w endpoint: forced from epoch %d", ErrInvalid, s.ForcedFrom.Epoch)
-	}
-	if s.Failover != nil && s.Node != "" {
+	case s.Failover.Moves() && s.Node != "":
 		return fmt.Errorf("%w endpoint: it is bound to %s, and has places to go to; want one of both", ErrInvalid, s.Node)
+	}
+	if err := s.ForcedFrom.validate("forced from"); err != nil {
+		return err
 	}
 	if err := s.Failover.Validate(); err != nil {
 		return err

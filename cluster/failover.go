@@ -26,6 +26,26 @@ const (
 	FailbackAuto  Failback = "auto"
 )
 
+// ParseMode reads what an operator asks for. Errors wrap ErrInvalid.
+func ParseMode(s string) (Mode, error) {
+	if s != string(ModeStateless) {
+		return "", fmt.Errorf("%w mode %q: want stateless", ErrInvalid, CleanText(s))
+	}
+	return ModeStateless, nil
+}
+
+// ParseFailback reads what an operator asks for; never is what an endpoint has that
+// says nothing. Errors wrap ErrInvalid.
+func ParseFailback(s string) (Failback, error) {
+	switch f := Failback(s); f {
+	case FailbackNever:
+		return "", nil
+	case FailbackAuto:
+		return f, nil
+	}
+	return "", fmt.Errorf("%w failback %q: want never or auto", ErrInvalid, CleanText(s))
+}
+
 // Failover is where an endpoint may run without anybody's word, in EndpointSpec.
 type Failover struct {
 	Mode Mode `json:"mode"`
@@ -33,6 +53,9 @@ type Failover struct {
 	// "label=KEY=VALUE" or "all".
 	Place    Place    `json:"place"`
 	Failback Failback `json:"failback,omitempty"`
+	// MoveTo is where an operator wants it, said in an epoch: in a later one it has
+	// been done, and what happens then is nobody's word.
+	MoveTo InEpoch `json:"move_to,omitzero"`
 }
 
 // Place is a list of one-term selectors, joined by commas as JSON and text.
@@ -48,6 +71,12 @@ func ParsePlace(s string) (Place, error) {
 		p = append(p, Selector(term))
 	}
 	return p, p.validate()
+}
+
+// ParsePlaceTerm reads one place. Errors wrap ErrInvalid.
+func ParsePlaceTerm(s string) (Selector, error) {
+	p := Place{Selector(s)}
+	return p[0], p.validate()
 }
 
 func (p Place) String() string {
@@ -80,16 +109,29 @@ func (p Place) Rank(name string, n *Node) (rank int, ok bool) {
 	return i, i >= 0
 }
 
+// Moves reports whether an endpoint may change its node without anybody's word.
+func (f *Failover) Moves() bool { return f.Mode != "" }
+
+// IsZero reports whether nothing is said.
+func (f Failover) IsZero() bool {
+	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.MoveTo == InEpoch{}
+}
+
 // Validate checks mode, places and failback.
 func (f *Failover) Validate() error {
-	if f == nil {
+	if f.IsZero() {
 		return nil
 	}
-	if f.Mode != ModeStateless {
-		return fmt.Errorf("%w mode %q: want stateless", ErrInvalid, CleanText(string(f.Mode)))
+	if _, err := ParseMode(string(f.Mode)); err != nil {
+		return err
 	}
-	if f.Failback != "" && f.Failback != FailbackNever && f.Failback != FailbackAuto {
-		return fmt.Errorf("%w failback %q: want never or auto", ErrInvalid, CleanText(string(f.Failback)))
+	if f.Failback != "" {
+		if _, err := ParseFailback(string(f.Failback)); err != nil {
+			return err
+		}
+	}
+	if err := f.MoveTo.validate("move to"); err != nil {
+		return err
 	}
 	return f.Place.validate()
 }

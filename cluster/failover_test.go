@@ -92,7 +92,7 @@ func TestPlace(t *testing.T) {
 
 func TestFailoverOfSpec(t *testing.T) {
 	ok := func() *EndpointSpec {
-		return &EndpointSpec{State: EndpointActive, Auto: true, Failover: &Failover{Mode: ModeStateless, Place: Place{"dc=gold"}}}
+		return &EndpointSpec{State: EndpointActive, Auto: true, Failover: Failover{Mode: ModeStateless, Place: Place{"dc=gold"}}}
 	}
 	if err := ok().Validate(); err != nil {
 		t.Fatal(err)
@@ -102,6 +102,7 @@ func TestFailoverOfSpec(t *testing.T) {
 		"no mode":          func(s *EndpointSpec) { s.Failover.Mode = "" },
 		"no place":         func(s *EndpointSpec) { s.Failover.Place = nil },
 		"two terms in one": func(s *EndpointSpec) { s.Failover.Place = Place{"dc=gold,dc=silver"} },
+		"move in no epoch": func(s *EndpointSpec) { s.Failover.MoveTo = InEpoch{"n1", -1} },
 		"failback":         func(s *EndpointSpec) { s.Failover.Failback = "soon" },
 	} {
 		s := ok()

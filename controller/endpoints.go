@@ -17,6 +17,7 @@ type endpoint struct {
 	name    string
 	spec    store.Item[*cluster.EndpointSpec] // Value nil: none
 	own     store.Item[*cluster.EndpointOwn]
+	hold    holdItem            // Mod 0: none
 	held    []allocItem         // addresses and MACs
 	ports   map[string]portItem // what nodes report, by node
 	granted *request            // see requests; nil: none
@@ -49,6 +50,9 @@ func (s *state) bringEndpoints(w *world, v *vpc, p *plan) {
 		case spec == nil:
 			for _, it := range w.heldByEndpoint(e, nil) {
 				p.add(release(it))
+			}
+			if e.hold.Mod != 0 {
+				p.add(w.eraseEndpoint(e))
 			}
 		case spec.State == cluster.EndpointDeleting:
 			if !w.attached(v, e) {
@@ -103,6 +107,9 @@ func (w *world) eraseEndpoint(e *endpoint) unit {
 	}
 	if e.own.Mod != 0 {
 		u.change.Remove(e.own.Key, e.own.Mod)
+	}
+	if e.hold.Mod != 0 {
+		u.change.Remove(e.hold.Key, e.hold.Mod)
 	}
 	if e.spec.Mod != 0 {
 		u.change.Remove(e.spec.Key, e.spec.Mod)

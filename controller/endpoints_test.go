@@ -253,7 +253,7 @@ func (c *chaos) doEndpoint(a action) {
 			s.Node = ""
 		default:
 			if own := get[*cluster.EndpointOwn](c.rig, cluster.KeyEndpointOwn("v0", name)); own != nil && a.Y/4%2 == 0 && own.Node != "" {
-				s.ForcedFrom = cluster.Forced{Node: own.Node, Epoch: own.Epoch}
+				s.ForcedFrom = cluster.InEpoch{Node: own.Node, Epoch: own.Epoch}
 			}
 		}
 	}

@@ -83,6 +83,8 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 func (w *world) ownerOf(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, why string) {
 	spec := e.spec.Value
 	switch stays := own.Node != "" && w.serves(v, own.Node); {
+	case spec.Failover.Moves():
+		return w.movesTo(v, e, own, stays)
 	case spec.Node == "" && e.granted != nil:
 		return e.granted.node, ""
 	case spec.Node == "" && stays && !e.released(own):
@@ -96,6 +98,24 @@ func (w *world) ownerOf(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, wh
 		return "", fmt.Sprintf("node %s is no member of the VPC", spec.Node)
 	}
 	return spec.Node, ""
+}
+
+// movesTo is ownerOf for an endpoint that moves by itself: an operator's word comes
+// first, then what failover decided.
+func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays bool) (node, why string) {
+	to := e.spec.Value.Failover.MoveTo
+	asked := to.Node != "" && to.Epoch == own.Epoch && to.Node != own.Node && w.serves(v, to.Node) && !w.fenced[to.Node]
+	switch {
+	case asked && (!stays || w.letsGo(e, own)):
+		return to.Node, ""
+	case asked:
+		return own.Node, fmt.Sprintf("it is to move to %s, and stays at %s, which had it and does not answer", to.Node, own.Node)
+	case stays && !e.released(own):
+		return own.Node, ""
+	case e.granted != nil:
+		return e.granted.node, ""
+	}
+	return "", ""
 }
 
 // letsGo reports whether the owner has no part in the endpoint any more, or will

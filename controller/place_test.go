@@ -62,11 +62,11 @@ func TestMoveFromDead(t *testing.T) {
 		const stays = "[10.10.11.2 fd00:11::1] assigned h1 1.2 it is to be at h2, and stays at h1, which had it and does not answer"
 		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.Node = "h2" })
 		r.wantHas("web1", stays)
-		for _, other := range []cluster.Forced{{Node: "h1", Epoch: 1}, {Node: "h3", Epoch: 2}} {
+		for _, other := range []cluster.InEpoch{{Node: "h1", Epoch: 1}, {Node: "h3", Epoch: 2}} {
 			r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.ForcedFrom = other })
 			r.wantHas("web1", stays)
 		}
-		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.ForcedFrom = cluster.Forced{Node: "h1", Epoch: 2} })
+		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.ForcedFrom = cluster.InEpoch{Node: "h1", Epoch: 2} })
 		r.wantHas("web1", "[10.10.11.2 fd00:11::1] assigned h2 1.3 ")
 
 		r.editEndpoint("web1", func(s *cluster.EndpointSpec) { s.Node = "h1" }) // h2 never had it

@@ -131,12 +131,18 @@ func (w *world) judgeAttach(r *request) outcome {
 		return refused
 	case spec.State == cluster.EndpointDeleting:
 		return waits
-	case spec.Node != "" && spec.Node != r.node:
+	case spec.Node != "" && spec.Node != r.node, !w.mayHave(r.node, spec):
 		return refused
 	case own == nil, own.Node == "", r.endpoint.released(own), !w.serves(r.vpc, own.Node):
 		return granted
 	}
 	return refused // it is another's, or this node's already
+}
+
+// mayHave reports whether an endpoint, if it moves by itself, may be at a node.
+func (w *world) mayHave(node string, spec *cluster.EndpointSpec) bool {
+	_, place := spec.Failover.Place.Rank(node, w.nodes[node])
+	return !spec.Failover.Moves() || place && !w.fenced[node]
 }
 
 // take does what a granted request asks for of the spec, in one unit with the

@@ -20,6 +20,7 @@ type (
 	allocItem  = store.Item[*cluster.Allocation]
 	reportItem = store.Item[*cluster.NodeStatus]
 	linkItem   = store.Item[*cluster.HostLink]
+	holdItem   = store.Item[*cluster.Hold]
 	portItem   = store.Item[*cluster.EndpointStatus]
 )
 
@@ -33,6 +34,7 @@ type world struct {
 	nodes    map[string]*cluster.Node
 	reports  map[string]reportItem // of the machine whose id the node record has
 	impostor map[string]bool       // another machine reports under this name
+	fenced   map[string]bool       // nothing is taken from it
 	alive    map[string]bool       // its agent runs
 	owners   map[netip.Addr]string // who may use an underlay address
 
@@ -72,6 +74,7 @@ func newWorld(v *store.View) *world {
 		nodes:    map[string]*cluster.Node{},
 		reports:  map[string]reportItem{},
 		impostor: map[string]bool{},
+		fenced:   map[string]bool{},
 		alive:    map[string]bool{},
 		vpcs:     map[string]*vpc{},
 		newer:    map[string]bool{},
@@ -82,7 +85,11 @@ func newWorld(v *store.View) *world {
 		w.config = it.Value
 	}
 	w.readNodes()
+	for it := range store.Below[*cluster.Fence](v, cluster.PrefixFences) {
+		w.fenced[strings.TrimPrefix(it.Key, cluster.PrefixFences)] = true
+	}
 	w.readVPCs()
+	w.readHolds()
 	w.readHosts()
 	w.readAllocations()
 	w.readPorts()
@@ -159,6 +166,15 @@ func (w *world) readVPCs() {
 		name, rest := cutPath(it.Key, cluster.PrefixVPCs)
 		e, _ := cutPath(rest, "endpoints/")
 		w.vpc(name).endpoint(e).own = it
+	}
+}
+
+// readHolds takes operators' holds of endpoints.
+func (w *world) readHolds() {
+	for it := range store.Below[*cluster.Hold](w.view, cluster.PrefixVPCs) {
+		name, rest := cutPath(it.Key, cluster.PrefixVPCs)
+		e, _ := cutPath(rest, "endpoints/")
+		w.vpc(name).endpoint(e).hold = it
 	}
 }
 
@@ -252,6 +268,10 @@ func (w *world) readProblems() {
 			}
 		case cluster.KindEndpoint:
 			w.vpc(k.VPC).endpoint(k.Name).blocked = true
+		case cluster.KindHold: // it says that there is one
+			w.vpc(k.VPC).endpoint(k.Name).hold = holdItem{Key: p.Key, Mod: p.Mod}
+		case cluster.KindFence:
+			w.fenced[k.Node] = true
 		case cluster.KindOwn:
 			e := w.vpc(k.VPC).endpoint(k.Name)
 			e.blocked = e.blocked || newer

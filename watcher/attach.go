@@ -286,7 +286,7 @@ func (a *Agent) mayAttach(view *store.View, vpc string, q local.AttachRequest) *
 	case q.Standby:
 		return nil
 	}
-	return a.elsewhere(v, q.Endpoint, r.spec, r.own)
+	return a.elsewhere(view, v, q.Endpoint, r)
 }
 
 func because(reason string) string {
@@ -296,11 +296,18 @@ func because(reason string) string {
 	return ": " + reason
 }
 
-// elsewhere says why an endpoint is another node's, if it is.
-func (a *Agent) elsewhere(v *vpc, endpoint string, spec *cluster.EndpointSpec, own *cluster.EndpointOwn) *local.Refusal {
-	me := a.cfg.Node
+// elsewhere says why an endpoint is another node's, if it is. One that moves by
+// itself may be attached at each of its places, whoever has it.
+func (a *Agent) elsewhere(view *store.View, v *vpc, endpoint string, r endpointRecords) *local.Refusal {
+	me, spec, own := a.cfg.Node, r.spec, r.own
 	move := fmt.Sprintf("meshvpc endpoint move %s --node %s", endpoint, me)
 	switch {
+	case r.moves():
+		if n, ok := store.At[*cluster.Node](view, cluster.KeyNode(me)); ok {
+			if _, ok := spec.Failover.Place.Rank(me, n.Value); !ok {
+				return refuse(local.CodeElsewhere, "choose a node that is", "attach endpoint %q: %s is none of its places %s", endpoint, me, spec.Failover.Place)
+			}
+		}
 	case spec != nil && spec.Node != "" && spec.Node != me:
 		return refuse(local.CodeElsewhere, move, "attach endpoint %q: it is bound to the node %s", endpoint, spec.Node)
 	case own != nil && own.Node != "" && own.Node != me && v.Members[own.Node] != nil:

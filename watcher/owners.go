@@ -19,6 +19,9 @@ type endpointRecords struct {
 	none bool
 }
 
+// moves reports whether the endpoint may change its node without anybody's word.
+func (r endpointRecords) moves() bool { return r.spec != nil && r.spec.Failover.Moves() }
+
 // readEndpoint reads one endpoint of a VPC whose prefix has been read.
 func readEndpoint(view *store.View, vpc, endpoint string) (r endpointRecords) {
 	specKey, ownKey := cluster.KeyEndpointSpec(vpc, endpoint), cluster.KeyEndpointOwn(vpc, endpoint)

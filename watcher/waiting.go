@@ -66,11 +66,13 @@ func (a *Agent) answerAttach(view *store.View, w *waiter) (done bool, _ *local.A
 	r := readEndpoint(view, vpc, endpoint)
 	known := r.spec != nil && r.spec.State == cluster.EndpointActive
 	if known && !at.Standby {
-		if refusal := a.elsewhere(v, endpoint, r.spec, r.own); refusal != nil {
+		if refusal := a.elsewhere(view, v, endpoint, r); refusal != nil {
 			return true, nil, refusal
 		}
 	}
 	state, reason := a.portState(w.port, at)
+	inPlace := state == cluster.PortReady ||
+		state == cluster.PortStandby && (at.Standby || r.moves() && r.own != nil && r.own.Node != "" && r.own.Node != a.cfg.Node)
 	switch {
 	case at.lost != "":
 		return no(local.CodeTarget, "", at.lost)
@@ -80,7 +82,7 @@ func (a *Agent) answerAttach(view *store.View, w *waiter) (done bool, _ *local.A
 		return no(local.CodeTarget, "", a.portProblem(w.port))
 	case a.saveErr != nil && !at.kept:
 		return no(local.CodeUnavailable, "meshvpc status", "it would not outlive a restart of the agent: "+a.saveErr.Error())
-	case at.kept && w.kept && (state == cluster.PortReady || state == cluster.PortStandby && at.Standby):
+	case at.kept && w.kept && inPlace:
 		told := a.attached(w.port, at)
 		return true, &told, nil
 	case a.now.Before(w.since.Add(attachPatience)):

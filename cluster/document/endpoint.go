@@ -52,6 +52,12 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"A fixed MAC; left out: one that goes with the name."),
 	entry("node", parsed("the name of a node", func(s string) (string, error) { return s, cluster.CheckNodeName(s) }), func(s *cluster.EndpointSpec) *string { return &s.Node }, 0,
 		"The node that it has to be on; left out: any."),
+	entry("mode", parsed("stateless", cluster.ParseMode), func(s *cluster.EndpointSpec) *cluster.Mode { return &s.Failover.Mode }, 0,
+		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves; left out: it stays where it is."),
+	entry("place", list(parsed("the name of a node, dc=NAME or label=KEY=VALUE", cluster.ParsePlaceTerm)), func(s *cluster.EndpointSpec) *[]cluster.Selector { return (*[]cluster.Selector)(&s.Failover.Place) }, 0,
+		"Where it may run, the most preferred first; with mode."),
+	entry("failback", parsed("never or auto", cluster.ParseFailback), func(s *cluster.EndpointSpec) *cluster.Failback { return &s.Failover.Failback }, 0,
+		"auto: it returns to a place that is more preferred once that has been well for a while; left out: only by an operator's word."),
 }
 
 // Words of ip.
@@ -119,6 +125,9 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 	if mac := e.Spec.MAC; !bad["mac"] && mac != (cluster.MAC{}) && !mac.Unicast() {
 		p.wrong(e.fields["mac"], "mac: %s is a multicast address, which no workload can have", mac)
 	}
+	if !bad["mode"] && !bad["place"] && !bad["failback"] {
+		p.failover(&e)
+	}
 	if e.Name != "" && e.VPC != "" {
 		p.once(fmt.Sprintf("%s %q of VPC %s", KindEndpoint, e.Name, e.VPC), p.at(values["name"]))
 		for _, a := range e.Spec.IPs {
@@ -129,6 +138,22 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 		}
 	}
 	p.file.Endpoints = append(p.file.Endpoints, e)
+}
+
+// failover wants mode and place together, and no node with them.
+func (p *parser) failover(e *Endpoint) {
+	f := &e.Spec.Failover
+	place, mode := e.fields["place"], e.fields["mode"]
+	switch {
+	case f.Mode == "" && len(f.Place) > 0:
+		p.wrong(place, "place: say by mode what becomes of the workload: stateless")
+	case f.Mode == "" && f.Failback != "":
+		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
+	case f.Mode != "" && len(f.Place) == 0:
+		p.wrong(mode, "mode: say by place where it may run")
+	case f.Mode != "" && e.Spec.Node != "":
+		p.wrong(e.fields["node"], "node: it has places to go to, so it cannot be bound to %s", e.Spec.Node)
+	}
 }
 
 func checkEndpointName(name string) error {

@@ -27,6 +27,9 @@ func TestParseEndpoint(t *testing.T) {
 		", ip: [10.10.11.5, 'fd00:11::5'], mac: '02:00:00:00:00:05', node: a": with(func(s *cluster.EndpointSpec) {
 			s.Auto, s.IPs, s.MAC, s.Node = false, []netip.Addr{addr, addr6}, cluster.MAC{2, 0, 0, 0, 0, 5}, "a"
 		}),
+		", mode: stateless, place: [dc=gold, n2], failback: auto": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto}
+		}),
 	} {
 		f, err := Parse("f", []byte("{kind: Endpoint, name: web1, vpc: blue"+in+"}"))
 		if err != nil || len(f.Endpoints) != 1 {
@@ -41,21 +44,27 @@ func TestParseEndpoint(t *testing.T) {
 
 func TestParseEndpointMistakes(t *testing.T) {
 	for in, want := range map[string]string{
-		"kind: Endpoint\nvpc: blue\n":                                       "f:1:1: name is missing",
-		"kind: Endpoint\nname: web1\n":                                      "f:1:1: vpc is missing",
-		"kind: Endpoint\nname: Web\nvpc: blue\n":                            `f:2:7: endpoint name "Web": want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -`,
-		"kind: Endpoint\nname: web1\nvpc: Blue\n":                           `f:3:6: invalid VPC name "Blue"`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nips: auto\n":                `f:4:1: unknown field "ips": did you mean "ip"?`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nip: 10.10.11\n":             `f:4:5: ip: want auto, none or an address, got "10.10.11"`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nip: [auto, none]\n":         `f:4:12: ip: want auto, none or an address, got "none"`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nip: []\n":                   `f:4:5: ip: want auto, none or addresses, got an empty list`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nip: [10.0.0.1, 10.0.0.2]\n": `f:4:5: ip: invalid addresses: 10.0.0.2 is a second one of its family`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nip: 239.1.1.1\n":            `f:4:5: ip: invalid address "239.1.1.1": no workload can have it`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nmac: '01:00:00:00:00:05'\n": `f:4:6: mac: 01:00:00:00:00:05 is a multicast address, which no workload can have`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nmac: 5\n":                   `f:4:6: mac: want a MAC like 02:00:00:00:00:05, got 5`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nnode: A\n":                  `f:4:7: node: want the name of a node, got "A"`,
-		"- {kind: Endpoint, name: a, vpc: blue}\n- {kind: Endpoint, name: a, vpc: red}\n- {kind: Endpoint, name: a, vpc: blue}\n":                                      `f:3:26: Endpoint "a" of VPC blue is in the file twice, first on line 1`,
-		"- {kind: Endpoint, name: a, vpc: blue, ip: 10.0.0.1}\n- {kind: Endpoint, name: b, vpc: blue, ip: 10.0.0.1}\n":                                                 `f:2:44: ip 10.0.0.1 of VPC blue is in the file twice, first on line 1`,
+		"kind: Endpoint\nvpc: blue\n":                                                                                             "f:1:1: name is missing",
+		"kind: Endpoint\nname: web1\n":                                                                                            "f:1:1: vpc is missing",
+		"kind: Endpoint\nname: Web\nvpc: blue\n":                                                                                  `f:2:7: endpoint name "Web": want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -`,
+		"kind: Endpoint\nname: web1\nvpc: Blue\n":                                                                                 `f:3:6: invalid VPC name "Blue"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nips: auto\n":                                                                      `f:4:1: unknown field "ips": did you mean "ip"?`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nip: 10.10.11\n":                                                                   `f:4:5: ip: want auto, none or an address, got "10.10.11"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nip: [auto, none]\n":                                                               `f:4:12: ip: want auto, none or an address, got "none"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nip: []\n":                                                                         `f:4:5: ip: want auto, none or addresses, got an empty list`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nip: [10.0.0.1, 10.0.0.2]\n":                                                       `f:4:5: ip: invalid addresses: 10.0.0.2 is a second one of its family`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nip: 239.1.1.1\n":                                                                  `f:4:5: ip: invalid address "239.1.1.1": no workload can have it`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmac: '01:00:00:00:00:05'\n":                                                       `f:4:6: mac: 01:00:00:00:00:05 is a multicast address, which no workload can have`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmac: 5\n":                                                                         `f:4:6: mac: want a MAC like 02:00:00:00:00:05, got 5`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nnode: A\n":                                                                        `f:4:7: node: want the name of a node, got "A"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\n":                                                                `f:4:7: mode: say by place where it may run`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless, got "vip"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nfailback: auto":                                                                   `f:4:11: failback: there is no mode, so it never leaves`,
+		"{kind: Endpoint, name: a, vpc: blue, node: n, mode: stateless, place: [n]}":                                              `f:1:44: node: it has places to go to, so it cannot be bound to n`,
+		"- {kind: Endpoint, name: a, vpc: blue}\n- {kind: Endpoint, name: a, vpc: red}\n- {kind: Endpoint, name: a, vpc: blue}\n": `f:3:26: Endpoint "a" of VPC blue is in the file twice, first on line 1`,
+		"- {kind: Endpoint, name: a, vpc: blue, ip: 10.0.0.1}\n- {kind: Endpoint, name: b, vpc: blue, ip: 10.0.0.1}\n":            `f:2:44: ip 10.0.0.1 of VPC blue is in the file twice, first on line 1`,
 		"- {kind: Endpoint, name: a, vpc: blue, mac: '02:00:00:00:00:05'}\n- {kind: Endpoint, name: b, vpc: blue, mac: '02:00:00:00:00:05'}\n- {kind: VPC, name: a}\n": `f:2:45: mac 02:00:00:00:00:05 of VPC blue is in the file twice, first on line 1`,
 	} {
 		_, err := Parse("f", []byte(in))
@@ -134,8 +143,14 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 		if rapid.Bool().Draw(t, "fixed MAC") {
 			spec.MAC = cluster.MAC{2, byte(rapid.IntRange(0, 255).Draw(t, "mac"))}
 		}
-		if rapid.Bool().Draw(t, "bound") {
+		switch rapid.IntRange(0, 2).Draw(t, "where") {
+		case 1:
 			spec.Node = anyOf(t)
+		case 2:
+			spec.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", cluster.Selector(anyOf(t))}}
+			if rapid.Bool().Draw(t, "back") {
+				spec.Failover.Failback = cluster.FailbackAuto
+			}
 		}
 		text, err := FormatEndpoint(name, &spec)
 		if err != nil {
@@ -166,7 +181,7 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 
 // The table knows every field of an endpoint's spec that operators may state.
 func TestEndpointTableIsWhole(t *testing.T) {
-	want := []string{"ips", "auto", "mac", "node"}                                 // the first two are ip
+	want := []string{"ips", "auto", "mac", "node", "failover"}                     // the first two are ip, the last mode, place, failback
 	notStated := []string{"needs", "state", "created", "requester", "forced_from"} // of the record's life
 	var got []string
 	for f := range reflect.TypeFor[cluster.EndpointSpec]().Fields() {
@@ -174,7 +189,7 @@ func TestEndpointTableIsWhole(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node"}) {
+	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback"}) {
 		t.Errorf("the table has %v, the spec %v", endpointFields.names(), got)
 	}
 }

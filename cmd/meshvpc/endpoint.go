@@ -27,6 +27,9 @@ func (p *program) endpointCommand() *cli.Command {
 			"meshvpc endpoint show web1",
 			"meshvpc endpoint where 10.10.11.5 -o json",
 			"meshvpc endpoint move web1 --node gold-hoster-02",
+			"meshvpc endpoint create www --vpc vpc1 --place dc=hetzner,dc=skynet --mode stateless",
+			"meshvpc endpoint hold www --why \"disk is being replaced\"",
+			"meshvpc endpoint release www",
 			"meshvpc endpoint delete web1",
 		},
 		p.endpointCreateCommand(),
@@ -36,6 +39,8 @@ func (p *program) endpointCommand() *cli.Command {
 		p.endpointAttachCommand(),
 		p.endpointDetachCommand(),
 		p.endpointMoveCommand(),
+		p.endpointHoldCommand(),
+		p.endpointReleaseCommand(),
 		p.endpointDeleteCommand(),
 	)
 }
@@ -49,7 +54,11 @@ type endpointRecords struct {
 	vpc, name string
 	spec      *cluster.EndpointSpec // nil: gone, or not to be read
 	own       *cluster.EndpointOwn  // nil: none yet
+	hold      *cluster.Hold         // nil: none
 }
+
+// moves reports whether it may change its node without anybody's word.
+func (e *endpointRecords) moves() bool { return e.spec != nil && e.spec.Failover.Moves() }
 
 // endpointReport is an endpoint in JSON.
 type endpointReport struct {
@@ -64,6 +73,8 @@ type endpointReport struct {
 	Reason     string   `json:"reason,omitempty"`
 	// Port is nil while nothing is attached.
 	Port *portReport `json:"port,omitempty"`
+	// Failover is nil for one that stays where it is.
+	Failover *failoverReport `json:"failover,omitempty"`
 }
 
 // endpointsOf lists the endpoints in v that keep says, by VPC and name.
@@ -76,7 +87,7 @@ func endpointsOf(v *store.View, keep func(*endpointRecords) bool) (list []*endpo
 	}
 	for it := range store.Below[cluster.Record](v, cluster.PrefixVPCs) {
 		k, err := cluster.ParseKey(it.Key)
-		if err != nil || k.Kind != cluster.KindEndpoint && k.Kind != cluster.KindOwn {
+		if err != nil || k.Kind != cluster.KindEndpoint && k.Kind != cluster.KindOwn && k.Kind != cluster.KindHold {
 			continue
 		}
 		if at == nil || at.vpc != k.VPC || at.name != k.Name {
@@ -88,6 +99,8 @@ func endpointsOf(v *store.View, keep func(*endpointRecords) bool) (list []*endpo
 			at.spec = r
 		case *cluster.EndpointOwn:
 			at.own = r
+		case *cluster.Hold:
+			at.hold = r
 		}
 	}
 	next()
@@ -125,7 +138,7 @@ func (e *endpointRecords) report(v *store.View) endpointReport {
 	if it, ok := store.At[*cluster.Node](v, cluster.KeyNode(r.Node)); ok {
 		r.Datacenter = clean(it.Value.Datacenter)
 	}
-	r.Port = portOf(v, e)
+	r.Port, r.Failover = portOf(v, e), e.failover(v)
 	switch {
 	case e.spec == nil:
 		r.Reason = "its spec is gone: it keeps what it has"
@@ -171,6 +184,7 @@ func (p *program) printEndpoint(c *cli.Context, r endpointReport) error {
 		if r.Port != nil {
 			fmt.Fprintf(w, "port:       %s\n", r.Port)
 		}
+		r.Failover.text(w)
 	})
 }
 

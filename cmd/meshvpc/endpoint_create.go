@@ -24,6 +24,9 @@ func (p *program) endpointCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "ip", Value: ipAuto, Usage: "auto, none, or an `ADDRESS` of the VPC's network, or one of each family joined by a comma; \"10.10.11.5,auto\" fixes one and takes the other"},
 		&cli.StringFlag{Name: "mac", Usage: "a fixed `MAC` (default: one that goes with the name)"},
 		&cli.StringFlag{Name: "node", Usage: "the node `N` that it has to be on"},
+		&cli.StringFlag{Name: "place", Usage: "where it may run, the most preferred first, `dc=A,dc=B,N`: it moves by itself when its node is lost; with --mode"},
+		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves"},
+		&cli.StringFlag{Name: "failback", Usage: "never|auto: whether it returns by itself to a place that is more preferred (default never)"},
 	), p.withStore(p.endpointCreate))
 }
 
@@ -63,6 +66,9 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 	if err != nil {
 		return err
 	}
+	if spec.Failover.Moves() {
+		p.warnPlaces(v, name, vpc, spec.Failover.Place)
+	}
 	if len(r.IPs) == 0 && spec.Auto {
 		p.warn("it has a MAC and no address: VPC %s has no network of its own (--network of \"meshvpc vpc create\")", vpc)
 	}
@@ -78,6 +84,9 @@ func endpointKeys(vpc, name string, spec *cluster.EndpointSpec) []string {
 	}
 	if spec.MAC != (cluster.MAC{}) {
 		keys = append(keys, cluster.KeyAllocMAC(vpc, spec.MAC))
+	}
+	if spec.Failover.Moves() {
+		keys = append(keys, cluster.PrefixNodes, cluster.PrefixMembers(vpc))
 	}
 	if spec.Node != "" {
 		keys = append(keys, cluster.KeyMember(vpc, spec.Node), cluster.KeyNode(spec.Node))
@@ -115,6 +124,9 @@ func endpointSpecFrom(c *cli.Context, name string) (*cluster.EndpointSpec, error
 		if spec.MAC, err = cluster.ParseMAC(m); err != nil {
 			return nil, &refusal{exitUsage, err, "leave --mac out to get one that goes with the name"}
 		}
+	}
+	if err := failoverFrom(c, &spec.Failover); err != nil {
+		return nil, err
 	}
 	if err := spec.Validate(); err != nil {
 		return nil, &refusal{exitUsage, err, ""}

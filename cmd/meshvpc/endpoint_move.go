@@ -29,7 +29,9 @@ type move struct {
 	from, to  string // from is "" without an owner
 	spec      *cluster.EndpointSpec
 	own       *cluster.EndpointOwn
+	held      bool
 	member    bool // to is a member of the VPC
+	place     bool // to is one of the places of an endpoint that moves by itself
 	alive     bool // from's agent runs
 	was, is   *cluster.EndpointStatus
 }
@@ -61,9 +63,13 @@ func (p *program) endpointMove(ctx context.Context, c *cli.Context, s *session) 
 		if spec.State == cluster.EndpointDeleting {
 			return failed("make it anew", "move endpoint %q: it is being deleted", name)
 		}
-		spec.Node, spec.ForcedFrom = to, cluster.Forced{}
+		if spec.ForcedFrom = (cluster.InEpoch{}); spec.Failover.Moves() {
+			spec.Failover.MoveTo = cluster.InEpoch{Node: to, Epoch: m.epoch()}
+		} else {
+			spec.Node = to
+		}
 		if c.Bool("force") && m.from != "" {
-			spec.ForcedFrom = cluster.Forced{Node: m.from, Epoch: m.own.Epoch}
+			spec.ForcedFrom = cluster.InEpoch{Node: m.from, Epoch: m.epoch()}
 		}
 		return nil
 	})
@@ -82,11 +88,11 @@ func (p *program) endpointMove(ctx context.Context, c *cli.Context, s *session) 
 
 // readMove reads what a move is decided by.
 func (s *session) readMove(ctx context.Context, e *endpointRecords, to string) (*move, error) {
-	m := &move{vpc: e.vpc, name: e.name, to: to, spec: e.spec, own: e.own}
+	m := &move{vpc: e.vpc, name: e.name, to: to, spec: e.spec, own: e.own, held: e.hold != nil}
 	if m.own != nil {
 		m.from = m.own.Node
 	}
-	keys := []string{cluster.KeyMember(m.vpc, to), cluster.KeyEndpointStatus(to, m.vpc, m.name)}
+	keys := []string{cluster.KeyMember(m.vpc, to), cluster.KeyEndpointStatus(to, m.vpc, m.name), cluster.KeyNode(to)}
 	if m.from != "" && m.from != to {
 		keys = append(keys, cluster.KeyLive(m.from), cluster.KeyEndpointStatus(m.from, m.vpc, m.name))
 	}
@@ -98,6 +104,9 @@ func (s *session) readMove(ctx context.Context, e *endpointRecords, to string) (
 	if it, ok := store.At[*cluster.EndpointStatus](v, keys[1]); ok {
 		m.is = it.Value
 	}
+	if it, ok := store.At[*cluster.Node](v, keys[2]); ok && e.moves() {
+		_, m.place = e.spec.Failover.Place.Rank(to, it.Value)
+	}
 	if it, ok := store.At[*cluster.EndpointStatus](v, cluster.KeyEndpointStatus(m.from, m.vpc, m.name)); ok {
 		m.was = it.Value
 	}
@@ -107,6 +116,14 @@ func (s *session) readMove(ctx context.Context, e *endpointRecords, to string) (
 // done reports whether the endpoint is where it is to be, and stays there.
 func (m *move) done() bool {
 	return m.spec != nil && m.from == m.to && (m.spec.Node == "" || m.spec.Node == m.to) && m.spec.State == cluster.EndpointActive
+}
+
+// epoch is the one that the endpoint is in.
+func (m *move) epoch() int64 {
+	if m.own == nil {
+		return 0
+	}
+	return m.own.Epoch
 }
 
 // attached reports whether a workload is in place at the new node.
@@ -126,6 +143,10 @@ func (m *move) check(force bool) error {
 		return failed("make it anew", "it is being deleted")
 	case !m.member:
 		return failed("see \"meshvpc vpc peers "+m.vpc+"\"", "node %s is no member of VPC %s", m.to, m.vpc)
+	case m.spec.Failover.Moves() && !m.place:
+		return failed("\"meshvpc apply\" changes its places", "node %s is none of its places %s", m.to, m.spec.Failover.Place)
+	case m.held:
+		return failed("meshvpc endpoint release "+m.name, "it is held")
 	case force:
 		return nil
 	case m.was != nil && m.was.State != cluster.PortReleased && m.from != m.to && !m.alive:
@@ -177,7 +198,7 @@ func (p *program) awaitMove(ctx context.Context, c *cli.Context, s *session, m *
 // progress says who is awaited; errLook: nobody.
 func (m *move) progress(e *endpointRecords, status *cluster.EndpointStatus) (awaited string, err error) {
 	switch own := e.own; {
-	case e.spec != nil && e.spec.Node != m.to:
+	case e.spec != nil && !e.moves() && e.spec.Node != m.to:
 		return "", failed("see \"meshvpc endpoint show "+m.name+"\"", "move endpoint %q: somebody else sends it to %q", m.name, e.spec.Node)
 	case own == nil || own.Node != m.to && (own.Reason == "" || m.own != nil && own.Reason == m.own.Reason):
 		return "the controller", nil

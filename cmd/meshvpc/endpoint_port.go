@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
@@ -26,9 +27,14 @@ func portPrefixes(keep func(*endpointRecords) bool) func(v *store.View) []string
 	return func(v *store.View) (prefixes []string) {
 		found := endpointsOf(v, func(e *endpointRecords) bool { return keep(e) && e.own != nil && e.own.Node != "" })
 		for _, e := range found {
-			if len(found) <= fewPorts {
+			switch {
+			case len(found) <= fewPorts && e.moves():
+				for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(e.vpc)) {
+					prefixes = append(prefixes, cluster.KeyEndpointStatus(strings.TrimPrefix(it.Key, cluster.PrefixMembers(e.vpc)), e.vpc, e.name))
+				}
+			case len(found) <= fewPorts:
 				prefixes = append(prefixes, cluster.KeyEndpointStatus(e.own.Node, e.vpc, e.name))
-			} else {
+			default:
 				prefixes = append(prefixes, cluster.PrefixStatus(e.own.Node)+"endpoints/")
 			}
 		}
