@@ -56,6 +56,12 @@ const (
 	VerbTookOut   Verb = "took out"                  // nodes of a VPC
 	VerbRepointed Verb = "repointed"                 // a VPC's tunnels to nodes with another address
 	VerbReclaimed Verb = "reclaimed"                 // a record that nobody could read
+	VerbFenced    Verb = "fenced"                    // a node: nothing is taken from it
+	VerbUnfenced  Verb = "lifted the fence of"       // a node
+	VerbMoved     Verb = "moved"                     // an endpoint, as its node was lost
+	VerbJudged    Verb = "found"                     // a node to be of another class
+	VerbFroze     Verb = "froze failover"            // the cluster's, in safe mode
+	VerbThawed    Verb = "no longer freezes failover"
 )
 
 // Bounds of an event, which is written beside the records that it is about.
@@ -147,6 +153,8 @@ func (c *Change) String() string {
 		s = "took " + nodes + " out of " + of
 	case VerbRepointed:
 		s = "repointed " + of + " to " + nodes
+	case VerbFroze, VerbThawed:
+		s = string(c.Verb)
 	default:
 		s = string(c.Verb) + " " + of
 	}
@@ -165,8 +173,10 @@ func (c *Change) object() string {
 	switch k.Kind {
 	case KindConfig:
 		return "the cluster's config"
-	case KindNode:
+	case KindNode, KindFence:
 		return "node " + k.Node
+	case KindHold:
+		return "the hold of endpoint " + k.Name + " of VPC " + k.VPC
 	case KindVPCSpec, KindVPCNet:
 		return "VPC " + k.VPC
 	case KindEndpoint, KindOwn:

@@ -192,6 +192,16 @@ func (p Profile) Timings() FailoverTimings {
 	return FailoverTimings{500 * time.Millisecond, 4, 3 * time.Second, time.Second, time.Second, 10 * time.Second}
 }
 
+// MaxRTT is the longest round trip between nodes that the timings are for: the store
+// needs two to commit a fence, and members' word one more, within what a fast
+// takeover has beside its silence.
+func (p Profile) MaxRTT() time.Duration {
+	if p == ProfileFast {
+		return 30 * time.Millisecond
+	}
+	return 300 * time.Millisecond
+}
+
 // Silence is how long a node is silent until its observers say so.
 func (t FailoverTimings) Silence() time.Duration { return time.Duration(t.Misses) * t.Probe }
 

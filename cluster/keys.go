@@ -12,6 +12,7 @@ const Root = "/meshvpc/v1/"
 // Keys of single records and prefixes of families (those end with a slash).
 const (
 	KeyConfig    = Root + "config"
+	KeyJudgement = Root + "judgement"
 	KeyLeader    = Root + "leader/controller"
 	PrefixNodes  = Root + "nodes/"
 	PrefixLive   = Root + "live/"
@@ -180,6 +181,7 @@ const (
 	KindRequest    Kind = "request"
 	KindHold       Kind = "endpoint hold"
 	KindFence      Kind = "fence"
+	KindJudgement  Kind = "judgement"
 	KindVerdicts   Kind = "verdicts"
 	KindFenced     Kind = "fence status"
 	KindServer     Kind = "server"
@@ -216,6 +218,7 @@ var patterns = []struct {
 	{KindOwn, "vpcs/{vpc}/endpoints/{name}/own"},
 	{KindHold, "vpcs/{vpc}/endpoints/{name}/hold"},
 	{KindFence, "fences/{node}"},
+	{KindJudgement, "judgement"},
 	{KindVerdicts, "status/{node}/verdicts"},
 	{KindFenced, "status/{node}/fences"},
 	{KindHostVPC, "hosts/{node}/vpcs/{vpc}"},

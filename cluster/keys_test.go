@@ -35,6 +35,7 @@ func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 		KeyEndpointStatus(node, vpc, node): {Kind: KindPort, VPC: vpc, Node: node, Name: node},
 		KeyRequest(node, vpc, node):        {Kind: KindRequest, VPC: vpc, Node: node, Name: node},
 		KeyEndpointHold(vpc, node):         {Kind: KindHold, VPC: vpc, Name: node},
+		KeyJudgement:                       {Kind: KindJudgement},
 		KeyFence(node):                     {Kind: KindFence, Node: node},
 		KeyVerdicts(node):                  {Kind: KindVerdicts, Node: node},
 		KeyFenceStatus(node):               {Kind: KindFenced, Node: node},
@@ -164,7 +165,7 @@ func TestMayWrite(t *testing.T) {
 			put, del = []Identity{operator, controller}, []Identity{operator, controller}
 		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"), KeyVerdicts("me"), KeyFenceStatus("me"):
 			put, del = []Identity{me}, []Identity{me, controller}
-		case KeyLeader, KeyFence("me"), KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
+		case KeyLeader, KeyJudgement, KeyFence("me"), KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
 			put, del = []Identity{controller}, []Identity{controller}
 		case KeyEvent(time.UnixMilli(1800000000123), 7):
 			put, del = []Identity{operator, controller}, []Identity{controller}

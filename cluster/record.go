@@ -193,6 +193,8 @@ func newRecord(k Kind) Record {
 		return new(Request)
 	case KindHold:
 		return new(Hold)
+	case KindJudgement:
+		return new(Judgement)
 	case KindFence:
 		return new(Fence)
 	case KindVerdicts:

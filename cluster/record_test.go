@@ -61,6 +61,7 @@ func examples() map[string]Record {
 		KeyEndpointStatus("a", "blue", "web1"): &EndpointStatus{NodeID: "n1", State: PortFailed, Reason: "r", Device: "ve1", Era: 1, Epoch: 2, At: when},
 		KeyRequest("a", "blue", "web1"):        &Request{NodeID: "n1", Want: WantAttach, Create: true, At: when},
 		KeyEndpointHold("blue", "web1"):        &Hold{Why: "disk", Since: when},
+		KeyJudgement:                           &Judgement{SafeMode: "too many", Nodes: []Judged{{Node: "a", Class: ClassDown, Why: "silent", Since: when}}},
 		KeyFence("a"):                          &Fence{NodeID: "n1", Underlay: []netip.Addr{netip.MustParseAddr("2001:db8::1")}, Why: "silent", Since: when},
 		KeyVerdicts("a"):                       &Verdicts{NodeID: "n1", Counter: 7, Suspects: []Suspect{{Node: "b", Kernel: true}}},
 		KeyFenceStatus("a"):                    &FenceStatus{NodeID: "n1", Revision: 12},

@@ -175,6 +175,10 @@ func notes(v *store.View, c *store.Change) (list []cluster.Change) {
 		switch {
 		case value == nil && k.Kind != cluster.KindEvent && cluster.WriterOf(k.Kind) == cluster.Controller && unreadable(v, key):
 			list = append(list, cluster.Change{Verb: cluster.VerbReclaimed, Key: cluster.Short(key), Detail: "nobody could read it"})
+		case k.Kind == cluster.KindFence:
+			list = append(list, noteOfFence(key, value)...)
+		case k.Kind == cluster.KindOwn && value != nil:
+			list = append(list, noteOfOwn(v, key, value)...)
 		case k.Kind == cluster.KindMember:
 			list = append(list, noteOfMember(v, k, key, value)...)
 		case k.Kind == cluster.KindVPCNet && value != nil:
@@ -207,6 +211,32 @@ func noteOfMember(v *store.View, k cluster.Key, key string, value []byte) []clus
 		c.Verb = cluster.VerbRepointed
 	}
 	return []cluster.Change{c}
+}
+
+func noteOfFence(key string, value []byte) []cluster.Change {
+	if value == nil {
+		return []cluster.Change{{Verb: cluster.VerbUnfenced, Key: cluster.Short(key)}}
+	}
+	r, err := cluster.Decode(key, value)
+	f, ok := r.(*cluster.Fence)
+	if err != nil || !ok {
+		return nil
+	}
+	return []cluster.Change{{Verb: cluster.VerbFenced, Key: cluster.Short(key), Detail: f.Why}}
+}
+
+// noteOfOwn tells of an endpoint that was moved without anybody's word.
+func noteOfOwn(v *store.View, key string, value []byte) []cluster.Change {
+	r, err := cluster.Decode(key, value)
+	is, ok := r.(*cluster.EndpointOwn)
+	if err != nil || !ok || is.Moved == nil {
+		return nil
+	}
+	if was, ok := store.At[*cluster.EndpointOwn](v, key); ok && was.Value.Moved != nil && was.Value.Moved.At.Equal(is.Moved.At.Time) {
+		return nil
+	}
+	return []cluster.Change{{Verb: cluster.VerbMoved, Key: cluster.Short(key), Nodes: []string{is.Node},
+		Detail: fmt.Sprintf("from %s to %s, epoch %d: %s", is.Moved.From, is.Node, is.Epoch, is.Moved.Why)}}
 }
 
 func notesOfNet(v *store.View, key string, value []byte) (list []cluster.Change) {

@@ -47,6 +47,7 @@ func (p *program) commands() []*cli.Command {
 		p.vpcCommand(),
 		p.endpointCommand(),
 		p.ipamCommand(),
+		p.failoverCommand(),
 		p.nodeCommand(),
 		p.applyCommand(),
 		p.schemaCommand(),
