@@ -75,9 +75,9 @@ func (p *program) labCommands() []*cli.Command {
 		p.verb("status", "", "the hosts of a lab and what runs on them", []cli.Flag{labFlag(lab.DefaultName), outputFlag()}, p.labStatus),
 		p.verb("exec", "HOST -- CMD...", "run a command on a host, or in a workload of it", []cli.Flag{
 			labFlag(lab.DefaultName), &cli.StringFlag{Name: "workload", Usage: "`NAME` of a workload of the host"}}, p.labExec),
-		p.verb("workload", "HOST NAME", "make a namespace with a port in a VPC", []cli.Flag{labFlag(lab.DefaultName),
-			&cli.StringFlag{Name: "vpc", Usage: "`V` to be in (required)"},
-			&cli.StringSliceFlag{Name: "ip", Usage: "`ADDRESS/LENGTH`; may be repeated (required)"}, outputFlag()}, p.labWorkload),
+		p.verb("workload", "HOST NAME", "make a namespace with a port in a VPC, or without --vpc one to attach to an endpoint", []cli.Flag{labFlag(lab.DefaultName),
+			&cli.StringFlag{Name: "vpc", Usage: "`V` to be in (default: none, and no device)"},
+			&cli.StringSliceFlag{Name: "ip", Usage: "`ADDRESS/LENGTH`; may be repeated (required with --vpc)"}, outputFlag()}, p.labWorkload),
 		fault,
 		p.verb("stranger", "-- CMD...", "run a command on the underlay, where no node is", []cli.Flag{labFlag(lab.DefaultName)}, p.labStranger),
 	)
@@ -206,7 +206,11 @@ func (p *program) labStatus(ctx context.Context, c *cli.Context) error {
 				services = append(services, svc.Name+" "+svc.State)
 			}
 			for _, wl := range h.Workloads {
-				workloads = append(workloads, fmt.Sprintf("%s (%s %s)", wl.Name, wl.VPC, joinText(wl.Prefixes)))
+				where := ""
+				if wl.VPC != "" {
+					where = fmt.Sprintf(" (%s %s)", wl.VPC, joinText(wl.Prefixes))
+				}
+				workloads = append(workloads, wl.Name+where)
 			}
 			rows = append(rows, []string{h.Name, h.Datacenter, joinText(h.Underlay), state, strings.Join(services, ", "), strings.Join(workloads, ", ")})
 		}
@@ -258,11 +262,16 @@ func (p *program) execIn(ctx context.Context, c *cli.Context, cmd lab.Command) e
 
 func (p *program) labWorkload(ctx context.Context, c *cli.Context) error {
 	w := lab.Workload{Host: c.Args().Get(0), Name: c.Args().Get(1), VPC: c.String("vpc")}
-	if err := cluster.CheckVPCName(w.VPC); err != nil {
-		return &refusal{exitUsage, err, "name the VPC by --vpc"}
-	}
-	if len(c.StringSlice("ip")) == 0 {
+	switch ips := len(c.StringSlice("ip")); {
+	case w.VPC == "" && ips > 0:
+		return usage("name the VPC by --vpc", "--ip of a workload that is in no VPC")
+	case w.VPC == "":
+	case ips == 0:
 		return usage("give --ip ADDRESS/LENGTH", "workload %s has no address", w.Name)
+	default:
+		if err := cluster.CheckVPCName(w.VPC); err != nil {
+			return &refusal{exitUsage, err, "see \"meshvpc vpc list\" in the lab"}
+		}
 	}
 	for _, ip := range c.StringSlice("ip") {
 		prefix, err := netip.ParsePrefix(ip)
@@ -279,6 +288,10 @@ func (p *program) labWorkload(ctx context.Context, c *cli.Context) error {
 		return err
 	}
 	return p.print(c, w, func(out io.Writer) {
+		if w.VPC == "" {
+			fmt.Fprintf(out, "workload %s on %s has no device yet: meshvpc lab exec %s -- meshvpc endpoint attach E --netns %s\n", w.Name, w.Host, w.Host, w.Name)
+			return
+		}
 		fmt.Fprintf(out, "workload %s on %s is in VPC %s with %s\n", w.Name, w.Host, w.VPC, joinText(w.Prefixes))
 	})
 }

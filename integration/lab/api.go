@@ -41,7 +41,8 @@ type ServiceState struct {
 }
 
 // Workload is a network namespace on a host with one device, eth0, whose other
-// end is a port of the VPC's bridge.
+// end is a port of the VPC's bridge. Without a VPC it has no device, for "meshvpc
+// endpoint attach" to make one.
 type Workload struct {
 	Host     string         `json:"host"`
 	Name     string         `json:"name"`

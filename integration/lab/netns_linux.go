@@ -72,9 +72,12 @@ func (h *host) addWorkload(w Workload) (any, error) {
 	if err := checkNetnsName(w.Name); err != nil {
 		return nil, err
 	}
-	bridge, err := netlink.LinkByName(w.VPC)
-	if err != nil || bridge.Type() != "bridge" {
-		return nil, fmt.Errorf("add workload %s: VPC %s is not on host %s: %w", w.Name, w.VPC, h.cfg.Name, ErrNotFound)
+	var bridge netlink.Link
+	if w.VPC != "" {
+		var err error
+		if bridge, err = netlink.LinkByName(w.VPC); err != nil || bridge.Type() != "bridge" {
+			return nil, fmt.Errorf("add workload %s: VPC %s is not on host %s: %w", w.Name, w.VPC, h.cfg.Name, ErrNotFound)
+		}
 	}
 	pin := filepath.Join(netnsDir, w.Name)
 	f, err := os.OpenFile(pin, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
@@ -95,7 +98,15 @@ func (h *host) addWorkload(w Workload) (any, error) {
 }
 
 func (h *host) makeWorkload(w Workload, pin string, bridge netlink.Link) error {
-	err := h.onThread(func() error {
+	if err := h.makeNetns(pin); err != nil || bridge == nil {
+		return err
+	}
+	return h.plugIn(w, pin, bridge)
+}
+
+// makeNetns pins a new network namespace.
+func (h *host) makeNetns(pin string) error {
+	return h.onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
@@ -107,9 +118,10 @@ func (h *host) makeWorkload(w Workload, pin string, bridge netlink.Link) error {
 		}
 		return up("lo")
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// plugIn gives a workload a device with its addresses, and the bridge a port.
+func (h *host) plugIn(w Workload, pin string, bridge netlink.Link) error {
 	ns, err := os.Open(pin)
 	if err != nil {
 		return err

@@ -46,6 +46,16 @@ func TestWorkloads(t *testing.T) {
 	if err := l.AddWorkload(t.Context(), w); !errors.Is(err, lab.ErrNotFound) {
 		t.Fatalf("without a bridge: got %v, want ErrNotFound", err)
 	}
+	bare := lab.Workload{Host: "jhoster1", Name: "bare"}
+	if err := l.AddWorkload(t.Context(), bare); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AddWorkload(t.Context(), bare); !errors.Is(err, lab.ErrExists) {
+		t.Errorf("a second one of that name: got %v, want ErrExists", err)
+	}
+	if err := l.RemoveWorkload(t.Context(), bare.Host, bare.Name); err != nil {
+		t.Errorf("one without a device is removed: %v", err)
+	}
 	list := mustMesh(t, l)
 	for _, from := range list {
 		for _, to := range list {
