@@ -145,6 +145,9 @@ type Moved struct {
 	// Unfenced are members that had not confirmed the fence when the owner changed:
 	// they may take frames from both until they read it.
 	Unfenced []string `json:"unfenced,omitempty"`
+	// Changes is how many of these there were lately, this one included: the next
+	// leader goes on counting.
+	Changes int `json:"changes,omitempty"`
 }
 
 func (m *Moved) validate() error {
@@ -161,6 +164,9 @@ func (m *Moved) validate() error {
 		if err := CheckNodeName(n); err != nil {
 			return err
 		}
+	}
+	if m.Changes < 0 || m.Changes > maxFew {
+		return fmt.Errorf("%w moved: %d changes", ErrInvalid, m.Changes)
 	}
 	return checkText("why", m.Why)
 }

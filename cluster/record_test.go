@@ -57,7 +57,7 @@ func examples() map[string]Record {
 		KeyEndpointSpec("blue", "web1"): &EndpointSpec{State: EndpointActive, IPs: []netip.Addr{addr6}, Auto: true, MAC: mac, Node: "a", Requester: "b", ForcedFrom: InEpoch{"b", 7}, Created: when},
 		KeyEndpointSpec("blue", "web2"): &EndpointSpec{State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateless, Place: Place{"dc=gold", "a"}, Failback: FailbackAuto, MoveTo: InEpoch{"c", 3}}},
 		KeyEndpointOwn("blue", "web1"): &EndpointOwn{State: OwnAssigned, Reason: "r", IPs: []netip.Addr{addr4, addr6}, MAC: mac, Node: "a", Era: 1, Epoch: 2,
-			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}}},
+			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}, Changes: 2}},
 		KeyEndpointStatus("a", "blue", "web1"): &EndpointStatus{NodeID: "n1", State: PortFailed, Reason: "r", Device: "ve1", Era: 1, Epoch: 2, At: when},
 		KeyRequest("a", "blue", "web1"):        &Request{NodeID: "n1", Want: WantAttach, Create: true, At: when},
 		KeyEndpointHold("blue", "web1"):        &Hold{Why: "disk", Since: when},

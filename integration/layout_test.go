@@ -31,6 +31,7 @@ var imports = map[string][]string{
 	"cluster/membership/voters": {},
 	"allocator":                 {"cluster", "cluster/mvcc", "cluster/store"},
 	"controller":                {"cluster", "cluster/store", "allocator"},
+	"controller/failover":       {"cluster"},
 	"hostops":                   {"cluster"},
 	"hostops/linux":             {"cluster", "hostops"},
 	"hostops/fake":              {"cluster", "hostops"},

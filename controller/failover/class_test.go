@@ -1,0 +1,219 @@
+package failover
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// three is a cluster of three datacenters of three hosts each.
+func three(t *testing.T) *world {
+	w := newWorld(t, "d1/a1", "d1/a2", "d1/a3", "d2/b1", "d2/b2", "d3/c1", "d3/c2")
+	w.settle()
+	return w
+}
+
+// TestClasses: what its observers (a2, a3, b1, b2, c1, c2) and its keepalive make of a1.
+func TestClasses(t *testing.T) {
+	all := []string{"a2", "a3", "b1", "b2", "c1", "c2"}
+	for name, c := range map[string]struct {
+		no, mute, unsure []string
+		late             bool
+		want             Class
+		suspected        bool
+		says             string // part of the evidence
+	}{
+		"in peace":                           {want: OK, says: "nobody misses it"},
+		"late, and heard":                    {late: true, want: OK},
+		"one does not hear it":               {no: []string{"b1"}, late: true, want: OK, suspected: true, says: "1 of 6 sure observers (b1 in d2) have not heard it"},
+		"silent and late":                    {no: all, late: true, want: Down, suspected: true, says: "6 of 6 sure observers (a2 and a3 in d1, b1 and b2 in d2, c1 and c2 in d3)"},
+		"two thirds":                         {no: all[:4], late: true, want: Down, suspected: true},
+		"less than two thirds":               {no: []string{"a2", "b1", "c1"}, late: true, want: OK, suspected: true},
+		"silent and fresh":                   {no: all, want: Isolated, suspected: true, says: "its keepalive is fresh"},
+		"nearly silent and fresh":            {no: all[:5], want: LinkSplit, suspected: true},
+		"its agent is dead":                  {mute: all, late: true, want: AgentDown, suspected: true, says: "6 of 6 sure observers"},
+		"its agent is dead, some see less":   {mute: all[3:], no: all[:3], late: true, want: AgentDown, suspected: true, says: "hear its kernel only"},
+		"only its own datacenter hears it":   {no: all[2:], late: true, want: LinkSplit, suspected: true},
+		"only its own datacenter is deaf":    {no: all[:2], late: true, want: LinkSplit, suspected: true},
+		"a datacenter is deaf":               {no: all[2:4], late: true, want: LinkSplit, suspected: true},
+		"the others are unsure":              {no: all[:4], unsure: all[4:], late: true, want: Down, suspected: true, says: "4 of 4 sure observers"},
+		"those who hear nothing are unsure":  {no: all[:5], unsure: all[:5], late: true, want: OK},
+		"sure ones are of one datacenter":    {no: all, unsure: all[2:], late: true, want: LinkSplit, suspected: true},
+		"one sure one of another datacenter": {no: all, unsure: all[1:], late: true, want: LinkSplit, suspected: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := three(t)
+			for _, o := range c.no {
+				w.misses(o, "a1", false, false)
+			}
+			for _, o := range c.mute {
+				w.misses(o, "a1", false, true)
+			}
+			for _, o := range c.unsure {
+				w.unsure[o] = true
+			}
+			w.frozen["a1"] = c.late
+			for range 9 {
+				w.tick()
+			}
+			got := w.last.Nodes["a1"]
+			if got.Class != c.want || got.Suspected != c.suspected || !strings.Contains(got.Evidence, c.says) {
+				t.Errorf("%+v; want %s, %v, %q", got, c.want, c.suspected, c.says)
+			}
+			if isDown := c.want == Down; isDown != (len(w.last.Fences) > 0) {
+				t.Errorf("fences: %+v", w.last.Fences)
+			}
+		})
+	}
+}
+
+// TestStaleVerdict: what was said once, by one who says nothing more, is nothing.
+func TestStaleVerdict(t *testing.T) {
+	w := three(t)
+	w.die("a1")
+	w.tick()
+	for _, o := range []string{"a2", "a3", "b1", "b2", "c1", "c2"} {
+		w.frozen[o] = true
+	}
+	for range 2 {
+		if w.tick(); !w.last.Nodes["a1"].Suspected {
+			t.Errorf("forgotten after %s", w.v.Now.Sub(begin))
+		}
+	}
+	if got, _ := w.run(time.Minute); got != nil || w.last.Nodes["a1"].Suspected {
+		t.Errorf("%+v, %+v", got, w.last.Nodes["a1"])
+	}
+}
+
+// TestNewLeader: it collects evidence for 2 s and 3 s, and what it finds written is
+// none until it has moved.
+func TestNewLeader(t *testing.T) {
+	w := three(t)
+	w.die("a1")
+	w.tick()
+	w.j = New()
+	w.decide()
+	if w.last.Nodes["a1"].Suspected || w.last.Mode != ModeCollecting {
+		t.Errorf("it believes what it finds: %+v, %s", w.last.Nodes["a1"], w.last.Mode)
+	}
+	if d, after := w.run(8 * time.Second); d == nil || after != 5*time.Second || len(d.Fences) != 1 {
+		t.Errorf("after %s: %+v", after, d)
+	}
+}
+
+// TestInterrupted: a leader that was asleep begins anew.
+func TestInterrupted(t *testing.T) {
+	w := three(t)
+	w.die("a1")
+	w.tick()
+	w.v.Now = w.v.Now.Add(time.Hour)
+	if d := w.tick(); d.Mode != ModeCollecting || len(d.Fences) > 0 {
+		t.Errorf("%+v", d)
+	}
+	if d, after := w.run(8 * time.Second); d == nil || after != 5*time.Second {
+		t.Errorf("after %s: %+v", after, d)
+	}
+}
+
+// TestOneLiar says of everybody else that it is dead, while all keepalives are late.
+func TestOneLiar(t *testing.T) {
+	for _, liar := range []string{"a2", "b1", "c2"} {
+		w := three(t)
+		for n := range w.v.Nodes {
+			if n != liar {
+				w.misses(liar, n, false, false)
+				w.misses(liar, n, false, false)
+			}
+		}
+		w.misses(liar, "nobody", false, false)
+		w.misses(liar, liar, false, false)
+		for n := range w.v.Nodes {
+			if n != liar {
+				l := *w.v.Live[n]
+				w.v.Live[n] = &l
+			}
+		}
+		for range 100 {
+			for n := range w.v.Nodes {
+				w.frozen[n] = n != liar
+			}
+			if d := w.tick(); len(d.Fences)+len(d.Grants) > 0 {
+				t.Fatalf("%s alone: %+v", liar, d)
+			}
+		}
+	}
+}
+
+// TestStranger: what comes from another machine under a node's name counts nothing.
+func TestStranger(t *testing.T) {
+	w := three(t)
+	w.die("a1")
+	for _, v := range w.v.Verdicts {
+		v.NodeID = "id-stranger"
+	}
+	if d, _ := w.run(20 * time.Second); d != nil || w.last.Nodes["a1"].Suspected {
+		t.Errorf("verdicts: %+v", d)
+	}
+	w = three(t)
+	w.v.Live["a2"].NodeID = "id-stranger"
+	w.die("a1")
+	w.live(10 * time.Second)
+	if got := w.at("e0").owner(); got != "a3" {
+		t.Errorf("it is at %s; want a3, as the live record of a2 is another's", got)
+	}
+}
+
+// TestQuietObserver: one that suspects nobody has written that once. It is taken for
+// well while it is heard itself, and not when it is not.
+func TestQuietObserver(t *testing.T) {
+	w := three(t)
+	for _, o := range []string{"a2", "b1", "c1"} {
+		w.misses(o, "a1", false, false)
+	}
+	w.frozen["a1"] = true
+	w.run(10 * time.Second)
+	if w.class("a1") != OK {
+		t.Fatalf("3 of 6: %+v", w.last.Nodes["a1"])
+	}
+	for _, o := range []string{"b1", "c1"} {
+		w.misses(o, "a3", false, false)
+		w.misses(o, "b2", false, false)
+		w.misses(o, "c2", false, false)
+	}
+	w.misses("a2", "b2", false, false)
+	w.run(2 * time.Second)
+	if w.class("a1") != Down {
+		t.Errorf("3 of the 4 that are not silent themselves: %+v", w.last.Nodes["a1"])
+	}
+}
+
+// TestTwoDatacentersWithoutWitness: of the loss of one nobody else can tell.
+func TestTwoDatacentersWithoutWitness(t *testing.T) {
+	w := newWorld(t, "d1/a1", "d1/a2", "d2/b1", "d2/b2")
+	w.settle()
+	w.die("a1", "a2")
+	if got := w.live(time.Minute); len(got) > 0 || w.class("a1") != LinkSplit {
+		t.Errorf("%q, %+v", got, w.last.Nodes["a1"])
+	}
+	w = newWorld(t, "d1/a1", "d1/a2", "d2/b1", "d2/b2")
+	w.settle()
+	w.die("a1")
+	if w.live(10 * time.Second); w.at("e0").owner() != "a2" {
+		t.Errorf("one host: %+v", w.last)
+	}
+}
+
+// TestNobodyAsks: a cluster without such endpoints costs the leader nothing.
+func TestNobodyAsks(t *testing.T) {
+	w := three(t)
+	w.v.Endpoints = nil
+	if d := w.tick(); !d.Again.IsZero() || d.Nodes["a1"].Class != OK {
+		t.Errorf("%+v", d)
+	}
+	w.v.Nodes["a1"].State = cluster.NodeLeft
+	if d := w.tick(); len(d.Nodes) != 6 {
+		t.Errorf("%+v", d.Nodes)
+	}
+}

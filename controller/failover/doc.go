@@ -1,0 +1,110 @@
+// Package failover decides which endpoints get another node without anybody's word,
+// and which nodes nothing is taken from any more until then.
+//
+// It is pure: a leader shows a Judge what it sees (a View), and is told what to write
+// (a Decision). There is no goroutine, no I/O and no clock. What is asked for is asked
+// for again until the View shows it, so that a write may fail or be lost.
+//
+// It is for endpoints of mode stateless: the workload runs at several nodes, and
+// receivers take its address from one of them. A node that is cut off goes on to serve
+// its own side. Nothing here makes sure that a node which cannot be reached has ended:
+// where two of something do harm, that takes a time limit at the owner itself, which
+// would be one more condition in causeFor.
+//
+// # What is known of a node
+//
+// There are two signals, which fail independently. The keepalive is a counter in the
+// node's live record, which a node that owns such endpoints raises every Keepalive; it
+// is late when it has not moved for longer than that. Of a node that owns nothing it
+// stands still, and says nothing. Leases are never evidence: they are armed anew when
+// the store has another leader, and may be revoked by mistake. The verdicts are what
+// its observers (cluster.ObserversOf) see of it on the underlay.
+//
+// Times are this leader's own, from when it saw something to when it saw it change.
+// What another clock says is never compared.
+//
+//   - Grace. A new leader, and one that did not look for some probe periods, collects
+//     evidence for one detection and one keepalive before it acts: what it finds
+//     may be old. The one thing it does meanwhile is to give an endpoint that nobody
+//     has, nor serves, its first node.
+//   - Fresh. A verdict that suspects somebody counts if its counter moved within 3
+//     probe periods, as this leader saw it. A verdict that suspects nobody is written
+//     once: its observer hears everybody as long as it is well itself. If others in
+//     two places do not hear its agent, or it has no live record, it is absent.
+//   - Unsure. An observer that says so is absent.
+//   - Places. Observers in one datacenter prove nothing: it may be the way there that
+//     is broken. They have to be in two, of which one may be the node's own; a witness
+//     counts as a place, in the node's own datacenter, too.
+//   - Share. Two thirds of the sure observers have to agree. One that lies, or is
+//     wrong, moves nothing. But nothing is given to a node that any sure one suspects.
+//
+// # Classes
+//
+//   - Down: neither its agent nor its kernel answers two thirds of its sure observers,
+//     in two places, and its keepalive is late.
+//   - Isolated: they do not answer any of them, but the keepalive is fresh. Its data
+//     path is cut, and it still reads and writes the store. It is not fenced: it is to
+//     hand over by itself. When it reports an endpoint as released, that goes to
+//     another node at once. A node that does not report this keeps what it has, until
+//     its keepalive is late, too. So nothing is ever served by two because of this
+//     class; what it can cost is that nobody serves.
+//   - AgentDown: the kernel answers, the agent does not. Its endpoints are served on,
+//     and stay; it gets no others.
+//   - LinkSplit: all sure observers of some datacenter do not hear it, and it is not
+//     Down. A matter between datacenters: no node is given up for it. A node that its
+//     own datacenter hears is never Down. Where there are two datacenters and no
+//     witness, the loss of one looks like this, and nothing is moved.
+//
+// # What may be given up
+//
+//   - Confirm. A node has to be silent for Confirm, or a probe period if that is more,
+//     in which those that were lost with it show, too.
+//   - Mass. Lost nodes count from when they are silent until a minute after they were
+//     fenced, or after they were lost if there is nothing to move. Draining nodes do
+//     not count. One node of a datacenter, or less than 30 %, is given up at once. Of
+//     more, one every 10 s (ModePartial). A whole datacenter of two nodes or more goes
+//     at once (ModeDatacenter), if observers in two other places say so of each of its
+//     nodes and 70 % of the nodes elsewhere are well; it has to be silent for Hold.
+//     A datacenter of one node is a node.
+//   - Safe mode. More than half of all nodes, and several, that are no whole
+//     datacenter; several whole ones; a whole one that is not attested as above; losses
+//     in two datacenters within Hold and one detection. Then nothing is fenced and
+//     nothing moves until that has not been so for a detection and a keepalive.
+//     Nothing becomes old meanwhile. Only nodes that come back, or are drained or
+//     removed by an operator, end it.
+//
+// A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all
+// that the node has. It is not, if nobody knows from which address its frames come.
+//
+// # When an endpoint gets another node
+//
+//   - It has none, or its node is no member of the VPC any more; or the owner
+//     reports it as released in this very epoch: at once.
+//   - Its owner is fenced, and was booted anew since: at once.
+//   - Barrier. Its owner is fenced: when all members of the VPC that are there have
+//     confirmed the fence, or after Barrier. Then those that have not are named
+//     (Moved.Unfenced): they may take frames of both until they read it.
+//
+// And never if an operator holds it, in safe mode, or if it changed five times in
+// 180 s: then it stays until it was quiet for as long, or an operator moves or holds
+// it. Of the nodes that have it attached, are in its places and are well (alive, OK,
+// suspected by nobody, neither fenced nor draining, without failures that count), the
+// one that its list prefers gets it, then one without a penalty, then one whose report
+// is of this epoch, then the one with the fewest endpoints, then the first by name. At
+// most 500 in a second.
+//
+// A failure is worth a penalty of 1000, of which half is left after 5 minutes. From
+// 2000 on a node gets nothing until less than 750 is left. And it has to be well for a
+// minute, twice that after each further failure, at most half an hour.
+//
+// # What goes back
+//
+// A fence is lifted when its node is alive and nobody has suspected it for a detection
+// and a keepalive, and it reports no endpoint that is another's by now: each is standby
+// or released, or the report is of the epoch in force. Also in safe mode.
+//
+// An endpoint with failback auto returns when a node that its list prefers was well for
+// 10 minutes and nothing is lost, one a second into a datacenter. A node that is
+// drained hands over two a second. Here the owner is well: it closes when it reads
+// what the new one opens by.
+package failover

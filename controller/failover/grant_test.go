@@ -1,0 +1,364 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// fenced is a cluster of seven in which the owner a1 died and its fence was just read
+// by some.
+func fenced(t *testing.T, confirmed ...string) *world {
+	w := three(t)
+	w.die("a1")
+	for w.tick(); len(w.last.Fences) == 0; w.tick() {
+		if w.v.Now.Sub(begin) > time.Minute {
+			t.Fatalf("no fence: %+v", w.last)
+		}
+	}
+	f := w.last.Fences[0]
+	w.v.Fences[f.Node] = Fence{&f.Fence, 100}
+	for _, n := range confirmed {
+		w.v.Applied[n] = &cluster.FenceStatus{NodeID: "id-" + n, Revision: 100}
+	}
+	return w
+}
+
+func TestFence(t *testing.T) {
+	w := fenced(t)
+	f := w.v.Fences["a1"]
+	if err := f.Validate(); err != nil {
+		t.Error(err)
+	}
+	if f.NodeID != "id-a1" || !slices.Equal(f.Underlay, w.v.Underlay["a1"]) || !strings.Contains(f.Why, "6 of 6 sure observers") {
+		t.Errorf("%+v", f.Fence)
+	}
+}
+
+// TestNoFence: a node is cut off only if somebody gains by it.
+func TestNoFence(t *testing.T) {
+	for name, spoil := range map[string]func(*world){
+		"owns nothing":    func(w *world) { w.put(w.at("e0"), "b1", nil) },
+		"held":            func(w *world) { w.at("e0").Held = true },
+		"no other place":  func(w *world) { w.at("e0").Failover.Place = cluster.Place{"a1"} },
+		"nowhere else":    func(w *world) { w.at("e0").Reports = nil },
+		"handed over":     func(w *world) { w.report(w.at("e0"), "a1", cluster.PortReleased); w.at("e0").Held = true },
+		"no address":      func(w *world) { w.v.Underlay["a1"] = nil },
+		"pending":         func(w *world) { w.at("e0").Own.State = cluster.OwnPending },
+		"others draining": func(w *world) { drainAll(w, "a1") },
+	} {
+		w := three(t)
+		spoil(w)
+		w.die("a1")
+		if d, _ := w.run(10 * time.Second); d != nil || w.class("a1") != Down {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+func drainAll(w *world, but string) {
+	for name, n := range w.v.Nodes {
+		if name != but {
+			n.State = cluster.NodeDraining
+		}
+	}
+}
+
+// TestBarrier: the grant waits for all receivers, or for 1 s, and names those missing.
+func TestBarrier(t *testing.T) {
+	all := []string{"a2", "a3", "b1", "b2", "c1", "c2"}
+	w := fenced(t, all[:5]...)
+	if d := w.decide(); len(d.Grants) != 0 || len(d.Waits) != 1 || !strings.Contains(d.Waits[0].Why, "waiting for c2") {
+		t.Fatalf("%+v", d)
+	}
+	w.v.Applied["c2"] = &cluster.FenceStatus{NodeID: "id-c2", Revision: 99}
+	if d := w.decide(); len(d.Grants) != 0 {
+		t.Fatalf("an older fence: %+v", d)
+	}
+	w.v.Applied["c2"] = &cluster.FenceStatus{NodeID: "id-other", Revision: 100}
+	if d := w.decide(); len(d.Grants) != 0 {
+		t.Fatalf("another machine: %+v", d)
+	}
+	w.v.Applied["c2"] = &cluster.FenceStatus{NodeID: "id-c2", Revision: 100}
+	own := w.at("e0").Own
+	want := []Grant{{VPC: "v", Endpoint: "e0", From: "a1", To: "a2", Era: own.Era, Epoch: own.Epoch, Fence: 100, Why: w.v.Fences["a1"].Why,
+		Moved: &cluster.Moved{From: "a1", Why: w.v.Fences["a1"].Why, At: cluster.At(w.v.Now), Changes: 1}}}
+	if d := w.decide(); cmp.Diff(d.Grants, want) != "" {
+		t.Error(cmp.Diff(d.Grants, want))
+	}
+
+	w = fenced(t, all[:4]...)
+	delete(w.v.Live, "c1") // not awaited, and named
+	w.decide()
+	if d, after := w.run(3 * time.Second); d == nil || after != time.Second || !slices.Equal(d.Grants[0].Moved.Unfenced, []string{"c1", "c2"}) {
+		t.Errorf("after %s: %+v", after, d)
+	}
+
+	w = fenced(t)
+	l := *w.v.Live["a1"]
+	l.BootID = "b1"
+	w.decide()
+	w.v.Live["a1"] = &l
+	if d := w.decide(); len(d.Grants) != 1 || !strings.Contains(d.Grants[0].Why, "booted anew") {
+		t.Errorf("booted: %+v", d)
+	}
+}
+
+// TestReleased: the owner's own word is enough, of this epoch, and of this machine.
+func TestReleased(t *testing.T) {
+	w := three(t)
+	e := w.at("e0")
+	w.report(e, "a1", cluster.PortReleased)
+	if d := w.tick(); len(d.Grants) != 1 || d.Grants[0].To != "a2" || d.Grants[0].Fence != 0 || d.Grants[0].Moved.From != "a1" {
+		t.Fatalf("%+v", d)
+	}
+	e.Reports["a1"].Epoch--
+	if d := w.tick(); len(d.Grants) != 0 {
+		t.Errorf("of an epoch that was: %+v", d)
+	}
+	e.Reports["a1"].Epoch++
+	e.Reports["a1"].NodeID = "id-other"
+	if d := w.tick(); len(d.Grants) != 0 {
+		t.Errorf("of another machine: %+v", d)
+	}
+	w.report(e, "a1", cluster.PortReleased)
+	e.Held = true
+	if d := w.tick(); len(d.Grants) != 0 || len(d.Waits) != 1 {
+		t.Errorf("held: %+v", d)
+	}
+}
+
+func TestFirstNode(t *testing.T) {
+	w := three(t)
+	w.put(w.at("e0"), "", nil)
+	w.j = New()
+	if d := w.decide(); d.Mode != ModeCollecting || len(d.Grants) != 1 || d.Grants[0].Moved != nil {
+		t.Errorf("%+v", d)
+	}
+	w.report(w.at("e0"), "b2", cluster.PortReady)
+	w.j = New()
+	if d := w.decide(); len(d.Grants) != 0 {
+		t.Errorf("b2 may serve it still: %+v", d)
+	}
+	delete(w.at("e0").Members, "a1")
+	w.put(w.at("e0"), "a1", nil)
+	w.settleIn()
+	if d := w.decide(); len(d.Grants) != 1 || d.Grants[0].From != "a1" {
+		t.Errorf("its node is no member: %+v", d)
+	}
+}
+
+// settleIn lets a leader collect, whatever it decides then.
+func (w *world) settleIn() { w.run(6 * time.Second) }
+
+// TestTarget: who gets it, and who does not.
+func TestTarget(t *testing.T) {
+	for name, c := range map[string]struct {
+		place string
+		spoil func(*world)
+		want  string
+	}{
+		"by name":            {place: "all", want: "a2"},
+		"by place":           {place: "dc=d3,all", want: "c1"},
+		"places alone":       {place: "b2", want: "b2"},
+		"fewest endpoints":   {place: "all", spoil: func(w *world) { w.endpoint("e1", "a2"); w.endpoint("e2", "a3") }, want: "b1"},
+		"draining":           {place: "all", spoil: func(w *world) { w.v.Nodes["a2"].State = cluster.NodeDraining }, want: "a3"},
+		"fenced":             {place: "all", spoil: func(w *world) { fenceOf(w, "a2") }, want: "a3"},
+		"no live record":     {place: "all", spoil: func(w *world) { delete(w.v.Live, "a2") }, want: "a3"},
+		"suspected by one":   {place: "all", spoil: func(w *world) { w.misses("c1", "a2", false, false) }, want: "a3"},
+		"agent down":         {place: "all", spoil: func(w *world) { w.miss("a2", false, true) }, want: "a3"},
+		"not attached":       {place: "all", spoil: func(w *world) { w.report(w.at("e0"), "a2", cluster.PortFailed) }, want: "a3"},
+		"no report":          {place: "all", spoil: func(w *world) { delete(w.at("e0").Reports, "a2") }, want: "a3"},
+		"no member":          {place: "all", spoil: func(w *world) { delete(w.at("e0").Members, "a2") }, want: "a3"},
+		"report of before":   {place: "all", spoil: func(w *world) { w.at("e0").Reports["a2"].Epoch-- }, want: "a3"},
+		"place before epoch": {place: "a2,all", spoil: func(w *world) { w.at("e0").Reports["a2"].Epoch-- }, want: "a2"},
+		"punished":           {place: "all", spoil: func(w *world) { punish(w, "a2", 800) }, want: "a3"},
+		"place before that":  {place: "a2,all", spoil: func(w *world) { punish(w, "a2", 800) }, want: "a2"},
+		"barred":             {place: "a2,all", spoil: func(w *world) { punish(w, "a2", 2100) }, want: "a3"},
+		"still barred":       {place: "a2,all", spoil: func(w *world) { punish(w, "a2", 800); w.j.node("a2").barred = true }, want: "a3"},
+		"not barred":         {place: "a2,all", spoil: func(w *world) { punish(w, "a2", 700); w.j.node("a2").barred = true }, want: "a2"},
+		"failed":             {place: "a2,all", spoil: func(w *world) { w.j.node("a2").failures, w.j.node("a2").okSince = 1, w.v.Now }, want: "a3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := three(t)
+			e := w.at("e0")
+			e.Failover.Place, _ = cluster.ParsePlace(c.place)
+			if c.spoil != nil {
+				c.spoil(w)
+			}
+			w.tick()
+			w.report(e, "a1", cluster.PortReleased)
+			if w.tick(); len(w.last.Grants) != 1 || w.last.Grants[0].To != c.want {
+				t.Errorf("%+v, waits %+v; want %s", w.last.Grants, w.last.Waits, c.want)
+			}
+		})
+	}
+}
+
+func fenceOf(w *world, name string) {
+	w.v.Fences[name] = Fence{&cluster.Fence{NodeID: "id-" + name, Why: "by hand"}, 7}
+}
+
+func punish(w *world, name string, much float64) {
+	m := w.j.node(name)
+	m.penalty, m.penaltyAt = much, w.v.Now
+}
+
+// TestFrozen: five changes in 180 s, by whichever leader, and no more for as long.
+func TestFrozen(t *testing.T) {
+	w := three(t)
+	e := w.at("e0")
+	moves := func(d time.Duration) (n int) {
+		for start := w.v.Now; w.v.Now.Sub(start) < d; {
+			w.report(e, e.owner(), cluster.PortReleased)
+			d := w.tick()
+			w.write(d)
+			if n += len(d.Grants); n == 3 && len(d.Grants) > 0 {
+				w.j = New() // it reads how many there were
+			}
+		}
+		return n
+	}
+	if n := moves(179 * time.Second); n != 5 || e.Own.Moved.Changes != 5 {
+		t.Errorf("%d moves, the record says %d", n, e.Own.Moved.Changes)
+	}
+	if n := moves(10 * time.Second); n == 0 {
+		t.Error("it does not move after 180 s of quiet")
+	}
+	moves(180 * time.Second)
+	w.put(e, "c2", nil) // an operator
+	w.tick()
+	if n := moves(5 * time.Second); n == 0 {
+		t.Error("it does not move after an operator's word")
+	}
+}
+
+func TestRate(t *testing.T) {
+	w := three(t)
+	for i := range 1200 {
+		w.report(w.endpoint(fmt.Sprintf("f%04d", i), "a1"), "a1", cluster.PortReleased)
+	}
+	var got []int
+	for range 7 {
+		d := w.tick()
+		got = append(got, len(d.Grants))
+		w.write(d)
+	}
+	if want := []int{500, 0, 500, 0, 200, 0, 0}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestLift: a fence goes when its node is back for 5 s and serves nothing of what was
+// moved.
+func TestLift(t *testing.T) {
+	w := fenced(t)
+	w.live(3 * time.Second)
+	e := w.at("e0")
+	if e.owner() == "a1" {
+		t.Fatal("not moved")
+	}
+	w.back("a1") // its report is of the epoch in which it was the owner
+	if got := w.live(10 * time.Second); len(got) > 0 {
+		t.Fatalf("it may serve what was moved: %q", got)
+	}
+	w.report(e, "a1", cluster.PortStandby)
+	if d := w.tick(); len(d.Lifts) != 1 || d.Lifts[0].Revision != 100 || d.Lifts[0].Node != "a1" {
+		t.Fatalf("%+v", d)
+	}
+	w.misses("c2", "a1", false, false)
+	if d := w.tick(); len(d.Lifts) != 0 {
+		t.Errorf("suspected: %+v", d)
+	}
+	w.back("a1")
+	if d, after := w.run(7 * time.Second); d == nil || after != 5500*time.Millisecond || len(d.Lifts) != 1 {
+		t.Errorf("after %s: %+v", after, d)
+	}
+	delete(w.v.Live, "a1")
+	if d := w.tick(); len(d.Lifts) != 0 {
+		t.Errorf("not alive: %+v", d)
+	}
+	w.v.Nodes["a1"].State = cluster.NodeLeft
+	if d := w.tick(); len(d.Lifts) != 1 {
+		t.Errorf("removed: %+v", d)
+	}
+}
+
+// TestStable: what failed and is back gets nothing for a minute, then for two.
+func TestStable(t *testing.T) {
+	w := three(t)
+	e := w.at("e0")
+	e.Failover.Place = cluster.Place{"a1", "b1"}
+	for _, want := range []time.Duration{time.Minute, 2 * time.Minute} {
+		w.put(e, "a1", nil)
+		w.die("a1")
+		w.live(7 * time.Second)
+		if e.owner() != "b1" {
+			t.Fatalf("%+v", w.last)
+		}
+		w.back("a1")
+		w.report(e, "a1", cluster.PortStandby)
+		back := w.v.Now
+		for w.report(e, "b1", cluster.PortReleased); e.owner() == "b1" && w.v.Now.Sub(back) < time.Hour; {
+			w.live(w.v.Timings.Probe)
+		}
+		if got := w.v.Now.Sub(back); got < want || got > want+time.Second {
+			t.Errorf("%s after it was back, want %s", got, want)
+		}
+		w.tick()
+	}
+}
+
+func TestFailback(t *testing.T) {
+	w := three(t)
+	for i := range 4 {
+		e := w.endpoint(fmt.Sprintf("f%d", i), "b1")
+		e.Failover.Place, e.Failover.Failback = cluster.Place{"dc=d1", "all"}, cluster.FailbackAuto
+	}
+	w.at("f3").Failover.Failback = cluster.FailbackNever
+	if got := w.live(9 * time.Minute); len(got) > 0 {
+		t.Errorf("within 10 minutes: %q", got)
+	}
+	got := w.live(2 * time.Minute)
+	if len(got) != 3 || w.at("f3").owner() != "b1" || w.at("f0").owner() != "a2" || w.at("f1").owner() != "a3" {
+		t.Errorf("%q", got)
+	}
+	for i := range got {
+		var at, before float64
+		if _, err := fmt.Sscanf(got[i], "%fs", &at); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscanf(got[max(i-1, 0)], "%fs", &before); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && at-before < 1 {
+			t.Errorf("%q: one a second", got)
+		}
+	}
+}
+
+func TestDrain(t *testing.T) {
+	w := three(t)
+	for i := range 5 {
+		w.endpoint(fmt.Sprintf("f%d", i), "a1")
+	}
+	w.at("f0").Held = true
+	w.at("f1").Failover.Place = cluster.Place{"a1"}
+	w.v.Nodes["a1"].State = cluster.NodeDraining
+	got := w.live(1500 * time.Millisecond)
+	if len(got) != 3 {
+		t.Errorf("%q: two a second", got)
+	}
+	if got = w.live(10 * time.Second); len(got) != 1 || w.at("f0").owner() != "a1" || w.at("f1").owner() != "a1" || w.at("e0").owner() == "a1" {
+		t.Errorf("%q", got)
+	}
+	if len(w.last.Waits) != 1 || w.last.Waits[0].Endpoint != "f1" {
+		t.Errorf("%+v", w.last.Waits)
+	}
+}

@@ -1,0 +1,183 @@
+package failover
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// Judge is what a leader remembers between two passes. Another leader, or the same one
+// elected again, begins with a new one. It is for one goroutine.
+type Judge struct {
+	off rule // rules that do not hold: none, but in tests
+
+	began    time.Time // since when evidence is collected
+	last     time.Time // of the last pass
+	promised time.Time // Again of the last pass
+
+	roster    map[string]seat // of which observers were chosen
+	observers map[string][]string
+	lives     map[string]*beat
+	verdicts  map[string]*beat
+	nodes     map[string]*nodeMemory
+	fences    map[string]*fenceMemory
+	endpoints map[string]*endpointMemory
+	whole     map[string]time.Time // datacenters of which all is silent, since when
+	safeUntil time.Time
+	safeWhy   string
+	granted   window
+	paused    map[string]time.Time // by what was done: when that may be done next
+}
+
+// New is the Judge of a leader that was elected just now.
+func New() *Judge {
+	return &Judge{
+		observers: map[string][]string{},
+		lives:     map[string]*beat{},
+		verdicts:  map[string]*beat{},
+		nodes:     map[string]*nodeMemory{},
+		fences:    map[string]*fenceMemory{},
+		endpoints: map[string]*endpointMemory{},
+		whole:     map[string]time.Time{},
+		paused:    map[string]time.Time{},
+	}
+}
+
+// pass is one look at the world.
+type pass struct {
+	*View
+	judge *Judge
+	again time.Time
+	names []string // of the nodes that are judged, sorted
+
+	nodes   map[string]Judgement
+	votes   map[string]*votes
+	quiet   map[string]bool // see unheard
+	owned   map[string]int  // endpoints by owner, with what this pass grants
+	movers  map[string]bool // nodes that have an endpoint that could be elsewhere; nil: see movable
+	loss    *loss
+	missing map[string]receivers
+	out     Decision
+}
+
+func (p *pass) holds(r rule) bool { return p.judge.off&r == 0 }
+
+// due reports whether a time has come, and has the leader look again then if not.
+func (p *pass) due(at time.Time) bool {
+	if !p.Now.Before(at) {
+		return true
+	}
+	if p.again.IsZero() || at.Before(p.again) {
+		p.again = at
+	}
+	return false
+}
+
+// Decide says what the nodes are like and what has to be written.
+func (j *Judge) Decide(v *View) *Decision {
+	p := &pass{View: v, judge: j, nodes: map[string]Judgement{}, votes: map[string]*votes{}, quiet: map[string]bool{},
+		owned: map[string]int{}, missing: map[string]receivers{}}
+	if j.interrupted(v) {
+		j.forget(v.Now)
+	}
+	j.listen(p)
+	j.seat(v.Nodes)
+	j.watchFences(p)
+	j.watchEndpoints(p)
+	named := p.suspected()
+	for _, name := range slices.Sorted(maps.Keys(v.Nodes)) {
+		if n := v.Nodes[name]; n.Agent && n.State != cluster.NodeLeft {
+			p.names = append(p.names, name)
+			p.nodes[name] = p.judgeNode(name, named[name])
+			p.remember(name)
+		}
+	}
+	maps.DeleteFunc(j.nodes, func(name string, _ *nodeMemory) bool { return v.Nodes[name] == nil })
+	p.out.Nodes = p.nodes
+	for _, e := range v.Endpoints {
+		if o := e.owner(); o != "" {
+			p.owned[o]++
+		}
+	}
+	p.weigh()
+	p.lift()
+	p.grant()
+	p.fence()
+	p.plan()
+	j.last, j.promised = v.Now, time.Time{}
+	if len(v.Endpoints) > 0 {
+		p.due(v.Now.Add(v.Timings.Keepalive))
+		j.promised = p.again
+	}
+	p.out.Again = p.again
+	return &p.out
+}
+
+// interrupted reports whether the leader did not look for so long that what it sees
+// move now may have moved long ago.
+func (j *Judge) interrupted(v *View) bool {
+	return j.promised.IsZero() || v.Now.Before(j.last) || v.Now.After(j.promised.Add(freshPeriods*v.Timings.Probe))
+}
+
+// forget begins to collect evidence anew.
+func (j *Judge) forget(now time.Time) {
+	j.began = now
+	for _, b := range j.lives {
+		b.moved = time.Time{}
+	}
+	for _, b := range j.verdicts {
+		b.moved = time.Time{}
+	}
+	for _, m := range j.nodes {
+		m.suspectedSince, m.silentSince, m.okSince, m.heard = time.Time{}, time.Time{}, time.Time{}, false
+	}
+	clear(j.whole)
+}
+
+// collecting reports whether there is no evidence yet: one time to detect a loss and
+// one keepalive have to go by.
+func (p *pass) collecting() bool {
+	return p.holds(ruleGrace) && !p.due(p.judge.began.Add(p.Timings.Silence()+p.Timings.Keepalive))
+}
+
+// seat is what of a node decides who observes whom.
+type seat struct {
+	datacenter  string
+	agent, left bool
+}
+
+// seat forgets who observes whom if nodes changed.
+func (j *Judge) seat(nodes map[string]*cluster.Node) {
+	roster := make(map[string]seat, len(nodes))
+	for name, n := range nodes {
+		roster[name] = seat{n.Datacenter, n.Agent, n.State == cluster.NodeLeft}
+	}
+	if !maps.Equal(roster, j.roster) {
+		j.roster = roster
+		clear(j.observers)
+	}
+}
+
+// observersOf remembers cluster.ObserversOf, which is asked for often.
+func (j *Judge) observersOf(name string, nodes map[string]*cluster.Node) []string {
+	list, ok := j.observers[name]
+	if !ok {
+		list = cluster.ObserversOf(name, nodes)
+		j.observers[name] = list
+	}
+	return list
+}
+
+// window counts what was done lately.
+type window []time.Time
+
+// since drops what is older than from and says how much is left.
+func (w *window) since(from time.Time) int {
+	*w = slices.DeleteFunc(*w, func(t time.Time) bool { return !t.After(from) })
+	return len(*w)
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }

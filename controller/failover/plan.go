@@ -1,0 +1,62 @@
+package failover
+
+import (
+	"time"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// plan moves endpoints that are served well, and should be elsewhere: away from a node
+// that is drained, and back to a place that their list prefers. The new owner opens
+// when it reads that it is one, the old one closes when it reads the same.
+func (p *pass) plan() {
+	for _, e := range p.inOrder() {
+		owner := e.owner()
+		n := p.Nodes[owner]
+		if !e.settled() || n == nil || !e.Members[owner] || p.released(e) || p.stays(e) || !p.reads(owner) {
+			continue
+		}
+		switch {
+		case n.State == cluster.NodeDraining:
+			p.planned(e, p.target(e), "drain "+owner, drainPause, owner+" is drained")
+		case n.State == cluster.NodeActive && p.out.Mode == ModeNormal && p.loss.gone == 0:
+			if to := p.preferred(e); to != "" {
+				p.planned(e, to, "failback "+p.Nodes[to].Datacenter, failbackPause, to+" is preferred, and well again")
+			}
+		}
+	}
+}
+
+// reads reports whether an owner will read at once that it is not one any more.
+func (p *pass) reads(owner string) bool {
+	is := p.nodes[owner]
+	return is.Class == OK && !is.Suspected && !p.fenced(owner) && p.alive(owner) && p.silence(owner) < 2*p.Timings.Keepalive
+}
+
+// planned moves an endpoint if nothing of the kind was done for a while.
+func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why string) {
+	if to != "" && p.forbids(e) == "" && !p.due(p.judge.paused[kind]) {
+		p.wait(e, why+"; one after the other is moved")
+		return
+	}
+	before := len(p.out.Grants)
+	p.give(e, cause{why: why}, to)
+	if len(p.out.Grants) > before {
+		p.judge.paused[kind] = p.Now.Add(pause)
+	}
+}
+
+// preferred is the node that an endpoint may return to, "" for none.
+func (p *pass) preferred(e *Endpoint) string {
+	to := p.target(e)
+	if e.Failover.Failback != cluster.FailbackAuto || to == "" {
+		return ""
+	}
+	has, ok := e.Failover.Place.Rank(e.owner(), p.Nodes[e.owner()])
+	wants, _ := p.candidate(e, to)
+	m := p.judge.node(to)
+	if ok && wants >= has || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
+		return ""
+	}
+	return to
+}
