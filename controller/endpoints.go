@@ -10,6 +10,7 @@ import (
 	"github.com/meshvpc/meshvpc/allocator"
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // endpoint is all records of one endpoint.
@@ -21,6 +22,8 @@ type endpoint struct {
 	held    []allocItem         // addresses and MACs
 	ports   map[string]portItem // what nodes report, by node
 	granted *request            // see requests; nil: none
+	grant   *failover.Grant     // that moves it; nil: none
+	waits   string              // why it is not moved
 	blocked bool                // a record cannot be read that must not be written over
 }
 

@@ -1,8 +1,11 @@
 package controller
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
@@ -12,6 +15,7 @@ func moving(t *testing.T, places ...cluster.Selector) *rig {
 	r := meshed(t)
 	r.put(cluster.KeyEndpointSpec("blue", "db1"), &cluster.EndpointSpec{State: cluster.EndpointActive,
 		Failover: cluster.Failover{Mode: cluster.ModeStateless, Place: places}})
+	settle()
 	return r
 }
 
@@ -37,26 +41,26 @@ func TestMoveWhatMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := moving(t, "h2", "h3")
 		r.request("h2", "db1", cluster.WantAttach, false)
-		r.wantHas("db1", "[] assigned h2 1.1 ")
+		r.wantHas("db1", "[] assigned h2 1.2 ")
 		r.port("h2", "db1", cluster.PortReady)
 		move := func(to string, epoch int64) {
 			r.editEndpoint("db1", func(s *cluster.EndpointSpec) {
 				s.Failover.MoveTo = cluster.InEpoch{Node: to, Epoch: epoch}
 			})
 		}
-		move("h3", 0) // long ago
-		r.wantHas("db1", "[] assigned h2 1.1 ")
-		move("h3", 1)
-		r.wantHas("db1", "[] assigned h3 1.2 ")
+		move("h3", 1) // long ago
+		r.wantHas("db1", "[] assigned h2 1.2 ")
+		move("h3", 2)
+		r.wantHas("db1", "[] assigned h3 1.3 ")
 		r.port("h3", "db1", cluster.PortReady)
-		move("h2", 2)
-		r.wantHas("db1", "[] assigned h2 1.3 ")
+		move("h2", 3)
+		r.wantHas("db1", "[] assigned h2 1.4 ")
 		r.port("h2", "db1", cluster.PortReady)
 		r.delete(cluster.KeyLive("h2"))
-		move("h3", 3)
-		r.wantHas("db1", "[] assigned h2 1.3 it is to move to h3, and stays at h2, which had it and does not answer")
-		r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.ForcedFrom = cluster.InEpoch{Node: "h2", Epoch: 3} })
-		r.wantHas("db1", "[] assigned h3 1.4 ")
+		move("h3", 4)
+		r.wantHas("db1", "[] assigned h2 1.4 it is to move to h3, and stays at h2, which had it and does not answer")
+		r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.ForcedFrom = cluster.InEpoch{Node: "h2", Epoch: 4} })
+		r.wantHas("db1", "[] assigned h3 1.5 ")
 	})
 }
 
@@ -75,6 +79,60 @@ func TestHoldGoesWithItsEndpoint(t *testing.T) {
 		settle()
 		if left := r.dump(cluster.PrefixEndpoints("blue")); left != "" {
 			t.Errorf("left: %s", left)
+		}
+	})
+}
+
+// served is moving, with db1 at h2 and in standby at h3, and observers that say what
+// tells: a profile's whole time has gone by since the leader began.
+func served(t *testing.T) *rig {
+	r := moving(t, "h2", "h3")
+	r.request("h2", "db1", cluster.WantAttach, false)
+	settle()
+	r.port("h2", "db1", cluster.PortReady)
+	r.port("h3", "db1", cluster.PortStandby)
+	r.put(cluster.KeyNode("w"), &cluster.Node{ID: "id-w", Datacenter: "third", State: cluster.NodeActive})
+	pass(10 * time.Second)
+	return r
+}
+
+// suspect has observers miss a node for a time, as they do: anew each period.
+func (r *rig) suspect(node string, d time.Duration, observers ...string) {
+	period := cluster.ProfileDefault.Timings().Probe
+	for ; d > 0; d -= period {
+		for _, o := range observers {
+			r.put(cluster.KeyVerdicts(o), &cluster.Verdicts{NodeID: "id-" + o, Counter: r.mem.Revision(), Suspects: []cluster.Suspect{{Node: node}}})
+		}
+		pass(period)
+	}
+}
+
+// TestNodeIsLost: it is fenced, and when the others have said so its endpoint is
+// another's; the history and the judgement tell of it, and a hold keeps it off.
+func TestNodeIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := served(t)
+		r.put(cluster.KeyEndpointHold("blue", "db1"), &cluster.Hold{})
+		r.suspect("h2", 6*time.Second, "h1", "h3", "w")
+		r.wantHas("db1", "[] assigned h2 1.2 ")
+		r.delete(cluster.KeyEndpointHold("blue", "db1"))
+		r.suspect("h2", time.Second, "h1", "h3", "w")
+		f := get[*cluster.Fence](r, cluster.KeyFence("h2"))
+		if f == nil || len(f.Underlay) != 1 || f.Underlay[0].String() != "192.0.2.2" || !strings.Contains(f.Why, "have not heard it") {
+			t.Fatalf("fence: %+v", f)
+		}
+		r.suspect("h2", 3*time.Second, "h1", "h3", "w")
+		own := r.own("db1")
+		if own.Node != "h3" || own.Epoch != 3 || own.Moved == nil || own.Moved.From != "h2" || !slices.Equal(own.Moved.Unfenced, []string{"h1", "h3"}) {
+			t.Errorf("own: %+v, moved %+v", own, own.Moved)
+		}
+		if j := get[*cluster.Judgement](r, cluster.KeyJudgement); j == nil || len(j.Nodes) != 1 || j.Nodes[0].Node != "h2" || j.Nodes[0].Class != cluster.ClassDown {
+			t.Errorf("judgement: %+v", j)
+		}
+		pass(30 * time.Second)
+		told, _ := r.events()
+		if text := strings.Join(told, "\n"); !strings.Contains(text, "fenced node h2: ") || !strings.Contains(text, "moved endpoint db1 of VPC blue: from h2 to h3, epoch 3: ") {
+			t.Errorf("told:\n%s", text)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -70,6 +71,10 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 		it, _ := store.At[*cluster.EndpointStatus](w.view, cluster.KeyEndpointStatus(own.Node, v.name, e.name))
 		u.change.Require(it.Key, it.Mod)
 	}
+	if e.grant != nil && node != "" {
+		w.requireGrant(v, e, node, u)
+		own.Moved = cmp.Or(e.grant.Moved, own.Moved)
+	}
 	own.Node = node
 	own.Epoch++
 	if w.config != nil {
@@ -106,12 +111,14 @@ func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays boo
 	to := e.spec.Value.Failover.MoveTo
 	asked := to.Node != "" && to.Epoch == own.Epoch && to.Node != own.Node && w.serves(v, to.Node) && !w.fenced[to.Node]
 	switch {
-	case asked && (!stays || w.letsGo(e, own)):
+	case asked && (!stays || e.grant != nil || w.letsGo(e, own)):
 		return to.Node, ""
+	case e.grant != nil:
+		return e.grant.To, ""
 	case asked:
 		return own.Node, fmt.Sprintf("it is to move to %s, and stays at %s, which had it and does not answer", to.Node, own.Node)
 	case stays && !e.released(own):
-		return own.Node, ""
+		return own.Node, e.waitsFor()
 	case e.granted != nil:
 		return e.granted.node, ""
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/meshvpc/meshvpc/allocator"
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // state is what a leader remembers between passes besides the records.
@@ -19,7 +20,9 @@ type state struct {
 	own        ownTunnels
 	trimmed    time.Time // when the history was looked at last
 	confirm    confirmations
-	questions  []Question // to be put
+	questions  []Question           // to be put
+	judge      *failover.Judge      // nil: nothing is judged
+	waits      map[string]time.Time // since when endpoints wait to be moved
 }
 
 // step decides what has to be written so that the records are as they should
@@ -30,6 +33,7 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 	w := newWorld(v)
 	w.own = &s.own
 	w.findOwners(&s.confirm)
+	moves, judged := s.failover(w, now)
 	answers, waits := s.requests(w, now)
 	var links []effect
 	for _, vpc := range w.inOrder() {
@@ -46,16 +50,17 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 		first, later := p.effects()
 		effects, links = append(effects, first...), append(links, later...)
 	}
+	fences, _ := moves.effects()
 	refusals, _ := answers.effects()
 	garbage, again := s.garbage(w, now)
-	again = earlier(again, waits)
+	again = earlier(earlier(again, waits), judged)
 	questions, later := s.confirm.ask(w, now)
 	s.questions = append(s.questions, questions...)
 	if again.IsZero() || !later.IsZero() && later.Before(again) {
 		again = later
 	}
 	s.own.sweep()
-	effects = slices.Concat(effects, refusals, garbage, links, s.trim(w, now))
+	effects = slices.Concat(fences, effects, refusals, garbage, links, s.trim(w, now))
 	return append(effects, w.spoiled(effects)...), again
 }
 
