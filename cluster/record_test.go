@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/netip"
 	"reflect"
@@ -228,6 +229,10 @@ func TestValidate(t *testing.T) {
 	long := strings.Repeat("x", maxText+1)
 	lot := make([]string, maxFew+1)
 	prefix := netip.MustParsePrefix
+	many := map[string]uint64{}
+	for i := range mostReasons + 1 {
+		many[fmt.Sprint("r", i)] = 1
+	}
 	type breaks map[string]func()
 	ex := func(key string) Record { return examples()[key] }
 	cfg, node, live := ex(KeyConfig).(*Config), ex(KeyNode("a")).(*Node), ex(KeyLive("a")).(*Live)
@@ -268,6 +273,7 @@ func TestValidate(t *testing.T) {
 		{port, breaks{
 			"id": func() { port.NodeID = "" }, "state": func() { port.State = "" }, "reason": func() { port.Reason = long }, "device": func() { port.Device = "\n" },
 			"era": func() { port.Era = -1 }, "epoch": func() { port.Epoch = 1 << 53 },
+			"dropped for": func() { port.Dropped = map[string]uint64{"\x1b": 1} }, "dropped": func() { port.Dropped = many },
 		}},
 		{ask, breaks{
 			"id": func() { ask.NodeID = "" }, "want": func() { ask.Want = "" }, "deletes and creates": func() { ask.Want = WantDelete },

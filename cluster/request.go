@@ -57,8 +57,15 @@ type EndpointStatus struct {
 	Device string    `json:"device,omitempty"` // the port on the VPC's bridge
 	Era    int64     `json:"era"`              // of the own record that is in force here
 	Epoch  int64     `json:"epoch"`
-	At     Time      `json:"at"`
+	// Dropped counts the frames that the port was kept from sending, by reason (a
+	// word), those of which the last was less than a day ago. It is not newer than
+	// a minute.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
+	At      Time              `json:"at"`
 }
+
+// mostReasons is for how many reasons frames are dropped at most.
+const mostReasons = 32
 
 // Validate checks what is reported, and bounds it.
 func (s *EndpointStatus) Validate() error {
@@ -73,6 +80,14 @@ func (s *EndpointStatus) Validate() error {
 	}
 	if err := checkText("device", s.Device); err != nil {
 		return err
+	}
+	if err := checkSize("dropped", len(s.Dropped), mostReasons); err != nil {
+		return err
+	}
+	for reason := range s.Dropped {
+		if err := CheckNodeName(reason); err != nil {
+			return fmt.Errorf("%w endpoint status: dropped for %q", ErrInvalid, CleanText(reason))
+		}
 	}
 	return checkText("reason", s.Reason)
 }

@@ -59,6 +59,9 @@ type Batcher interface {
 type Dropper interface {
 	// Drops counts dropped frames since the filter was made, by DropReasons.
 	Drops(ctx context.Context) (map[string]uint64, error)
+	// PortDrops counts them by device and reason, only what there is: since the
+	// filter was made, or since a day in which a device had none for that reason.
+	PortDrops(ctx context.Context) (map[string]map[string]uint64, error)
 }
 
 // DropReasons are what a binding drops frames for: a source MAC that is not the

@@ -53,6 +53,8 @@ type Agent struct {
 	requests      map[portID]cluster.Request         // as last written
 	announcements []announcement                     // of workloads
 	portsAt       time.Time                          // when endpoints need a pass; zero: when something happens
+	drops         map[string]map[string]uint64       // by device and reason, when last counted; nil: never
+	countedAt     time.Time                          // then
 	joining       bool                               // some VPC is ready and has not said so
 	incarnate     string
 	started       time.Time
@@ -211,6 +213,9 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		for _, r := range a.reports {
 			r.moved = true
 		}
+	}
+	if in.Full {
+		a.count(ctx)
 	}
 	a.report(in.View, in.Live)
 	a.request()

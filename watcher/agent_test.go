@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
@@ -38,6 +39,7 @@ type world struct {
 	stop   map[string]func()
 	away   bool                     // the store, for the next agents
 	now    func() time.Time         // of the next agents; nil: the bubble's
+	log    *zap.Logger              // of the next agents
 	moved  map[string]*atomic.Int64 // how often the agent of a node said so
 }
 
@@ -98,7 +100,7 @@ func (w *world) start(name string) {
 	a, err := New(Config{
 		Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name), Version: "test", OS: "fake",
 		Store: store.New(kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
-		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now,
+		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now, Log: w.log,
 		Hint: func() netip.Addr {
 			w.t.Error("the hint costs a socket in every pass, and the underlay is named")
 			return netip.Addr{}

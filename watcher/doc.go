@@ -74,6 +74,12 @@
 // the VPC's transport changed, does so at once: a broadcast of a host that has
 // not heard of it yet does not reach it.
 //
+// # What is dropped
+//
+// With the full passes, once a minute, the kernel's counts of dropped frames are read:
+// the reports tell them as they were then. So whatever is sent costs a record a minute
+// at most.
+//
 // # Workloads
 //
 // What is attached by the socket is memory, too: it survives the agent, the store

@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -50,6 +51,7 @@ func (a *Agent) attached(id portID, at attachment) local.Attached {
 		Trusted: at.Trusted, Created: at.Ours, For: at.For, Epoch: termOf(at.Own).Epoch,
 	}
 	t.State, t.Reason = a.portState(id, at)
+	t.Dropped = a.dropped(id, at)
 	if at.Kind == hostops.PortNetns {
 		t.Netns = at.Target
 	}
@@ -129,6 +131,7 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 	s := &cluster.EndpointStatus{NodeID: a.cfg.NodeID}
 	if at, ok := v.Attachments[id.endpoint]; ok {
 		s.State, s.Reason = a.portState(id, at)
+		s.Dropped = a.dropped(id, at)
 		s.Device, s.Era, s.Epoch = at.device(id.vpc, id.endpoint), termOf(at.Own).Era, termOf(at.Own).Epoch
 		ready := s.State == cluster.PortReady
 		if ended, was := v.Released[id.endpoint]; (!was || ended.before(termOf(at.Own)) || at.Own.Node != a.cfg.Node) && (at.kept || !ready) && (ready || !a.unanswered[id]) {
@@ -143,7 +146,8 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 }
 
 func sameEndpoint(x, y *cluster.EndpointStatus) bool {
-	return x.NodeID == y.NodeID && x.State == y.State && x.Reason == y.Reason && x.Device == y.Device && x.Era == y.Era && x.Epoch == y.Epoch
+	return x.NodeID == y.NodeID && x.State == y.State && x.Reason == y.Reason && x.Device == y.Device && x.Era == y.Era && x.Epoch == y.Epoch &&
+		maps.Equal(x.Dropped, y.Dropped)
 }
 
 // compareEndpoints sees that the store holds what was reported of endpoints, and

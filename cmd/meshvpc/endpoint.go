@@ -183,6 +183,9 @@ func (p *program) printEndpoint(c *cli.Context, r endpointReport) error {
 			cmp.Or(strings.Join(r.IPs, ", "), "-"), cmp.Or(r.MAC, "-"), cmp.Or(r.Node, "-")+suffix(" in ", r.Datacenter), r.State+suffix(": ", r.Reason))
 		if r.Port != nil {
 			fmt.Fprintf(w, "port:       %s\n", r.Port)
+			if len(r.Port.Dropped) > 0 {
+				fmt.Fprintf(w, "dropped:    %s\n", droppedText(r.Port.Dropped))
+			}
 		}
 		r.Failover.text(w)
 	})

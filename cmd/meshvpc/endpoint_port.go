@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,6 +18,8 @@ type portReport struct {
 	Reason string            `json:"reason,omitempty"`
 	Device string            `json:"device,omitempty"`
 	Epoch  int64             `json:"epoch"`
+	// Dropped counts the frames that it was kept from sending, by reason.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
 }
 
 // fewPorts is how many reports are read one by one: of more, a node's all at once.
@@ -53,7 +56,7 @@ func portOf(v *store.View, e *endpointRecords) *portReport {
 		return nil
 	}
 	s := it.Value
-	return &portReport{e.own.Node, s.State, clean(s.Reason), clean(s.Device), s.Epoch}
+	return &portReport{e.own.Node, s.State, clean(s.Reason), clean(s.Device), s.Epoch, s.Dropped}
 }
 
 // String is the port in words: "ready, port me-0011223344ff", "failed: why".
@@ -67,12 +70,28 @@ func (r *portReport) String() string {
 	return string(r.State) + suffix(", port ", r.Device) + suffix(": ", r.Reason)
 }
 
-// judgePorts finds the workloads of which a node reports that they have no port.
+// droppedText says what a port was kept from sending: "12 frames dropped that
+// it may not send: arp 3, mac 9".
+func droppedText(dropped map[string]uint64) string {
+	var total uint64
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(dropped)) {
+		total += dropped[reason]
+		parts = append(parts, fmt.Sprintf("%s %d", reason, dropped[reason]))
+	}
+	return fmt.Sprintf("%d frames dropped that it may not send: %s", total, strings.Join(parts, ", "))
+}
+
+// judgePorts finds the workloads of which a node reports that they have no port, and
+// notes those that are kept from sending something.
 func (r *statusReport) judgePorts(v *store.View) {
 	for it := range store.Below[*cluster.EndpointStatus](v, cluster.PrefixStat) {
 		k, err := cluster.ParseKey(it.Key)
 		if err == nil && it.Value.State == cluster.PortFailed {
 			r.add(fmt.Sprintf("endpoint %s of VPC %s on %s: %s", k.Name, k.VPC, k.Node, clean(it.Value.Reason)), fmt.Sprintf("meshvpc endpoint show %s --vpc %s", k.Name, k.VPC))
+		}
+		if err == nil && len(it.Value.Dropped) > 0 {
+			r.Notes = append(r.Notes, fmt.Sprintf("endpoint %s of VPC %s on %s: %s", k.Name, k.VPC, k.Node, droppedText(it.Value.Dropped)))
 		}
 	}
 }
@@ -87,4 +106,14 @@ func failedPorts(list []local.Attached) (found []finding) {
 		}
 	}
 	return found
+}
+
+// droppedPorts notes what this host's agent keeps workloads from sending.
+func droppedPorts(list []local.Attached) (notes []string) {
+	for _, a := range list {
+		if len(a.Dropped) > 0 {
+			notes = append(notes, fmt.Sprintf("endpoint %s of VPC %s: %s", a.Endpoint, a.VPC, droppedText(a.Dropped)))
+		}
+	}
+	return notes
 }

@@ -278,6 +278,9 @@ func judgeLocal(s watcher.State, why error) statusReport {
 	for _, note := range s.Notes {
 		r.Notes = append(r.Notes, "this host: "+clean(note))
 	}
+	for _, note := range droppedPorts(s.Ports) {
+		r.Notes = append(r.Notes, "this host: "+note)
+	}
 	for _, f := range failedPorts(s.Ports) {
 		r.add("this host: "+f.What, f.Mend)
 	}

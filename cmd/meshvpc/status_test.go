@@ -18,6 +18,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/watcher"
+	"github.com/meshvpc/meshvpc/watcher/local"
 )
 
 // Without a store, status answers within 2 s from what the agent knows.
@@ -29,6 +30,7 @@ func TestStatusWithoutStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := watcher.State{Node: "a", StaleSince: cluster.At(time.Now().Add(-time.Hour)), StaleError: "gone\x1b[2J",
+		Ports:    []local.Attached{{Endpoint: "web1", VPC: "vpc1", State: cluster.PortReady, Dropped: map[string]uint64{"mac": 9, "arp": 3}}},
 		Problems: []string{"disk full"}, VPCs: map[string]watcher.VPCDetail{"vpc1": {VPCStatus: cluster.VPCStatus{Ready: true,
 			Links: []cluster.Link{{Peer: "b", State: cluster.LinkDown, Reason: "no answer"}}}}}}
 	serveSocket(t, filepath.Join(dir, "agent.sock"), state)
@@ -41,7 +43,8 @@ func TestStatusWithoutStore(t *testing.T) {
 	if code != exitNotSo {
 		t.Errorf("exit %d, stderr %s", code, errs.String())
 	}
-	for _, want := range []string{"what follows is stale since", "this host: disk full", "VPC vpc1: the link to b is down: no answer"} {
+	for _, want := range []string{"what follows is stale since", "this host: disk full", "VPC vpc1: the link to b is down: no answer",
+		"note: this host: endpoint web1 of VPC vpc1: 12 frames dropped that it may not send: arp 3, mac 9"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

@@ -83,7 +83,7 @@ type Host struct {
 	inodes    uint64           // of rooms so far
 	routes    map[string]netip.Prefix
 	announced map[string]int
-	drops     map[string]uint64
+	drops     map[string]map[string]uint64 // by port and reason
 }
 
 // NewHost makes a host with one device for each distinct Device of addresses.

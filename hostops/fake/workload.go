@@ -49,19 +49,35 @@ func (d *Driver) Drops(context.Context) (map[string]uint64, error) {
 	return locked(d.host, func() map[string]uint64 {
 		out := map[string]uint64{}
 		for _, reason := range hostops.DropReasons() {
-			out[reason] = d.host.drops[reason]
+			for _, of := range d.host.drops {
+				out[reason] += of[reason]
+			}
 		}
 		return out
 	}), nil
 }
 
-// Drop has the filter drop n frames of ports for one of hostops.DropReasons.
-func (h *Host) Drop(reason string, n uint64) {
+// PortDrops implements hostops.Dropper.
+func (d *Driver) PortDrops(context.Context) (map[string]map[string]uint64, error) {
+	return locked(d.host, func() map[string]map[string]uint64 {
+		out := map[string]map[string]uint64{}
+		for device, of := range d.host.drops {
+			out[device] = maps.Clone(of)
+		}
+		return out
+	}), nil
+}
+
+// Drop has the filter drop n frames of a port for one of hostops.DropReasons.
+func (h *Host) Drop(device, reason string, n uint64) {
 	locked(h, func() bool {
 		if h.drops == nil {
-			h.drops = map[string]uint64{}
+			h.drops = map[string]map[string]uint64{}
 		}
-		h.drops[reason] += n
+		if h.drops[device] == nil {
+			h.drops[device] = map[string]uint64{}
+		}
+		h.drops[device][reason] += n
 		return true
 	})
 }

@@ -72,7 +72,9 @@
 // in a later fragment: receivers ignore those (RFC 6980). A port without addresses is
 // held to its MAC, and to be neither router nor DHCP server. While a firewall's reload
 // has wiped the tables nothing is judged, until the repair. A kernel without the
-// bridge family has trusted ports only.
+// bridge family has trusted ports only. What is dropped is counted by reason, and, in a
+// set that the kernel fills, by port; a frame that the set has no room for is dropped
+// all the same.
 //
 // A namespace of a workload is opened by its path, anew for each operation: without
 // following what is no network namespace, and neither the host's nor one of a VPC.

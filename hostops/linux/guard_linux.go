@@ -33,6 +33,7 @@ func guardSets() []*nftables.Set {
 		set(setMACs, nftables.MustConcatSetType(name, nftables.TypeEtherAddr)),
 		set(setIPs4, nftables.MustConcatSetType(name, nftables.TypeIPAddr)),
 		set(setIPs6, nftables.MustConcatSetType(name, nftables.TypeIP6Addr)),
+		dropSet(),
 	}
 }
 

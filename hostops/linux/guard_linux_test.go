@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -260,6 +261,19 @@ func (h *host) shoot(from, to *tenant, tries []try, counted bool) map[string]boo
 	return seen
 }
 
+// counts fits all drops to one port.
+func (h *host) counts(device string) {
+	h.t.Helper()
+	all, err := h.driver.Drops(h.t.Context())
+	must(h.t, err)
+	maps.DeleteFunc(all, func(_ string, n uint64) bool { return n == 0 })
+	got, err := h.driver.PortDrops(h.t.Context())
+	must(h.t, err)
+	if diff := cmp.Diff(map[string]map[string]uint64{device: all}, got); diff != "" {
+		h.t.Errorf("drops by port (-want +got):\n%s", diff)
+	}
+}
+
 // learned lists the MACs that a bridge has learned.
 func (h *host) learned(mac cluster.MAC) bool {
 	h.t.Helper()
@@ -287,6 +301,7 @@ func TestSpoofing(t *testing.T) {
 			t.Errorf("%s: passed %v, want %v", x.name, got[x.name], x.reason == "")
 		}
 	}
+	h.counts(v.Ports[0].Device)
 	if h.learned(otherMAC) {
 		t.Error("the bridge has learned a forged MAC")
 	}

@@ -1,15 +1,9 @@
 package linux
 
 import (
-	"context"
-	"fmt"
-	"strings"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
-	"github.com/meshvpc/meshvpc/hostops"
 )
 
 const guardText = "meshvpc guard "
@@ -57,7 +51,9 @@ const (
 // A VLAN's tag is where the protocol is looked for, so that a tagged frame is one
 // of another protocol. In IPv6 the protocol is that behind all extension headers;
 // one that ends in a later fragment, which receivers ignore (RFC 6980), is not seen.
-func guardChains() []guardChain {
+func guardChains() []guardChain { return append(judgeChains(), dropChains()...) }
+
+func judgeChains() []guardChain {
 	const ra, redirect, na, ns = 134, 137, 136, 135
 	return []guardChain{
 		{chainGuard, nftables.ChainHookPrerouting, []rule{
@@ -65,32 +61,32 @@ func guardChains() []guardChain {
 		}},
 		// What goes there a bridge takes, and learns of, without the chain before.
 		{chainGuardIn, nftables.ChainHookInput, []rule{
-			{"other", join(equal(expr.PayloadBaseLLHeader, 0, []byte{0x01, 0x80, 0xc2, 0, 0, 2}), port(setPorts, true), drop())},
+			{"other", join(equal(expr.PayloadBaseLLHeader, 0, []byte{0x01, 0x80, 0xc2, 0, 0, 2}), port(setPorts, true), dropFor("other"))},
 		}},
 		{chainJudge, nil, []rule{
-			{"mac", join(of(expr.PayloadBaseLLHeader, 6, 6, setMACs, false), drop())},
+			{"mac", join(of(expr.PayloadBaseLLHeader, 6, 6, setMACs, false), dropFor("mac"))},
 			{"", join(ether(unix.ETH_P_IP), known(), jump(chainJudge4))},
 			{"", join(ether(unix.ETH_P_IPV6), known(), jump(chainJudge6))},
 			{"no IPv4", join(ether(unix.ETH_P_ARP), asARP(), equal(expr.PayloadBaseNetworkHeader, 14, []byte{0, 0, 0, 0}), accept())},
 			{"free", join(ether(unix.ETH_P_ARP), asARP(), port(setHeld, false), accept())},
 			{"own", join(ether(unix.ETH_P_ARP), asARP(), of(expr.PayloadBaseNetworkHeader, 14, 4, setIPs4, true), accept())},
-			{"arp", join(ether(unix.ETH_P_ARP), drop())},
-			{"ipv4", join(ether(unix.ETH_P_IP), drop())},
-			{"ipv6", join(ether(unix.ETH_P_IPV6), drop())},
-			{"other", drop()},
+			{"arp", join(ether(unix.ETH_P_ARP), dropFor("arp"))},
+			{"ipv4", join(ether(unix.ETH_P_IP), dropFor("ipv4"))},
+			{"ipv6", join(ether(unix.ETH_P_IPV6), dropFor("ipv6"))},
+			{"other", dropFor("other")},
 		}},
 		{chainJudge4, nil, []rule{
-			{"dhcp", join(l4(unix.IPPROTO_UDP), equal(expr.PayloadBaseTransportHeader, 0, u16be(67)), drop())},
+			{"dhcp", join(l4(unix.IPPROTO_UDP), equal(expr.PayloadBaseTransportHeader, 0, u16be(67)), dropFor("dhcp"))},
 			{"free", join(port(setHeld, false), accept())},
 			{"own", join(of(expr.PayloadBaseNetworkHeader, 12, 4, setIPs4, true), accept())},
 			{"client", join(equal(expr.PayloadBaseNetworkHeader, 12, []byte{0, 0, 0, 0}), l4(unix.IPPROTO_UDP),
 				equal(expr.PayloadBaseTransportHeader, 0, append(u16be(68), u16be(67)...)), accept())},
-			{"ipv4", drop()},
+			{"ipv4", dropFor("ipv4")},
 		}},
 		{chainJudge6, nil, []rule{
-			{"ra", join(icmp6(ra, ra), drop())},
-			{"ra", join(icmp6(redirect, redirect), drop())},
-			{"dhcp", join(l4(unix.IPPROTO_UDP), equal(expr.PayloadBaseTransportHeader, 0, u16be(547)), drop())},
+			{"ra", join(icmp6(ra, ra), dropFor("ra"))},
+			{"ra", join(icmp6(redirect, redirect), dropFor("ra"))},
+			{"dhcp", join(l4(unix.IPPROTO_UDP), equal(expr.PayloadBaseTransportHeader, 0, u16be(547)), dropFor("dhcp"))},
 			{"free", join(port(setHeld, false), accept())},
 			{"", join(icmp6(na, na), jump(chainJudgeNA))},
 			{"own", join(of(expr.PayloadBaseNetworkHeader, 8, 16, setIPs6, true), accept())},
@@ -99,12 +95,12 @@ func guardChains() []guardChain {
 			{"start", join(unspecified6(), icmp6(ns, ns), accept())},
 			{"start", join(unspecified6(), icmp6(131, 133), accept())},
 			{"start", join(unspecified6(), icmp6(143, 143), accept())},
-			{"ipv6", drop()},
+			{"ipv6", dropFor("ipv6")},
 		}},
 		{chainJudgeNA, nil, []rule{
 			{"own", join(of(expr.PayloadBaseTransportHeader, 8, 16, setIPs6, true), back())},
 			{"link-local", join(linkLocal(expr.PayloadBaseTransportHeader, 8), back())},
-			{"ipv6", drop()},
+			{"ipv6", dropFor("ipv6")},
 		}},
 	}
 }
@@ -193,35 +189,3 @@ func linkLocal(base expr.PayloadBase, offset uint32) []expr.Any {
 }
 
 func unspecified6() []expr.Any { return equal(expr.PayloadBaseNetworkHeader, 8, make([]byte, 16)) }
-
-// Drops implements hostops.Dropper.
-func (d *Driver) Drops(ctx context.Context) (map[string]uint64, error) {
-	out := map[string]uint64{}
-	for _, reason := range hostops.DropReasons() {
-		out[reason] = 0
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("count drops: %w", err)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.filter.guards {
-		return out, nil
-	}
-	for _, c := range guardChains() {
-		d.requests.Add(1)
-		rs, err := d.filter.cc.GetRules(bridgeTable(), &nftables.Chain{Table: bridgeTable(), Name: c.name})
-		if err != nil {
-			return nil, fmt.Errorf("count drops: %w", err)
-		}
-		for _, r := range rs {
-			reason := strings.TrimPrefix(commentOf(r), guardText)
-			for _, e := range r.Exprs {
-				if n, ok := e.(*expr.Counter); ok {
-					out[reason] += n.Packets
-				}
-			}
-		}
-	}
-	return out, nil
-}

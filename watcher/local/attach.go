@@ -59,6 +59,9 @@ type Attached struct {
 	Created   bool              `json:"created,omitempty"` // by AttachRequest.Create
 	For       string            `json:"for,omitempty"`
 	Epoch     int64             `json:"epoch"`
+	// Dropped counts the frames that it was kept from sending, as in
+	// cluster.EndpointStatus.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
 }
 
 // DetachRequest asks for a workload's port to be taken away. What is not attached
