@@ -108,6 +108,7 @@ func TestAllowedKeys(t *testing.T) {
 		status/n1/fences        | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		status/n2/verdicts      | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		vpcs/blue/ping          | rcwpd  rcw   -     -      -       -      rcwpd rcwpd rcw    -       -      -   -      -
+		vpcs/blue/find          | rcwpd  rcw   -     -      -       -      rcwpd rcwpd rcw    -       -      -   -      -
 		vpcs/blue/net           | rcwpd  rcw   -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		vpcs/blue/members/n1    | rcwpd  rcw   -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		vpcs/blue               | rcwpd  -     -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
@@ -121,6 +122,7 @@ func TestAllowedKeys(t *testing.T) {
 		status/n1/…             | rcwpd  rcwd  -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		status/n1/node          | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		status/n1/vpcs/blue     | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
+		status/n1/find/blue     | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		status/n1/vpcs/gone     | rcwpd  rcwpd -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		status/n1/vpcs/Not!     | rcwpd  rcwd  -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -
 		status/n1/junk          | rcwpd  rcwd  -     -      -       -      rcwpd rcw   rcw    -       -      -   -      -

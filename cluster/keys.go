@@ -54,6 +54,9 @@ func KeyVPCNet(vpc string) string { return PrefixVPC(vpc) + "net" }
 // KeyVPCPing is a ping asked for.
 func KeyVPCPing(vpc string) string { return PrefixVPC(vpc) + "ping" }
 
+// KeyVPCFind is a MAC looked for.
+func KeyVPCFind(vpc string) string { return PrefixVPC(vpc) + "find" }
+
 // PrefixMembers is a VPC's members list.
 func PrefixMembers(vpc string) string { return PrefixVPC(vpc) + "members/" }
 
@@ -104,6 +107,9 @@ func KeyVPCStatus(node, vpc string) string { return PrefixStatus(node) + "vpcs/"
 
 // KeyPingResult is a node's answer to KeyVPCPing.
 func KeyPingResult(node, vpc string) string { return PrefixStatus(node) + "ping/" + vpc }
+
+// KeyFindResult is a node's answer to KeyVPCFind.
+func KeyFindResult(node, vpc string) string { return PrefixStatus(node) + "find/" + vpc }
 
 // KeyEndpointStatus is a node's report about an endpoint that is attached there.
 func KeyEndpointStatus(node, vpc, endpoint string) string {
@@ -165,12 +171,14 @@ const (
 	KindVPCSpec    Kind = "vpc spec"
 	KindVPCNet     Kind = "vpc net"
 	KindVPCPing    Kind = "vpc ping"
+	KindVPCFind    Kind = "vpc find"
 	KindMember     Kind = "member"
 	KindHostVPC    Kind = "host vpc"
 	KindHostLink   Kind = "host link"
 	KindNodeStatus Kind = "node status"
 	KindVPCStatus  Kind = "vpc status"
 	KindPingResult Kind = "ping result"
+	KindFindResult Kind = "find result"
 	KindAllocVNI   Kind = "vni allocation"
 	KindAllocVTEP  Kind = "vtep allocation"
 	KindAllocIP    Kind = "ip allocation"
@@ -213,6 +221,7 @@ var patterns = []struct {
 	{KindVPCSpec, "vpcs/{vpc}/spec"},
 	{KindVPCNet, "vpcs/{vpc}/net"},
 	{KindVPCPing, "vpcs/{vpc}/ping"},
+	{KindVPCFind, "vpcs/{vpc}/find"},
 	{KindMember, "vpcs/{vpc}/members/{node}"},
 	{KindEndpoint, "vpcs/{vpc}/endpoints/{name}/spec"},
 	{KindOwn, "vpcs/{vpc}/endpoints/{name}/own"},
@@ -226,6 +235,7 @@ var patterns = []struct {
 	{KindNodeStatus, "status/{node}/node"},
 	{KindVPCStatus, "status/{node}/vpcs/{vpc}"},
 	{KindPingResult, "status/{node}/ping/{vpc}"},
+	{KindFindResult, "status/{node}/find/{vpc}"},
 	{KindPort, "status/{node}/endpoints/{vpc}/{name}"},
 	{KindRequest, "requests/{node}/{vpc}/{name}"},
 	{KindAllocVNI, "alloc/vni/{name}"},

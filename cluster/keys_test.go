@@ -25,6 +25,8 @@ func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 		KeyHostLink(node, vpc, node):       {Kind: KindHostLink, VPC: vpc, Node: node, Name: node},
 		KeyNodeStatus(node):                {Kind: KindNodeStatus, Node: node},
 		KeyVPCStatus(node, vpc):            {Kind: KindVPCStatus, VPC: vpc, Node: node},
+		KeyVPCFind(vpc):                    {Kind: KindVPCFind, VPC: vpc},
+		KeyFindResult(node, vpc):           {Kind: KindFindResult, VPC: vpc, Node: node},
 		KeyPingResult(node, vpc):           {Kind: KindPingResult, VPC: vpc, Node: node},
 		KeyAllocVNI(v):                     {Kind: KindAllocVNI, Name: strings.TrimPrefix(KeyAllocVNI(v), PrefixVNIs)},
 		KeyAllocVTEP(vpc, a):               {Kind: KindAllocVTEP, VPC: vpc, Name: a.String()},
@@ -159,11 +161,11 @@ func TestMayWrite(t *testing.T) {
 		switch key {
 		case KeyConfig, KeyNode("me"), KeyServer("me"):
 			put, del = []Identity{operator}, []Identity{operator}
-		case KeyVPCSpec("blue"), KeyVPCPing("blue"), KeyEndpointHold("blue", "me"):
+		case KeyVPCSpec("blue"), KeyVPCPing("blue"), KeyVPCFind("blue"), KeyEndpointHold("blue", "me"):
 			put, del = []Identity{operator}, []Identity{operator, controller}
 		case KeyEndpointSpec("blue", "me"):
 			put, del = []Identity{operator, controller}, []Identity{operator, controller}
-		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"), KeyVerdicts("me"), KeyFenceStatus("me"):
+		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyFindResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"), KeyVerdicts("me"), KeyFenceStatus("me"):
 			put, del = []Identity{me}, []Identity{me, controller}
 		case KeyLeader, KeyJudgement, KeyFence("me"), KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
 			put, del = []Identity{controller}, []Identity{controller}

@@ -171,6 +171,8 @@ func newRecord(k Kind) Record {
 		return new(VPCNet)
 	case KindVPCPing:
 		return new(PingRequest)
+	case KindVPCFind:
+		return new(FindRequest)
 	case KindMember:
 		return new(Member)
 	case KindHostVPC:
@@ -183,6 +185,8 @@ func newRecord(k Kind) Record {
 		return new(VPCStatus)
 	case KindPingResult:
 		return new(PingResult)
+	case KindFindResult:
+		return new(FindResult)
 	case KindEndpoint:
 		return new(EndpointSpec)
 	case KindOwn:

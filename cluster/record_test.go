@@ -50,6 +50,8 @@ func examples() map[string]Record {
 				IPv6: &UnderlayAddress{Bind: addr6, Advertise: addr6, Device: "eth0", MTU: 1500}}},
 		KeyVPCStatus("a", "blue"): &VPCStatus{NodeID: "n1", State: HostMember, Ready: true, VNI: 7, MTU: 1430, At: when,
 			VTEP: netip.MustParseAddr("10.100.0.1"), Links: []Link{{Peer: "b", State: LinkUp, RTT: 0.25, VNI: 8, Use: LinkActive}}},
+		KeyVPCFind("blue"):              &FindRequest{ID: "f1", MAC: MAC{2, 0, 0, 0, 0, 1}},
+		KeyFindResult("a", "blue"):      &FindResult{ID: "f1", Device: "veth12"},
 		KeyPingResult("a", "blue"):      &PingResult{ID: "p1", Peers: []PeerPing{{To: "b", Sent: 3, Received: 2, RTT: 0.5}}},
 		KeyAllocVNI(7):                  &Allocation{Holder: "blue", Released: true},
 		KeyAllocVTEP("blue", addr4):     &Allocation{Holder: "a"},
@@ -240,6 +242,7 @@ func TestValidate(t *testing.T) {
 	want, own := ex(KeyEndpointSpec("blue", "web1")).(*EndpointSpec), ex(KeyEndpointOwn("blue", "web1")).(*EndpointOwn)
 	port, ask := ex(KeyEndpointStatus("a", "blue", "web1")).(*EndpointStatus), ex(KeyRequest("a", "blue", "web1")).(*Request)
 	ping, result := ex(KeyVPCPing("blue")).(*PingRequest), ex(KeyPingResult("a", "blue")).(*PingResult)
+	find, found := ex(KeyVPCFind("blue")).(*FindRequest), ex(KeyFindResult("a", "blue")).(*FindResult)
 	member, assigned := ex(KeyMember("blue", "a")).(*Member), ex(KeyHostVPC("a", "blue")).(*HostVPC)
 	ns, vs := ex(KeyNodeStatus("a")).(*NodeStatus), ex(KeyVPCStatus("a", "blue")).(*VPCStatus)
 	alloc, server, leader := ex(KeyAllocVNI(7)).(*Allocation), ex(KeyServer("a")).(*Server), ex(KeyLeader).(*Leader)
@@ -316,6 +319,11 @@ func TestValidate(t *testing.T) {
 			"below 0": func() { pings(PeerPing{To: "b", Received: -1}) }, "sent": func() { pings(PeerPing{To: "b", Sent: MaxPingCount + 1}) },
 			"NaN": func() { pings(PeerPing{To: "b", RTT: math.NaN()}) }, "Inf": func() { pings(PeerPing{To: "b", RTT: math.Inf(1)}) },
 			"RTT below 0": func() { pings(PeerPing{To: "b", RTT: -1}) },
+		}},
+		{find, breaks{"id": func() { find.ID = "" }, "no MAC": func() { find.MAC = MAC{} }, "multicast": func() { find.MAC = MAC{1} }}},
+		{found, breaks{
+			"id": func() { found.ID = long }, "device": func() { found.Device = "\x1b" }, "both": func() { found.Peer = "b" },
+			"peer": func() { found.Device, found.Peer = "", "-" }, "reason": func() { found.Reason = long },
 		}},
 		{member, breaks{
 			"id": func() { member.NodeID = "" }, "datacenter": func() { member.Datacenter = "\x1b" }, "vtep": func() { member.VTEP = netip.Addr{} },

@@ -31,9 +31,9 @@ func (i Identity) String() string {
 // operator's name.
 func WriterOf(k Kind) Role {
 	switch k {
-	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindEndpoint, KindHold, KindTrust:
+	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindVPCFind, KindEndpoint, KindHold, KindTrust:
 		return Operator
-	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindPort, KindRequest, KindVerdicts, KindFenced:
+	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindFindResult, KindPort, KindRequest, KindVerdicts, KindFenced:
 		return Agent
 	default:
 		return Controller
@@ -56,7 +56,7 @@ func MayWrite(id Identity, key string, deleting bool) error {
 		writer == Agent && id.Role == Agent && id.Name == k.Node,
 		writer != Agent && id.Role == writer,
 		k.Kind == KindEndpoint && id.Role == Controller,
-		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing || k.Kind == KindHold):
+		deleting && id.Role == Controller && (writer == Agent || k.Kind == KindVPCSpec || k.Kind == KindVPCPing || k.Kind == KindVPCFind || k.Kind == KindHold):
 		return nil
 	}
 	return fmt.Errorf("%w writer: %s is written by its %s, not by the %s", ErrInvalid, key, writer, id)

@@ -11,7 +11,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// How long answers and questions of pings stay, by the leader's clock.
+// How long answers and questions of pings, and of who looks for a MAC, stay, by the leader's clock.
 const (
 	pingRequestTime = 10 * time.Minute
 	pingResultTime  = time.Minute
@@ -149,7 +149,8 @@ func (w *world) removedNode(name string, p *plan) {
 	p.add(u)
 }
 
-// oldPings deletes questions that nobody asks any more and answers to none.
+// oldPings deletes questions, of pings and of MACs looked for, that nobody asks any
+// more, and answers to none.
 func (s *state) oldPings(w *world, p *plan, now time.Time) (next time.Time) {
 	still := map[string]sighting{}
 	old := func(key string, mod int64, most time.Duration) bool {
@@ -165,29 +166,35 @@ func (s *state) oldPings(w *world, p *plan, now time.Time) (next time.Time) {
 		}
 		return true
 	}
+	forget(w, p, old, "ping", func(q *cluster.PingRequest) string { return q.ID }, func(r *cluster.PingResult) string { return r.ID })
+	forget(w, p, old, "find", func(q *cluster.FindRequest) string { return q.ID }, func(r *cluster.FindResult) string { return r.ID })
+	s.pings = still
+	return next
+}
+
+// forget is oldPings of one kind of questions, whose word is in the keys.
+func forget[Q, R cluster.Record](w *world, p *plan, old func(key string, mod int64, most time.Duration) bool, word string, asks func(Q) string, answers func(R) string) {
 	asked := map[string]string{}
-	for it := range store.Below[*cluster.PingRequest](w.view, cluster.PrefixVPCs) {
+	for it := range store.Below[Q](w.view, cluster.PrefixVPCs) {
 		name, _ := cutPath(it.Key, cluster.PrefixVPCs)
-		asked[name] = it.Value.ID
+		asked[name] = asks(it.Value)
 		if old(it.Key, it.Mod, pingRequestTime) && !w.blockedKey(it.Key) {
-			u := unit{verb: "forget a ping of", object: name}
+			u := unit{verb: "forget a " + word + " of", object: name}
 			u.change.Remove(it.Key, it.Mod)
 			p.add(u)
 		}
 	}
-	for it := range store.Below[*cluster.PingResult](w.view, cluster.PrefixStat) {
+	for it := range store.Below[R](w.view, cluster.PrefixStat) {
 		node, rest := cutPath(it.Key, cluster.PrefixStat)
-		if asked[strings.TrimPrefix(rest, "ping/")] == it.Value.ID {
+		if asked[strings.TrimPrefix(rest, word+"/")] == answers(it.Value) {
 			continue
 		}
 		if old(it.Key, it.Mod, pingResultTime) {
-			u := unit{verb: "forget a ping by", object: node}
+			u := unit{verb: "forget a " + word + " by", object: node}
 			u.change.Remove(it.Key, it.Mod)
 			p.add(u)
 		}
 	}
-	s.pings = still
-	return next
 }
 
 // spoiled deletes records of the controller's that are garbage and that no

@@ -351,6 +351,9 @@ func (w *world) erase(v *vpc, p *plan) {
 	if it, ok := store.At[*cluster.PingRequest](w.view, cluster.KeyVPCPing(v.name)); ok {
 		last.change.Remove(it.Key, it.Mod)
 	}
+	if it, ok := store.At[*cluster.FindRequest](w.view, cluster.KeyVPCFind(v.name)); ok {
+		last.change.Remove(it.Key, it.Mod)
+	}
 	p.add(last)
 }
 

@@ -70,6 +70,18 @@ type Dropper interface {
 // any other protocol, VLANs among them.
 func DropReasons() []string { return []string{"mac", "arp", "ipv4", "ipv6", "dhcp", "ra", "other"} }
 
+// Finder is a Driver that can tell where a bridge has learned a MAC.
+type Finder interface {
+	// Find looks the MAC up in the tables of a VPC's bridge as they are now.
+	Find(ctx context.Context, vpc string, mac cluster.MAC) (Sighting, error)
+}
+
+// Sighting is where a bridge has learned a MAC.
+type Sighting struct {
+	Device string     // the port, "": the bridge does not know the MAC
+	Peer   netip.Addr // behind a tunnel: the underlay address that has it; not valid: a local port
+}
+
 // Greeting shows the hosts of a VPC that a multicast group carries: the
 // datagram goes the way of a tunnel's frames that flood to it, but to
 // GreetPort.

@@ -29,6 +29,7 @@ type Agent struct {
 	links    *links
 	reports  map[string]*report // by VPC
 	pinged   map[string]string  // by VPC: the ping request last seen
+	sought   map[string]string  // by VPC: the find request last seen
 	casters  map[string]*caster // by VPC, of those with a multicast group
 	greetAt  time.Time          // when a group is due to be greeted; zero: never
 
@@ -133,6 +134,7 @@ func New(cfg Config) (*Agent, error) {
 		links:    newLinks(cfg.Rand),
 		reports:  map[string]*report{},
 		pinged:   map[string]string{},
+		sought:   map[string]string{},
 		casters:  map[string]*caster{},
 		repairs:  map[string]int{},
 
@@ -222,6 +224,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	a.reportPorts()
 	a.portsAt = a.portsNext()
 	a.orderPings(records)
+	a.find(ctx, records)
 	a.greet()
 	a.nextReport = a.reportVPCs()
 	a.probe()
@@ -392,6 +395,7 @@ func (a *Agent) forget(r records) (changed bool) {
 		delete(a.repairs, name)
 		a.write(cluster.KeyVPCStatus(a.cfg.Node, name), nil, 0)
 		a.write(cluster.KeyPingResult(a.cfg.Node, name), nil, 0)
+		a.write(cluster.KeyFindResult(a.cfg.Node, name), nil, 0)
 		changed = true
 	}
 	return changed

@@ -74,6 +74,13 @@
 // the VPC's transport changed, does so at once: a broadcast of a host that has
 // not heard of it yet does not reach it.
 //
+// # What is learned
+//
+// Where bridges have learned MACs is in no record: it changes as often as tenants like.
+// Who looks for one asks by a record, and each member answers once, by one of its own,
+// from its bridge's table at that moment: one request to the kernel, two if a tunnel has
+// learned it, and a write. A later question takes the place of an earlier one.
+//
 // # What is dropped
 //
 // With the full passes, once a minute, the kernel's counts of dropped frames are read:

@@ -90,6 +90,9 @@ func readVPC(v *store.View, name string) *vpcRecords {
 	if it, ok := store.At[*cluster.PingRequest](v, cluster.KeyVPCPing(name)); ok {
 		r.ping = it.Value
 	}
+	if it, ok := store.At[*cluster.FindRequest](v, cluster.KeyVPCFind(name)); ok {
+		r.find = it.Value
+	}
 	for it := range store.Below[*cluster.Member](v, cluster.PrefixMembers(name)) {
 		node := strings.TrimPrefix(it.Key, cluster.PrefixMembers(name))
 		r.members[node] = it.Value

@@ -100,6 +100,7 @@ type vpcRecords struct {
 	net        *cluster.VPCNet
 	network    *cluster.Networks // of the spec; nil: no spec can be read
 	ping       *cluster.PingRequest
+	find       *cluster.FindRequest
 	read       *vpcRecords                // the same, the same net, ping and members; nil: nobody knows
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	sorted     []namedMember              // members, see inOrder

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -35,7 +36,7 @@ func (p *program) endpointCommand() *cli.Command {
 		p.endpointCreateCommand(),
 		p.verb("list", "", "list the endpoints", storeFlags(ofVPCFlag()), p.withStore(p.endpointList)),
 		p.verb("show", "E", "what was asked for and what it has", storeFlags(ofVPCFlag()), p.withStore(p.endpointShow)),
-		p.verb("where", "E|IP|MAC", "which endpoint that is, and on which node", storeFlags(ofVPCFlag()), p.withStore(p.endpointWhere)),
+		p.verb("where", "E|IP|MAC", "which endpoint that is, and on which node; of a MAC that is no endpoint's, where bridges have learned it", storeFlags(ofVPCFlag()), p.withStore(p.endpointWhere)),
 		p.endpointAttachCommand(),
 		p.endpointDetachCommand(),
 		p.endpointMoveCommand(),
@@ -204,33 +205,20 @@ func (p *program) readEndpoint(ctx context.Context, c *cli.Context, s *session, 
 	}
 	switch len(found) {
 	case 0:
-		return nil, nil, failed("see \"meshvpc endpoint list\"", "there is no endpoint %q", clean(what))
+		return nil, nil, failed("see \"meshvpc endpoint list\"", "%w %q", errNoEndpoint, clean(what))
 	case 1:
 		return v, found[0], nil
 	}
 	return nil, nil, failed("say which by --vpc", "endpoint %q is in several VPCs: %s", clean(what), few(vpcs))
 }
 
+// errNoEndpoint is returned when no endpoint is what somebody looks for.
+var errNoEndpoint = errors.New("there is no endpoint")
+
 func anyEndpoint(*endpointRecords) bool { return true }
 
 func named(name string) func(*endpointRecords) bool {
 	return func(e *endpointRecords) bool { return e.name == name }
-}
-
-func (p *program) endpointWhere(ctx context.Context, c *cli.Context, s *session) error {
-	what := c.Args().First()
-	v, e, err := p.readEndpoint(ctx, c, s, what, matching(what))
-	if err != nil {
-		return err
-	}
-	r := e.report(v)
-	return p.print(c, r, func(w io.Writer) {
-		place := "on no node"
-		if r.Node != "" {
-			place = "on " + r.Node + suffix(" in ", r.Datacenter)
-		}
-		fmt.Fprintf(w, "%s of VPC %s (%s) is %s: %s\n", r.Endpoint, r.VPC, strings.Join(append(slices.Clone(r.IPs), cmp.Or(r.MAC, "no MAC")), ", "), place, r.State+suffix(": ", r.Reason)+suffix(", ", r.Port.String()))
-	})
 }
 
 // matching finds endpoints by name, address or MAC.

@@ -569,6 +569,19 @@ func (a *fakeAgent) run(ctx context.Context) {
 	}
 }
 
+// finds answers as hosts do of which jhoster1 has learned the MAC …:99 at a port, and
+// the others by its tunnel.
+func (a *fakeAgent) finds(q *cluster.FindRequest, vpc string) *cluster.FindResult {
+	r := &cluster.FindResult{ID: q.ID}
+	switch learned := q.MAC[5] == 0x99 && vpc == "vpc1"; {
+	case learned && a.name == "jhoster1":
+		r.Device = "veth12"
+	case learned:
+		r.Peer = "jhoster1"
+	}
+	return r
+}
+
 // reports are the status records that the records in v call for.
 func (a *fakeAgent) reports(v *store.View) map[string]cluster.Record {
 	a.mu.Lock()
@@ -606,6 +619,9 @@ func (a *fakeAgent) reports(v *store.View) map[string]cluster.Record {
 		if p, ok := store.At[*cluster.PingRequest](v, cluster.KeyVPCPing(vpc)); ok {
 			pings.ID = p.Value.ID
 			out[cluster.KeyPingResult(a.name, vpc)] = pings
+		}
+		if f, ok := store.At[*cluster.FindRequest](v, cluster.KeyVPCFind(vpc)); ok {
+			out[cluster.KeyFindResult(a.name, vpc)] = a.finds(f.Value, vpc)
 		}
 	}
 	return out

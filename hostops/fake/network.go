@@ -83,6 +83,7 @@ type Host struct {
 	inodes    uint64           // of rooms so far
 	routes    map[string]netip.Prefix
 	announced map[string]int
+	sightings map[station]hostops.Sighting
 	drops     map[string]map[string]uint64 // by port and reason
 }
 

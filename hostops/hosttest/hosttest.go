@@ -194,6 +194,7 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"device in use is refused", deviceInUse},
 		{"tampering with ports is repaired", tamperingPorts},
 		{"ports are held", portsHeld},
+		{"MACs are found", finds},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.run(t, newBench(t, newKernel(t)))
