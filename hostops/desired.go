@@ -41,6 +41,9 @@ type VPC struct {
 	// peer what is from MACs that are there.
 	Static bool    `json:"static,omitempty"`
 	Places []Place `json:"places,omitempty"`
+	// FloodLimit is the rate of the VPC's flood budget (see Budget), in frames a second
+	// and tunnel; 0: no bound.
+	FloodLimit int `json:"flood_limit,omitempty"`
 }
 
 // Tunnel is one VXLAN device of a VPC. It is shared, one for each underlay

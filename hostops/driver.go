@@ -62,6 +62,9 @@ type Dropper interface {
 	// PortDrops counts them by device and reason, only what there is: since the
 	// filter was made, or since a day in which a device had none for that reason.
 	PortDrops(ctx context.Context) (map[string]map[string]uint64, error)
+	// FloodDrops counts, by VPC, the frames that did not go into a tunnel because its
+	// flood budget was used up, since that was put in force.
+	FloodDrops(ctx context.Context) (map[cluster.VNI]uint64, error)
 }
 
 // DropReasons are what a binding drops frames for: a source MAC that is not the

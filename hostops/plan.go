@@ -183,7 +183,8 @@ func (p *planner) filter(vpcs []VPC) {
 		p.problem("", "nftables table inet %s is not meshvpc's: rename or remove it", FilterName)
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
-		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings}
+		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings,
+			Budgets: f.Budgets, NoBudgets: f.NoBudgets}
 	}
 }
 
@@ -193,6 +194,7 @@ func (p *planner) vpc(v VPC) {
 		return
 	}
 	p.shield(v)
+	p.budget(v)
 	p.atPeers[v.Name] = v.workloads()
 	p.namespace(v)
 	p.tunnels(v)

@@ -63,6 +63,11 @@ func (p *planner) rest() {
 			p.remove(Unshield{Target{"", "filter"}, v})
 		}
 	}
+	for _, v := range slices.Sorted(maps.Keys(f.Budgets)) {
+		if !p.vnis[v] && !p.held(v) {
+			p.remove(UnlimitFlood{Target{"", "filter"}, v})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(f.Seals)) {
 		if d, there := p.actual.Devices[name]; !p.names[name] && !(there && p.held(d.Owner)) {
 			p.remove(Unseal{Target{"", name}})

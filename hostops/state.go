@@ -301,6 +301,10 @@ type Filter struct {
 	// Placed VNIs are judged by Places too: who may send from which MAC.
 	Placed map[cluster.VNI]struct{}
 	Places map[cluster.VNI]PlaceSet
+	// Budgets bound what VPCs flood.
+	Budgets map[cluster.VNI]Budget
+	// NoBudgets: this kernel cannot bound that.
+	NoBudgets bool
 	// NoShields: this kernel cannot filter between a bridge's ports.
 	NoShields bool
 }
@@ -312,6 +316,7 @@ func (f Filter) Clone() Filter {
 		f.Sources[v] = as.Clone()
 	}
 	f.Shields, f.Seals, f.Bindings = maps.Clone(f.Shields), maps.Clone(f.Seals), maps.Clone(f.Bindings)
+	f.Budgets = maps.Clone(f.Budgets)
 	f.Placed, f.Places = maps.Clone(f.Placed), maps.Clone(f.Places)
 	for v, ps := range f.Places {
 		f.Places[v] = ps.Clone()

@@ -13,6 +13,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	switch op := op.(type) {
 	case hostops.CreateFilter:
 		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals, Bindings: f.Bindings,
+			Budgets: f.Budgets, NoBudgets: f.NoBudgets,
 			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
 	case hostops.DeleteFilter:
@@ -52,6 +53,22 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		for _, device := range op.Devices {
 			delete(f.Bindings, device)
 		}
+		return nil
+	case hostops.LimitFlood:
+		if f.NoShields || f.NoBudgets {
+			f.NoBudgets = true
+			return hostops.ErrUnsupported
+		}
+		if f.Budgets == nil {
+			f.Budgets = map[cluster.VNI]hostops.Budget{}
+		}
+		f.Exists = true
+		f.Budgets[op.VNI] = op.Budget
+		delete(h.floods, op.VNI)
+		return nil
+	case hostops.UnlimitFlood:
+		delete(f.Budgets, op.VNI)
+		delete(h.floods, op.VNI)
 		return nil
 	case hostops.Unshield:
 		delete(f.Shields, op.VNI)

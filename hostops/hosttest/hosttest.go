@@ -195,6 +195,7 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"tampering with ports is repaired", tamperingPorts},
 		{"ports are held", portsHeld},
 		{"MACs are found", finds},
+		{"flood budget", budgets},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.run(t, newBench(t, newKernel(t)))

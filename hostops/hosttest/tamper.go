@@ -37,6 +37,7 @@ func (b *bench) repairs(t *testing.T, v hostops.VPC, all []tamper) {
 
 func tampering(t *testing.T, b *bench) {
 	v := MakeVPC(0)
+	v.FloodLimit = 1000
 	k := b.kernel
 	b.repairs(t, v, []tamper{
 		{"tunnel deleted", func() error { return k.DeleteDevice("mv6-10000") }},

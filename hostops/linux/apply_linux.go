@@ -42,6 +42,10 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.judge(placed(), op.VNI, true)
 	case hostops.UnguardPlaces:
 		return d.filter.judge(placed(), op.VNI, false)
+	case hostops.LimitFlood:
+		return d.limitFlood(op)
+	case hostops.UnlimitFlood:
+		return d.filter.unlimitFlood(op.VNI)
 	case hostops.Shield:
 		return d.filter.setShield(op.VNI, op.Network)
 	case hostops.Unshield:

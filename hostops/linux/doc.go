@@ -6,7 +6,7 @@
 // ports "me-<hash of VPC and endpoint>", taps and lent devices too; the inner end "vtep0"
 // with the VTEP address is in the namespace pinned at /run/netns/vpc-<vpc>,
 // whose loopback carries the VPC's link group as the mark. The filter is the
-// nftables table "inet meshvpc", the shields and bindings are in "bridge meshvpc",
+// nftables table "inet meshvpc", the shields, bindings and flood budgets are in "bridge meshvpc",
 // the seals in "netdev meshvpc".
 //
 // The driver reads everything once and from then on follows kernel events:
@@ -57,6 +57,19 @@
 // network (IPv4, IPv6, ARP), or with a neighbour advertisement for one. The MACs
 // of the namespace and of its peers' VTEPs are pinned to their ports, so that the
 // bridge never learns them elsewhere.
+//
+// What flood budgets reach. One chain for each VPC at the bridges' forwarding judges
+// what goes from its ports into a tunnel; frames beyond the budget are dropped before
+// the tunnel sends one to each peer. nftables cannot ask whether a bridge knows a MAC,
+// and a frame that floods for want of a place looks as any other: so a set of the chain
+// holds the MACs that were heard from behind the tunnels in the last 300 s, which is
+// what the bridge remembers, and what is for one of those passes. The budget is for all
+// else: broadcasts, multicasts, unknown unicasts; each tunnel has its own. It costs a
+// look into a set for each frame. The set begins with what the bridge knows; a tenant
+// elsewhere that makes up MACs may fill it, as it fills the bridge's table, and then new
+// MACs of the same VPC count as unknown. A static VPC floods no unicast and has no such
+// set. While a firewall's reload has wiped the tables nothing is bounded, until the
+// repair; a kernel without nft_limit or the bridge family bounds nothing.
 //
 // What the bindings reach. One chain at the bridges' prerouting judges what comes in
 // by a bound port, by sets whose keys begin with the port's name: a port more is a

@@ -41,12 +41,13 @@ type filter struct {
 	guards   bool            // what judges workloads' ports is in place
 	pieces   map[string]bool // of that: the chains that are there
 	sets     map[string]bool // and the sets
+	floods   map[string]bool // chains and sets of flood budgets that are there
 	noSeals  bool            // this kernel cannot filter what a device receives
 }
 
 // openFilter runs in the namespace ns; events are read into buf.
 func openFilter(ns int, buf []byte, requests *atomic.Uint64) (*filter, error) {
-	f := &filter{requests: requests, ns: ns, chains: map[string]bool{}}
+	f := &filter{requests: requests, ns: ns, chains: map[string]bool{}, floods: map[string]bool{}}
 	var err error
 	if f.events, err = subscribe(buf, unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), nil); err != nil {
 		return nil, err
@@ -193,7 +194,7 @@ func (f *filter) create(port uint16) error {
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
 		VNIs: map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
-		Bindings: f.state.Bindings,
+		Bindings: f.state.Bindings, Budgets: f.state.Budgets, NoBudgets: f.state.NoBudgets,
 	}
 	return nil
 }
@@ -210,7 +211,8 @@ func (f *filter) remove() error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	f.state = hostops.Filter{NoShields: f.state.NoShields}
+	f.state = hostops.Filter{NoShields: f.state.NoShields, NoBudgets: f.state.NoBudgets}
+	f.floods = map[string]bool{}
 	f.chains, f.reserved, f.there = map[string]bool{}, false, false
 	f.guards, f.pieces, f.sets = false, nil, nil
 	return nil
@@ -340,8 +342,8 @@ func (f *filter) readList(l vniList, s *hostops.Filter) error {
 func (f *filter) read() error {
 	f.touched() // what comes later is read later
 	s := hostops.Filter{
-		NoShields: f.state.NoShields,
-		VNIs:      map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{}, Seals: map[string]struct{}{},
+		NoShields: f.state.NoShields, NoBudgets: f.state.NoBudgets,
+		VNIs: map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{}, Seals: map[string]struct{}{},
 	}
 	if err := f.readTable(&s); err != nil {
 		return fmt.Errorf("read nftables table inet %s: %w", hostops.FilterName, err)

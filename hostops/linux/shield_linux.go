@@ -20,6 +20,7 @@ import (
 func (f *filter) readShields(s *hostops.Filter) error {
 	t := bridgeTable()
 	f.reserved, f.guards, f.pieces, f.sets = false, false, nil, nil
+	f.floods = map[string]bool{}
 	chains, there, err := f.chainsOf(t)
 	if !there && unsupported(err) {
 		s.NoShields = true
@@ -44,6 +45,9 @@ func (f *filter) readShields(s *hostops.Filter) error {
 			continue
 		}
 		s.Shields[cluster.VNI(n)] = networkOf(rs)
+	}
+	if err := f.readBudgets(s, chains); err != nil {
+		return err
 	}
 	return f.readGuard(s, chains)
 }

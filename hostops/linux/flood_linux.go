@@ -1,0 +1,291 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// Names of what bounds a VPC's flooding, before its VNI: a chain, the MACs that were
+// heard from behind tunnels, and what each tunnel has left.
+const (
+	chainFlood = "flood-"
+	setHeard   = "heard-"
+	setFlooded = "flooded-"
+)
+
+const (
+	// heardFor is how long a MAC counts as known: as long as a bridge remembers it.
+	heardFor = 300 * time.Second
+	// mostTunnels is how many tunnels of a VPC have a budget of their own; of more
+	// none is bounded.
+	mostTunnels = 1 << 16
+	// heardAtOnce is how many MACs a transaction takes.
+	heardAtOnce = 1000
+)
+
+func heardSet(v cluster.VNI) *nftables.Set {
+	return &nftables.Set{
+		Table: bridgeTable(), Name: fmt.Sprint(setHeard, v), KeyType: nftables.TypeEtherAddr,
+		HasTimeout: true, Timeout: heardFor, Dynamic: true, Size: hostops.MaxLearnedBridge,
+	}
+}
+
+func floodedSet(v cluster.VNI) *nftables.Set {
+	return &nftables.Set{Table: bridgeTable(), Name: fmt.Sprint(setFlooded, v), KeyType: nftables.TypeIFName, Dynamic: true, Size: mostTunnels}
+}
+
+func floodText(b hostops.Budget) string {
+	return fmt.Sprintf("meshvpc flood %d told %v", b.Rate, b.Told)
+}
+
+// floodRules bound what goes from the VPC's ports into its tunnels. A frame that floods
+// looks like any other here, but for those for groups and for all: so what is for a MAC
+// that was heard from behind a tunnel lately passes, as its bridge knows it too. A set
+// that is full, of MACs or of tunnels, ends its rule.
+func floodRules(v cluster.VNI, b hostops.Budget) [][]expr.Any {
+	group, port := u32(hostops.GroupOf(v)), make([]byte, ifNameSize)
+	copy(port, hostops.PortOf(v))
+	is := func(key expr.MetaKey, op expr.CmpOp, want []byte) []expr.Any {
+		return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: want}}
+	}
+	mac := func(offset uint32) []expr.Any {
+		return []expr.Any{&expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: offset, Len: 6, DestRegister: 1}}
+	}
+	toOne := []expr.Any{
+		&expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 0, Len: 1, DestRegister: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{1}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}},
+	}
+	var heard, known []expr.Any
+	if !b.Told {
+		heard = join(is(expr.MetaKeyIIFGROUP, expr.CmpOpEq, group), is(expr.MetaKeyIIFNAME, expr.CmpOpNeq, port), mac(6),
+			[]expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: heardSet(v).Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: heardFor}})
+		known = join(mac(0), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: heardSet(v).Name}})
+	}
+	limit := &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(b.Rate), Unit: expr.LimitTimeSecond, Burst: uint32(b.Burst()), Over: true}
+	rules := [][]expr.Any{
+		join(is(expr.MetaKeyOIFGROUP, expr.CmpOpNeq, group), accept()),
+		join(is(expr.MetaKeyOIFNAME, expr.CmpOpEq, port), accept()),
+		join(toOne, known, accept()),
+		join([]expr.Any{
+			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+			&expr.Dynset{SrcRegKey: 1, SetName: floodedSet(v).Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{limit}},
+		}, drop()),
+	}
+	if heard != nil {
+		rules = slices.Insert(rules, 0, heard)
+	}
+	return rules
+}
+
+// limitFlood puts a budget in force; heard are the MACs that the VPC's bridge knows
+// behind tunnels already.
+func (f *filter) limitFlood(v cluster.VNI, b hostops.Budget, heard []cluster.MAC) error {
+	if f.state.NoShields || f.state.NoBudgets {
+		return fmt.Errorf("%w: this kernel cannot bound what a bridge floods", hostops.ErrUnsupported)
+	}
+	t := bridgeTable()
+	f.cc.AddTable(t)
+	f.delFlood(v)
+	if err := errors.Join(f.cc.AddSet(heardSet(v), nil), f.cc.AddSet(floodedSet(v), nil)); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(heard, heardAtOnce) { // before the chain asks for them
+		if err := errors.Join(f.change(heardSet(v), macElements(some), true), f.flushBudgets()); err != nil {
+			return err
+		}
+	}
+	c := f.cc.AddChain(&nftables.Chain{
+		Name: fmt.Sprint(chainFlood, v), Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	for _, exprs := range floodRules(v, b) {
+		f.cc.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: exprs, UserData: comment(floodText(b))})
+	}
+	if err := f.flushBudgets(); err != nil {
+		return err
+	}
+	if f.state.Budgets == nil {
+		f.state.Budgets = map[cluster.VNI]hostops.Budget{}
+	}
+	f.state.Budgets[v], f.state.Exists = b, true
+	for _, name := range floodParts(v) {
+		f.floods[name] = true
+	}
+	return nil
+}
+
+// flushBudgets is flush; what the kernel does not know it cannot do.
+func (f *filter) flushBudgets() error {
+	err := f.flush()
+	if unsupported(err) || errors.Is(err, unix.ENOENT) {
+		f.state.NoBudgets = true
+		return fmt.Errorf("%w: this kernel cannot bound what a bridge floods: %w", hostops.ErrUnsupported, err)
+	}
+	return err
+}
+
+func macElements(macs []cluster.MAC) (es []nftables.SetElement) {
+	for _, m := range macs {
+		es = append(es, nftables.SetElement{Key: m[:]})
+	}
+	return es
+}
+
+// floodParts are the names of all that a budget is made of, what uses others first.
+func floodParts(v cluster.VNI) [3]string {
+	return [3]string{fmt.Sprint(chainFlood, v), fmt.Sprint(setHeard, v), fmt.Sprint(setFlooded, v)}
+}
+
+// delFlood adds to the transaction that what there is of a budget goes.
+func (f *filter) delFlood(v cluster.VNI) {
+	parts := floodParts(v)
+	if f.floods[parts[0]] {
+		c := &nftables.Chain{Table: bridgeTable(), Name: parts[0]}
+		f.cc.FlushChain(c)
+		f.cc.DelChain(c)
+	}
+	for _, s := range []*nftables.Set{heardSet(v), floodedSet(v)} {
+		if f.floods[s.Name] {
+			f.cc.DelSet(s)
+		}
+	}
+}
+
+// unlimitFlood takes a budget back.
+func (f *filter) unlimitFlood(v cluster.VNI) error {
+	f.delFlood(v)
+	if err := f.flush(); err != nil {
+		return err
+	}
+	delete(f.state.Budgets, v)
+	for _, name := range floodParts(v) {
+		delete(f.floods, name)
+	}
+	return nil
+}
+
+// readBudgets reads what bounds flooding. One that is not whole counts as zero: it is
+// made anew, or taken away.
+func (f *filter) readBudgets(s *hostops.Filter, chains []*nftables.Chain) error {
+	f.floods = map[string]bool{}
+	t := bridgeTable()
+	f.requests.Add(1)
+	sets, err := f.cc.GetSets(t)
+	if err != nil {
+		return err
+	}
+	s.Budgets = map[cluster.VNI]hostops.Budget{}
+	note := func(name string) {
+		for _, prefix := range []string{chainFlood, setHeard, setFlooded} {
+			if digits, is := strings.CutPrefix(name, prefix); is {
+				if n, err := strconv.ParseUint(digits, 10, 24); err == nil {
+					f.floods[name] = true
+					s.Budgets[cluster.VNI(n)] = hostops.Budget{}
+				}
+			}
+		}
+	}
+	for _, set := range sets {
+		note(set.Name)
+	}
+	for _, c := range chains {
+		note(c.Name)
+	}
+	for v := range s.Budgets {
+		parts := floodParts(v)
+		if !f.floods[parts[0]] || !f.floods[parts[1]] || !f.floods[parts[2]] {
+			continue
+		}
+		f.requests.Add(1)
+		rs, err := f.cc.GetRules(t, &nftables.Chain{Table: t, Name: parts[0]})
+		if err != nil {
+			return err
+		}
+		s.Budgets[v] = budgetOf(v, rs)
+	}
+	return nil
+}
+
+// budgetOf reads the rules of one budget.
+func budgetOf(v cluster.VNI, rs []*nftables.Rule) (b hostops.Budget) {
+	if len(rs) == 0 {
+		return b
+	}
+	if n, err := fmt.Sscanf(commentOf(rs[0]), "meshvpc flood %d told %t", &b.Rate, &b.Told); n != 2 || err != nil || len(rs) != len(floodRules(v, b)) {
+		return hostops.Budget{}
+	}
+	for _, r := range rs {
+		if commentOf(r) != floodText(b) {
+			return hostops.Budget{}
+		}
+	}
+	return b
+}
+
+// heardOf lists the MACs that a bridge has learned behind its VPC's tunnels.
+func (d *Driver) heardOf(vpc string) (macs []cluster.MAC, err error) {
+	bridge := d.devices.byName(vpc)
+	if bridge == nil {
+		return nil, nil
+	}
+	msgs, err := d.conn.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, nl.NewIfInfomsg(unix.AF_BRIDGE), attr(unix.IFLA_MASTER, u32(uint32(bridge.index))))
+	if err != nil {
+		return nil, wrap("list FDB of "+vpc, err)
+	}
+	for _, m := range msgs {
+		index, e, ok := parseNeigh(m)
+		port := d.devices[index]
+		if ok && !e.self && !e.permanent && port != nil && hostops.Kind(port.kind) == hostops.KindTunnel && port.master == bridge.index {
+			macs = append(macs, e.mac)
+		}
+	}
+	return macs[:min(len(macs), hostops.MaxLearnedBridge)], nil
+}
+
+// limitFlood performs hostops.LimitFlood.
+func (d *Driver) limitFlood(op hostops.LimitFlood) error {
+	heard, err := d.heardOf(op.VPC)
+	if err != nil {
+		return err
+	}
+	return d.filter.limitFlood(op.VNI, op.Budget, heard)
+}
+
+// FloodDrops implements hostops.Dropper.
+func (d *Driver) FloodDrops(ctx context.Context) (map[cluster.VNI]uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("count flood drops: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := map[cluster.VNI]uint64{}
+	for v := range d.filter.state.Budgets {
+		d.requests.Add(1)
+		rs, err := d.filter.cc.GetRules(bridgeTable(), &nftables.Chain{Table: bridgeTable(), Name: floodParts(v)[0]})
+		if err != nil {
+			return nil, fmt.Errorf("count flood drops: %w", err)
+		}
+		for _, r := range rs {
+			for _, e := range r.Exprs {
+				if n, ok := e.(*expr.Counter); ok {
+					out[v] += n.Packets
+				}
+			}
+		}
+	}
+	return out, nil
+}
