@@ -53,10 +53,13 @@ type VPCStatus struct {
 	VTEP   netip.Addr `json:"vtep,omitzero"`
 	// Learning is what is in force here.
 	Learning Learning `json:"learning,omitempty"`
-	Repairs  int      `json:"repairs,omitempty"` // of tampering, since the agent started
-	Links    []Link   `json:"links,omitempty"`   // sorted by peer
-	Ports    []string `json:"ports,omitempty"`   // of workloads, on the VPC's bridge; sorted
-	At       Time     `json:"at"`
+	// FloodDropped counts the frames that this host did not send to others because
+	// they were over the VPC's flood limit. It is not newer than a minute.
+	FloodDropped uint64   `json:"flood_dropped,omitempty"`
+	Repairs      int      `json:"repairs,omitempty"` // of tampering, since the agent started
+	Links        []Link   `json:"links,omitempty"`   // sorted by peer
+	Ports        []string `json:"ports,omitempty"`   // of workloads, on the VPC's bridge; sorted
+	At           Time     `json:"at"`
 }
 
 // Validate checks what is reported, and bounds it.

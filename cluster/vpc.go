@@ -32,6 +32,7 @@ type VPCSpec struct {
 	Transport      Transport  `json:"transport,omitempty"`
 	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
 	Learning       Learning   `json:"learning,omitempty"`
+	FloodLimit     FloodLimit `json:"flood_limit,omitempty"`
 	Protect        bool       `json:"protect,omitempty"` // delete is refused
 	Force          bool       `json:"force,omitempty"`   // with Deleting: wait for no dead host
 	Created        Time       `json:"created"`
@@ -71,6 +72,7 @@ func (s *VPCSpec) Check() []FieldError {
 		keeps("multicast_group", checkGroup(s.Transport, s.MulticastGroup))
 	}
 	keeps("learning", checkLearning(s.Learning))
+	keeps("flood_limit", checkFloodLimit(s.FloodLimit))
 	peer := keeps("peer_network", checkNetwork("peer network", s.PeerNetwork))
 	apart := s.PeerNetwork
 	if !peer {

@@ -55,6 +55,8 @@ type Agent struct {
 	announcements []announcement                     // of workloads
 	portsAt       time.Time                          // when endpoints need a pass; zero: when something happens
 	drops         map[string]map[string]uint64       // by device and reason, when last counted; nil: never
+	floods        map[cluster.VNI]uint64             // frames over the flood limit, when last counted
+	storms        map[cluster.VNI]bool               // whether there were more than the time before
 	countedAt     time.Time                          // then
 	joining       bool                               // some VPC is ready and has not said so
 	incarnate     string

@@ -85,7 +85,8 @@
 //
 // With the full passes, once a minute, the kernel's counts of dropped frames are read:
 // the reports tell them as they were then. So whatever is sent costs a record a minute
-// at most.
+// at most. So are those of frames over a VPC's flood limit, which is the spec's: one
+// that vanished leaves it as it was.
 //
 // # Workloads
 //

@@ -2,10 +2,12 @@ package watcher
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -23,16 +25,31 @@ func (a *Agent) count(ctx context.Context) {
 	}
 	a.countedAt = a.now
 	drops, err := host.PortDrops(ctx)
-	if err != nil {
+	floods, failed := host.FloodDrops(ctx)
+	if err := errors.Join(err, failed); err != nil {
 		a.log.Warn("cannot count what is dropped, will retry", zap.Error(err))
 		return
 	}
+	a.countFloods(floods)
 	if a.drops != nil { // else they began under an earlier agent, which said so
 		a.warnDrops(drops)
 	}
 	if a.drops = drops; drops == nil {
 		a.drops = map[string]map[string]uint64{}
 	}
+}
+
+// countFloods tells, once a storm, in which VPCs more is flooded than may be.
+func (a *Agent) countFloods(floods map[cluster.VNI]uint64) {
+	storms := map[cluster.VNI]bool{}
+	for name, v := range a.memory.VPCs {
+		n := floods[v.VNI]
+		if storms[v.VNI] = n > a.floods[v.VNI]; storms[v.VNI] && !a.storms[v.VNI] && a.storms != nil {
+			a.log.Warn("a VPC floods more than its limit, the rest is not sent to other hosts", zap.String("vpc", name),
+				zap.Stringer("limit", v.Flood), zap.Uint64("frames", n))
+		}
+	}
+	a.floods, a.storms = floods, storms
 }
 
 // warnDrops tells which ports are dropped from that were not when that was last

@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -58,6 +59,56 @@ func TestDropsAreReported(t *testing.T) {
 		if got := w.agents["n1"].ports().Ports[0].Dropped; !cmp.Equal(want, got) {
 			t.Errorf("the socket tells %v; want %v", got, want)
 		}
+	})
+}
+
+// TestFloodsAreReported: what is over a VPC's limit is in its report, once a minute at
+// most, and in the log once a storm; the limit is the spec's, also when that is gone.
+func TestFloodsAreReported(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := attachWorld(t)
+		defer w.close()
+		core, logs := observer.New(zapcore.WarnLevel)
+		w.stop["n1"]()
+		w.log = zap.New(core)
+		w.start("n1")
+		w.settle(2 * time.Minute)
+		limit := func(want int) {
+			t.Helper()
+			if got := w.hosts["n1"].State().Filter.Budgets[10000].Rate; got != want {
+				t.Errorf("the host has the limit %d; want %d", got, want)
+			}
+		}
+		limit(1000)
+		spec := &cluster.VPCSpec{State: cluster.VPCActive, PeerNetwork: netip.MustParsePrefix("10.100.0.0/24"), Members: "all", FloodLimit: 50}
+		w.put(cluster.Operator, cluster.KeyVPCSpec("vpc1"), spec)
+		w.settle(time.Second)
+		limit(50)
+		w.raw(cluster.KeyVPCSpec("vpc1"), "")
+		w.settle(2 * time.Minute)
+		limit(50)
+		before := w.revision()
+		const minutes = 5
+		for range 2 {
+			for range minutes * 60 {
+				w.hosts["n1"].FloodOver(10000, 1)
+				w.settle(time.Second)
+			}
+			w.settle(3 * time.Minute)
+		}
+		if n := w.revision() - before; n < 2*minutes || n > 2*(minutes+1) {
+			t.Errorf("%d writes in two storms of %d minutes; want one a minute", n, minutes)
+		}
+		if got := w.status("n1").FloodDropped; got != 2*minutes*60 {
+			t.Errorf("reported %d; want %d", got, 2*minutes*60)
+		}
+		if n := logs.FilterMessageSnippet("floods more than its limit").Len(); n != 2 {
+			t.Errorf("%d warnings; want one for each of two storms", n)
+		}
+		spec.FloodLimit = cluster.NoFloodLimit
+		w.put(cluster.Operator, cluster.KeyVPCSpec("vpc1"), spec)
+		w.settle(time.Second)
+		limit(0)
 	})
 }
 

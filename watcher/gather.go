@@ -85,7 +85,7 @@ func readVPC(v *store.View, name string) *vpcRecords {
 		r.net = it.Value
 	}
 	if it, ok := store.At[*cluster.VPCSpec](v, cluster.KeyVPCSpec(name)); ok {
-		r.network = &it.Value.Network
+		r.network, r.flood = &it.Value.Network, &it.Value.FloodLimit
 	}
 	if it, ok := store.At[*cluster.PingRequest](v, cluster.KeyVPCPing(name)); ok {
 		r.ping = it.Value

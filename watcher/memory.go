@@ -52,6 +52,8 @@ type vpc struct {
 	Static bool             `json:"static,omitempty"`
 	Places map[string]place `json:"places,omitempty"`
 
+	Flood cluster.FloodLimit `json:"flood_limit,omitempty"`
+
 	// Network is where the workloads' addresses come from. Attachments are by
 	// endpoint, and so is the last term of each that was Released here. Deletes are
 	// the endpoints that this host wants to be deleted.
@@ -101,6 +103,7 @@ type vpcRecords struct {
 	network    *cluster.Networks // of the spec; nil: no spec can be read
 	ping       *cluster.PingRequest
 	find       *cluster.FindRequest
+	flood      *cluster.FloodLimit        // of the spec; nil: no spec can be read
 	read       *vpcRecords                // the same, the same net, ping and members; nil: nobody knows
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	sorted     []namedMember              // members, see inOrder
@@ -414,6 +417,9 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	}
 	if n := r.network; n != nil && v.Network != *n {
 		v.Network, changed = *n, changedMore
+	}
+	if l := r.flood; l != nil && v.Flood != *l {
+		v.Flood, changed = *l, changedMore
 	}
 	if v.P2P != r.assignment.P2P {
 		v.P2P, changed = r.assignment.P2P, changedMore

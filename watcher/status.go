@@ -128,6 +128,7 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 	if mine := v.Members[a.cfg.Node]; mine != nil {
 		s.VTEP = mine.VTEP
 	}
+	s.FloodDropped = a.floods[v.VNI]
 	if v.Static {
 		s.Learning = cluster.LearnStatic
 	}

@@ -57,6 +57,8 @@ var vpcFields = fields[cluster.VPCSpec]{
 		"The group of transport multicast."),
 	entry("learning", parsed("dynamic or static", cluster.ParseLearning), func(s *cluster.VPCSpec) *cluster.Learning { return &s.Learning }, 0,
 		"How hosts come to know where workloads are: dynamic (or left out), from frames; static, from attached endpoints' records alone."),
+	entry("flood_limit", number(cluster.NoFloodLimit, cluster.MaxFloodLimit), func(s *cluster.VPCSpec) *cluster.FloodLimit { return &s.FloodLimit }, 0,
+		"Frames a second that a host floods into each tunnel of the VPC at most, for all and for MACs that nobody knows; left out: 1000; -1: no limit."),
 	entry("protect", boolean(), func(s *cluster.VPCSpec) *bool { return &s.Protect }, quiet,
 		"Whether deleting it is refused."),
 }

@@ -130,6 +130,8 @@ type memberReport struct {
 	Ready  bool         `json:"ready"`
 	Reason string       `json:"reason"`
 	Links  []linkReport `json:"links"`
+	// FloodDropped counts the frames that were over the VPC's flood limit.
+	FloodDropped uint64 `json:"flood_dropped,omitempty"`
 }
 
 type meshReport struct {
@@ -139,6 +141,7 @@ type meshReport struct {
 	MTU     int            `json:"mtu"`
 	Members []memberReport `json:"members"`
 
+	limit   cluster.FloodLimit
 	pending bool // the controller waits for something, members come later
 }
 
@@ -149,6 +152,9 @@ func (m *mesh) report() meshReport {
 	r := meshReport{VPC: m.name, Members: []memberReport{}}
 	if m.net != nil {
 		r.MTU, r.pending = m.net.MTU, m.net.Phase == cluster.PhasePending && m.net.Reason != ""
+	}
+	if m.spec != nil {
+		r.limit = m.spec.FloodLimit
 	}
 	links := m.linkIndex()
 	for _, name := range m.concerned() {
@@ -253,6 +259,9 @@ func (m *mesh) reportMember(name string, links map[string]map[string]cluster.Lin
 	r.Ready = r.Reason == ""
 	if m.members[name] == nil {
 		return r
+	}
+	if s := m.statuses[name]; s != nil {
+		r.FloodDropped = s.FloodDropped
 	}
 	for _, peer := range slices.Sorted(maps.Keys(m.members)) {
 		if peer == name {

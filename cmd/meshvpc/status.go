@@ -180,6 +180,7 @@ func (r *statusReport) add(what, mend string) {
 func (r *statusReport) judgeVPC(m *mesh) {
 	report := m.report()
 	r.VPCs = append(r.VPCs, vpcState{m.name, report.Ready, report.Reason, len(m.members)})
+	r.Notes = append(r.Notes, report.floods()...)
 	if report.Ready {
 		return
 	}
@@ -287,6 +288,9 @@ func judgeLocal(s watcher.State, why error) statusReport {
 	for _, name := range slices.Sorted(maps.Keys(s.VPCs)) {
 		v := s.VPCs[name]
 		r.VPCs = append(r.VPCs, vpcState{name, v.Ready, clean(v.Reason), len(v.Members)})
+		if v.FloodDropped > 0 {
+			r.Notes = append(r.Notes, fmt.Sprintf("VPC %s: this host kept %d frames from the others that were over the flood limit", name, v.FloodDropped))
+		}
 		if !v.Ready {
 			r.add(fmt.Sprintf("VPC %s on this host: %s", name, cmp.Or(clean(v.Reason), "not ready")), "meshvpc plan")
 		}

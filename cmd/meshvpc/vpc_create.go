@@ -23,7 +23,7 @@ func (p *program) vpcCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "network", Usage: "`PREFIX` that endpoints get their addresses from, or one of each family joined by a comma"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES` (default: what every member can carry)"},
 		&cli.StringFlag{Name: "vni", Usage: "`NUMBER` (default: the lowest free)"},
-		transportFlag(), groupFlag(), learningFlag(), excludeFlag(),
+		transportFlag(), groupFlag(), learningFlag(), floodFlag(), excludeFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait for the mesh"},
 	), p.withStore(p.vpcCreate))
@@ -106,6 +106,9 @@ func specFrom(c *cli.Context) (*cluster.VPCSpec, error) {
 		return nil, err
 	}
 	if err = setLearning(c, spec); err != nil {
+		return nil, err
+	}
+	if err = setFlood(c, spec); err != nil {
 		return nil, err
 	}
 	spec.Exclude, err = parseAddrs(c.StringSlice("exclude"))

@@ -19,7 +19,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 		&cli.StringFlag{Name: "members", Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES`"},
 		&cli.StringFlag{Name: "network", Usage: "`PREFIX` that endpoints get their addresses from, or one of each family joined by a comma: it only grows"},
-		transportFlag(), groupFlag(), learningFlag(), excludeFlag(), yesFlag(),
+		transportFlag(), groupFlag(), learningFlag(), floodFlag(), excludeFlag(), yesFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
@@ -88,8 +88,8 @@ type specChange struct {
 // changeFrom reads the flags.
 func changeFrom(c *cli.Context) (specChange, error) {
 	change := specChange{c: c}
-	if !slices.ContainsFunc([]string{"members", "mtu", "network", "transport", "multicast-group", "learning", "exclude", "protect", "no-protect"}, c.IsSet) {
-		return change, usage("give --members, --mtu, --network, --transport, --multicast-group, --learning, --exclude, --protect or --no-protect", "nothing to set")
+	if !slices.ContainsFunc([]string{"members", "mtu", "network", "transport", "multicast-group", "learning", "flood-limit", "exclude", "protect", "no-protect"}, c.IsSet) {
+		return change, usage("give --members, --mtu, --network, --transport, --multicast-group, --learning, --flood-limit, --exclude, --protect or --no-protect", "nothing to set")
 	}
 	if c.Bool("protect") && c.Bool("no-protect") {
 		return change, usage("give one of them", "--protect and --no-protect exclude each other")
@@ -124,6 +124,9 @@ func (ch specChange) apply(spec *cluster.VPCSpec) error {
 		return err
 	}
 	if err := setLearning(ch.c, spec); err != nil {
+		return err
+	}
+	if err := setFlood(ch.c, spec); err != nil {
 		return err
 	}
 	if ch.c.IsSet("exclude") {

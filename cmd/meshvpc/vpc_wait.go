@@ -156,6 +156,9 @@ func (p *program) meshTable(w io.Writer, r meshReport) {
 		rows = append(rows, []string{b.Node, yesNo(b.Ready), fmt.Sprintf("%d/%d", up, len(b.Links)), carriers(by), milliseconds(worst), few(reasons)})
 	}
 	columns(w, []string{"node", "ready", "links up", "by", "slowest", "reason"}, rows)
+	for _, note := range r.floods() {
+		fmt.Fprintln(w, "note: "+note)
+	}
 }
 
 // carriers is "multipoint", or "2 p2p, 1 multipoint" where links differ.
