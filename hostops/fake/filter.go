@@ -55,7 +55,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		}
 		return nil
 	case hostops.LimitFlood:
-		if f.NoShields || f.NoBudgets {
+		if f.NoShields || h.unlimited {
 			f.NoBudgets = true
 			return hostops.ErrUnsupported
 		}

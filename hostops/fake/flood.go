@@ -5,7 +5,6 @@ import (
 	"maps"
 
 	"github.com/meshvpc/meshvpc/cluster"
-	"github.com/meshvpc/meshvpc/hostops"
 )
 
 // FloodDrops implements hostops.Dropper.
@@ -30,5 +29,5 @@ func (h *Host) FloodOver(v cluster.VNI, n uint64) bool {
 
 // CannotLimit has the kernel lack what a flood budget takes.
 func (h *Host) CannotLimit() {
-	locked(h, func() hostops.Filter { h.state.Filter.NoBudgets = true; return h.state.Filter })
+	locked(h, func() bool { h.unlimited = true; return true })
 }

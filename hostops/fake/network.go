@@ -84,6 +84,7 @@ type Host struct {
 	routes    map[string]netip.Prefix
 	announced map[string]int
 	sightings map[station]hostops.Sighting
+	unlimited bool // the kernel cannot bound floods
 	floods    map[cluster.VNI]uint64
 	drops     map[string]map[string]uint64 // by port and reason
 }

@@ -56,8 +56,7 @@ func floodText(b hostops.Budget) string {
 // that was heard from behind a tunnel lately passes, as its bridge knows it too. A set
 // that is full, of MACs or of tunnels, ends its rule.
 func floodRules(v cluster.VNI, b hostops.Budget) [][]expr.Any {
-	group, port := u32(hostops.GroupOf(v)), make([]byte, ifNameSize)
-	copy(port, hostops.PortOf(v))
+	group := u32(hostops.GroupOf(v))
 	is := func(key expr.MetaKey, op expr.CmpOp, want []byte) []expr.Any {
 		return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: want}}
 	}
@@ -69,27 +68,28 @@ func floodRules(v cluster.VNI, b hostops.Budget) [][]expr.Any {
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{1}, Xor: []byte{0}},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}},
 	}
-	var heard, known []expr.Any
+	var rules [][]expr.Any
+	var known []expr.Any
 	if !b.Told {
-		heard = join(is(expr.MetaKeyIIFGROUP, expr.CmpOpEq, group), is(expr.MetaKeyIIFNAME, expr.CmpOpNeq, port), mac(6),
-			[]expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: heardSet(v).Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: heardFor}})
+		for _, tunnel := range tunnelNames() {
+			rules = append(rules, join(is(expr.MetaKeyIIFGROUP, expr.CmpOpEq, group), is(expr.MetaKeyIIFNAME, expr.CmpOpEq, []byte(tunnel)), mac(6),
+				[]expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: heardSet(v).Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: heardFor}}))
+		}
 		known = join(mac(0), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: heardSet(v).Name}})
 	}
 	limit := &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(b.Rate), Unit: expr.LimitTimeSecond, Burst: uint32(b.Burst()), Over: true}
-	rules := [][]expr.Any{
-		join(is(expr.MetaKeyOIFGROUP, expr.CmpOpNeq, group), accept()),
-		join(is(expr.MetaKeyOIFNAME, expr.CmpOpEq, port), accept()),
-		join(toOne, known, accept()),
-		join([]expr.Any{
-			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+	rules = append(rules, join(is(expr.MetaKeyOIFGROUP, expr.CmpOpNeq, group), accept()), join(toOne, known, accept()))
+	for _, tunnel := range tunnelNames() {
+		rules = append(rules, join(is(expr.MetaKeyOIFNAME, expr.CmpOpEq, []byte(tunnel)), []expr.Any{
 			&expr.Dynset{SrcRegKey: 1, SetName: floodedSet(v).Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{limit}},
-		}, drop()),
-	}
-	if heard != nil {
-		rules = slices.Insert(rules, 0, heard)
+		}, drop()))
 	}
 	return rules
 }
+
+// tunnelNames are what the names of a VPC's tunnels begin with, of its own ports only
+// those: shared ones and those of pairs.
+func tunnelNames() []string { return []string{"mv", "mp"} }
 
 // limitFlood puts a budget in force; heard are the MACs that the VPC's bridge knows
 // behind tunnels already.

@@ -90,3 +90,45 @@ func TestFloodBudgetOfWorkingVPC(t *testing.T) {
 		t.Errorf("%d of %d frames to a workload that has spoken were dropped", n, storm)
 	}
 }
+
+// TestFloodBudgetOfEachTunnel: two peers with tunnels of their own and two that share
+// one all hear the budget, and each learns a MAC for itself.
+func TestFloodBudgetOfEachTunnel(t *testing.T) {
+	const rate, storm = 100, 3000
+	hosts := newUnderlay(t, 4, 1500)
+	var tenants []*tenant
+	for i, h := range hosts {
+		v := paired(hosts, i, false, [][]int{{1, 2}, {0}, {0}, nil}[i], nil, true)
+		if v.FloodLimit = 0; i == 0 {
+			v.FloodLimit = rate
+		}
+		h.reconcile(false, v)
+		tenants = append(tenants, h.tenant("blue", "t0"))
+	}
+	from := tenants[0]
+	for i, x := range tenants[1:] {
+		hello := fmt.Sprint("hello from ", i)
+		from.until(hello, func() { x.send(message(x.mac, hello)) })
+	}
+	start := time.Now()
+	for range storm {
+		from.send(message(from.mac, "storm"))
+	}
+	for i, x := range tenants[1:] {
+		end := fmt.Sprint("end ", i)
+		heard := len(slices.DeleteFunc(x.until(end, func() { from.send(message(from.mac, end)) }), func(text string) bool { return text != "storm" }))
+		most := hostops.Budget{Rate: rate}.Burst() + int(time.Since(start).Seconds()*rate) + 1
+		if heard > most || heard < rate {
+			t.Errorf("host %d heard %d of %d; want %d to %d", i+1, heard, storm, rate, most)
+		}
+	}
+	before := hosts[0].floodDrops()
+	for _, x := range tenants[1:] {
+		for range storm {
+			from.send(frame(x.mac, from.mac, testType, make([]byte, 46)))
+		}
+	}
+	if n := hosts[0].floodDrops() - before; n != 0 {
+		t.Errorf("%d frames to workloads that have spoken were dropped", n)
+	}
+}
