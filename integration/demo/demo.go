@@ -28,7 +28,9 @@ type Result struct {
 	Lost       int     `json:"lost"`        // of them, those that had to be answered
 	ConvergeMS float64 `json:"converge_ms"` // vpc create → mesh up on three hosts
 	JoinMS     float64 `json:"join_ms"`     // fourth host: agent started → its workload pings all others
-	Steps      []Step  `json:"steps"`
+	// Failover is nil if it was not played.
+	Failover *Failover `json:"failover,omitempty"`
+	Steps    []Step    `json:"steps"`
 }
 
 // Step is one act.
@@ -106,6 +108,8 @@ func (p *play) acts(ctx context.Context, hosts []lab.HostConfig) {
 		{"a tunnel deleted by hand comes back", p.tamper(names[1])},
 		{"the control plane is killed, traffic goes on", p.killServers},
 		{"an agent is killed and comes back", p.killAgent(names[1])},
+		{"a datacenter is lost, its service answers in another", p.lose},
+		{"it comes back, and keeps silent", p.comeBack},
 	} {
 		start := time.Now()
 		actCtx, cancel := context.WithTimeout(ctx, time.Minute)

@@ -33,6 +33,9 @@ func (p *play) table() {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, held, proved)
 	}
 	t.Flush() // to the same place as the narration
+	if f := p.result.Failover; f != nil {
+		p.say("\nthe service moved from %s to %s by itself: %.0f ms without an answer", f.From, f.To, f.GapMS)
+	}
 	p.say("\n%d pings sent, %d lost; mesh of 3 up in %.0f ms; fourth host from join to all pairs pinged in %.0f ms",
 		p.result.Sent, p.result.Lost, p.result.ConvergeMS, p.result.JoinMS)
 }
