@@ -140,6 +140,11 @@ func (w *world) removedNode(name string, p *plan) {
 	if r, ok := w.reports[name]; ok {
 		u.change.Remove(r.Key, r.Mod)
 	}
+	for _, key := range []string{cluster.KeyVerdicts(name), cluster.KeyFenceStatus(name)} {
+		if it, ok := store.At[cluster.Record](w.view, key); ok {
+			u.change.Remove(key, it.Mod)
+		}
+	}
 	for _, problem := range w.view.Problems() { // its agent does not mend them any more
 		if ours := problem.Key == cluster.KeyLive(name) || strings.HasPrefix(problem.Key, cluster.PrefixStatus(name)); ours &&
 			errors.Is(problem.Err, cluster.ErrInvalid) && !slices.Contains(u.change.Keys(), problem.Key) {
