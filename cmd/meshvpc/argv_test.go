@@ -58,7 +58,7 @@ func TestParseArgsRefuses(t *testing.T) {
 		"vpc list -z":                 {`vpc list: unknown flag "-z"`, `see "meshvpc vpc list --help"`},
 		"vpc --members all":           {`vpc: unknown flag "--members"`, `see "meshvpc vpc --help"`},
 		"lab exec a ls -l":            {`lab exec: unknown flag "-l"`, `put "--" before the command to run`},
-		"quite something else before": {`unknown command "quite": want status, vpc, endpoint, ipam, failover, node, apply, schema, cluster, get, events, plan, doctor, server, agent, service, lab, version, completion`, `see "meshvpc --help"`},
+		"quite something else before": {`unknown command "quite": want status, vpc, endpoint, ipam, failover, datacenter, node, apply, schema, cluster, get, events, plan, doctor, server, agent, service, lab, version, completion`, `see "meshvpc --help"`},
 	} {
 		_, err := parseArgs(testApp(), strings.Fields(in))
 		r, ok := errors.AsType[*refusal](err)

@@ -20,10 +20,13 @@ func (p *program) failoverCommand() *cli.Command {
 	return p.noun("failover", "endpoints that move by themselves when a node or a datacenter is lost",
 		[]string{
 			"meshvpc failover status",
+			"meshvpc failover plan hetzner",
+			"meshvpc failover run hetzner",
+			"meshvpc failover return hetzner --yes",
 			"meshvpc failover profile fast",
 		},
-		p.verb("status", "", "who is suspected by whom, fenced, and which endpoints can move", storeFlags(), p.withStore(p.failoverStatus)),
-		p.verb("profile", "default|fast", "how long failover waits: fast is for round trips up to 30 ms", storeFlags(), p.withStore(p.failoverProfile)),
+		append(p.failoverDatacenterCommands(), p.verb("status", "", "who is suspected by whom, fenced, and which endpoints can move", storeFlags(), p.withStore(p.failoverStatus)),
+			p.verb("profile", "default|fast", "how long failover waits: fast is for round trips up to 30 ms", storeFlags(), p.withStore(p.failoverProfile)))...,
 	)
 }
 

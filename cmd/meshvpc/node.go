@@ -25,6 +25,8 @@ func (p *program) nodeCommand() *cli.Command {
 			"meshvpc node list",
 			"meshvpc node show gold-hoster-01 -o yaml",
 			"meshvpc node set gold-hoster-01 --label rack=a1 --label disk=",
+			"meshvpc node drain gold-hoster-02",
+			"meshvpc node resume gold-hoster-02",
 			"meshvpc node remove gold-hoster-02",
 			"meshvpc node add root@gold-hoster-03 --datacenter hetzner",
 			"meshvpc node add admin@192.0.2.7:2222 --datacenter home --identity ~/.ssh/id_ed25519 --dry-run",
@@ -37,6 +39,8 @@ func (p *program) nodeCommand() *cli.Command {
 		p.verb("remove", "N", "take a node out of the cluster for good", waitFlags(time.Minute, yesFlag(),
 			&cli.BoolFlag{Name: "force", Usage: "also with endpoints, which keep their addresses and are on no node then"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until its tunnels are gone"}), p.withStore(p.nodeRemove)),
+		p.nodeDrainCommand(),
+		p.nodeResumeCommand(),
 		p.nodeAddCommand(),
 		p.verb("purge", "", "remove from this host all that is meshvpc's, without the store", []cli.Flag{yesFlag(), outputFlag()}, p.nodePurge),
 	)

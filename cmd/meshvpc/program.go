@@ -48,6 +48,7 @@ func (p *program) commands() []*cli.Command {
 		p.endpointCommand(),
 		p.ipamCommand(),
 		p.failoverCommand(),
+		p.datacenterCommand(),
 		p.nodeCommand(),
 		p.applyCommand(),
 		p.schemaCommand(),

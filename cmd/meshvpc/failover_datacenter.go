@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/store"
+)
+
+// datacenterPlan is `failover plan DC -o json`: what its loss would mean.
+type datacenterPlan struct {
+	Datacenter string       `json:"datacenter"`
+	Nodes      []string     `json:"nodes"`
+	Endpoints  []relocation `json:"endpoints"`
+	// Quorum reports whether the servers elsewhere could decide anything.
+	Quorum   bool     `json:"quorum"`
+	Warnings []string `json:"warnings"`
+}
+
+// planOf says what the loss of a datacenter would mean.
+func (in *sites) planOf(dc string, external bool) (plan datacenterPlan, err error) {
+	plan = datacenterPlan{Datacenter: dc, Nodes: in.in(dc), Warnings: []string{}}
+	if len(plan.Nodes) == 0 {
+		return plan, in.noDatacenter(dc)
+	}
+	plan.Endpoints = in.leaving(plan.Nodes)
+	if names := stuck(plan.Endpoints); len(names) > 0 {
+		plan.Warnings = append(plan.Warnings, "these would answer nowhere: "+few(names))
+	}
+	voters, lost := in.voters(dc)
+	plan.Quorum = external || 2*(voters-lost) > voters
+	if !plan.Quorum {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%d of %d voting servers are in %s: nobody could decide anything, and nothing would move; add servers or a witness elsewhere (meshvpc cluster status says which)", lost, voters, dc))
+	}
+	return plan, nil
+}
+
+// voters counts the servers that vote, and those of a datacenter.
+func (in *sites) voters(dc string) (all, there int) {
+	for it := range store.Below[*cluster.Server](in.view, cluster.PrefixSrvs) {
+		if it.Value.Voter {
+			all++
+			if it.Value.Datacenter == dc {
+				there++
+			}
+		}
+	}
+	return all, there
+}
+
+func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) error {
+	in, err := s.readSites(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := in.planOf(c.Args().First(), s.client.StoreCA != "")
+	if err != nil {
+		return err
+	}
+	return p.print(c, plan, func(w io.Writer) {
+		fmt.Fprintf(w, "if %s is lost (%s):\n", plan.Datacenter, few(plan.Nodes))
+		if len(plan.Endpoints) == 0 {
+			fmt.Fprintln(w, "no endpoint that moves by itself is there")
+		} else {
+			relocationTable(w, plan.Endpoints)
+		}
+		for _, warning := range plan.Warnings {
+			fmt.Fprintf(w, "warning: %s\n", warning)
+		}
+	})
+}
+
+// failoverRun moves everything out of a datacenter now.
+func (p *program) failoverRun(ctx context.Context, c *cli.Context, s *session) error {
+	dc := c.Args().First()
+	in, err := s.readSites(ctx)
+	if err != nil {
+		return err
+	}
+	nodes := in.in(dc)
+	if len(nodes) == 0 {
+		return in.noDatacenter(dc)
+	}
+	list := in.leaving(nodes)
+	for _, r := range list {
+		if r.To != "" && !r.alive && !c.Bool("force") {
+			return failed("wait for what failover does by itself (meshvpc failover status), or --force once that host surely serves it no more",
+				"run failover of %s: %s has %s and does not answer: it could be served twice", dc, r.From, r.name())
+		}
+	}
+	return p.relocate(ctx, c, s, list)
+}
+
+// failoverReturn moves what prefers a datacenter back to it, after showing it.
+func (p *program) failoverReturn(ctx context.Context, c *cli.Context, s *session) error {
+	dc := c.Args().First()
+	in, err := s.readSites(ctx)
+	if err != nil {
+		return err
+	}
+	if len(in.in(dc)) == 0 {
+		return in.noDatacenter(dc)
+	}
+	list := in.moves(
+		func(e *endpointRecords) bool {
+			now, _ := e.spec.Failover.Place.Rank(e.own.Node, in.nodes[e.own.Node])
+			home := in.home(e, dc)
+			return in.nodes[e.own.Node] != nil && in.nodes[e.own.Node].Datacenter != dc && home >= 0 && home < now
+		},
+		func(_ *endpointRecords, node string) bool { return in.nodes[node].Datacenter == dc })
+	if len(list) > 0 {
+		relocationTable(p.err, list)
+		if err := p.confirm(c, "datacenter", dc); err != nil {
+			return err
+		}
+	}
+	return p.relocate(ctx, c, s, list)
+}
+
+// home is the best rank that a datacenter's nodes have for an endpoint, -1 for none.
+func (in *sites) home(e *endpointRecords, dc string) int {
+	best := -1
+	for _, name := range in.in(dc) {
+		if rank, ok := e.spec.Failover.Place.Rank(name, in.nodes[name]); ok && (best < 0 || rank < best) {
+			best = rank
+		}
+	}
+	return best
+}
+
+// relocate writes where endpoints are to go, and waits until they are there.
+func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list []relocation) error {
+	if names := stuck(list); len(names) > 0 {
+		p.warn("these stay: %s", few(names))
+	}
+	for _, r := range list {
+		if r.To == "" {
+			continue
+		}
+		err := edit(ctx, s, cluster.KeyEndpointSpec(r.VPC, r.Endpoint), func(spec *cluster.EndpointSpec) error {
+			spec.Failover.MoveTo, spec.ForcedFrom = cluster.InEpoch{Node: r.To, Epoch: r.epoch}, cluster.InEpoch{}
+			if !r.alive {
+				spec.ForcedFrom = cluster.InEpoch{Node: r.From, Epoch: r.epoch}
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("move %s: %w", r.name(), err)
+		}
+	}
+	err := p.awaitMoved(ctx, c, s, list, func(r relocation, own *cluster.EndpointOwn) bool { return own.Epoch > r.epoch && own.Node != r.From })
+	if err != nil {
+		return err
+	}
+	return p.print(c, list, func(w io.Writer) {
+		if len(list) == 0 {
+			fmt.Fprintln(w, "nothing to move")
+			return
+		}
+		relocationTable(w, list)
+	})
+}
+
+func (p *program) failoverDatacenterCommands() []*cli.Command {
+	force := &cli.BoolFlag{Name: "force", Usage: "also from nodes that do not answer: only when they surely serve nothing any more"}
+	return []*cli.Command{
+		p.verb("plan", "DC", "what the loss of a datacenter would mean; nothing is done", storeFlags(), p.withStore(p.failoverPlan)),
+		p.verb("run", "DC", "move everything that can move out of a datacenter now", waitFlags(relocateWait, force), p.withStore(p.failoverRun)),
+		p.verb("return", "DC", "move what prefers a datacenter back to it", waitFlags(relocateWait, yesFlag()), p.withStore(p.failoverReturn)),
+	}
+}
