@@ -198,6 +198,15 @@ func (p Profile) Timings() FailoverTimings {
 	return FailoverTimings{500 * time.Millisecond, 4, 3 * time.Second, time.Second, time.Second, 10 * time.Second}
 }
 
+// LeaderLease is how long the leading controller's silence is borne until another is
+// elected: nobody decides anything meanwhile.
+func (p Profile) LeaderLease() time.Duration {
+	if p == ProfileFast {
+		return 4 * time.Second
+	}
+	return 10 * time.Second
+}
+
 // MaxRTT is the longest round trip between nodes that the timings are for: the store
 // needs two to commit a fence, and members' word one more, within what a fast
 // takeover has beside its silence.

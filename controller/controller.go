@@ -20,7 +20,7 @@ type Config struct {
 	Name  string           // required: the candidate's name in the leader's record
 	Ask   AskFunc          // required: whether a node is where it says
 	Log   *zap.Logger      // nil: none
-	TTL   time.Duration    // of the leader's lease; default 10 s
+	TTL   time.Duration    // of the leader's lease; default what the failover profile says
 	Now   func() time.Time // dates records and counts quarantine; default time.Now
 	// Alive is called by the loop, whether this candidate leads or not, before it
 	// waits, after each of the leader's writes, and at least every AliveEvery; 0:
@@ -29,9 +29,6 @@ type Config struct {
 	Alive      func()
 	AliveEvery time.Duration
 }
-
-// DefaultTTL is the lease of a leader.
-const DefaultTTL = 10 * time.Second
 
 // Waits after a failure: the first, and the longest.
 const (
@@ -64,9 +61,6 @@ func New(cfg Config) (*Controller, error) {
 		cfg.Log = zap.NewNop()
 	}
 	cfg.Log = cfg.Log.Named("controller")
-	if cfg.TTL == 0 {
-		cfg.TTL = DefaultTTL
-	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -104,7 +98,7 @@ type term struct {
 func (c *Controller) campaign(ctx context.Context, terms chan<- *term) {
 	wait := backoffFirst
 	for ctx.Err() == nil {
-		l, err := store.Campaign(ctx, c.cfg.Store, c.cfg.Name, c.cfg.TTL, c.cfg.Now)
+		l, err := store.Campaign(ctx, c.cfg.Store, c.cfg.Name, c.ttl, c.cfg.Now)
 		if err != nil {
 			if ctx.Err() == nil {
 				c.cfg.Log.Warn("cannot stand for election, will retry", zap.Duration("in", wait), zap.Error(err))
@@ -126,6 +120,25 @@ func (c *Controller) campaign(ctx context.Context, terms chan<- *term) {
 		giveUp()
 		c.resign(ctx, l)
 	}
+}
+
+// ttl is how long the lease of a leader is to be, which the failover profile says.
+func (c *Controller) ttl(ctx context.Context) time.Duration {
+	if c.cfg.TTL != 0 {
+		return c.cfg.TTL
+	}
+	it, err := store.Get[*cluster.Config](ctx, c.cfg.Store, cluster.KeyConfig)
+	if err != nil {
+		return cluster.ProfileDefault.LeaderLease() // the loop sees whether that is so
+	}
+	return it.Value.Failover.LeaderLease()
+}
+
+// outlived reports whether the failover profile asks for a lease of another length
+// than the leader has.
+func (c *Controller) outlived(view *store.View, t *term) bool {
+	it, ok := store.At[*cluster.Config](view, cluster.KeyConfig)
+	return ok && c.cfg.TTL == 0 && it.Value.Failover.LeaderLease() != t.TTL()
 }
 
 // resign is bounded, for the store may be gone: then the lease ends by itself.
@@ -162,7 +175,7 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 			if d, ok := lead.Pass(ctx, view); ok {
 				timer.Reset(d)
 			}
-			if lead.Retired() {
+			if lead.Retired() || c.outlived(view, lease) {
 				lease.giveUp()
 			}
 			asks.put(ctx, lead)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/cluster/mvcc"
 )
 
 // moving is meshed with db1, which moves by itself between these places.
@@ -133,6 +134,28 @@ func TestNodeIsLost(t *testing.T) {
 		told, _ := r.events()
 		if text := strings.Join(told, "\n"); !strings.Contains(text, "fenced node h2: ") || !strings.Contains(text, "moved endpoint db1 of VPC blue: from h2 to h3, epoch 3: ") {
 			t.Errorf("told:\n%s", text)
+		}
+	})
+}
+
+// TestLeaderFollowsTheProfile: its lease is as long as the failover profile says, also
+// when that changes while it leads.
+func TestLeaderFollowsTheProfile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := meshed(t)
+		for _, profile := range []cluster.Profile{cluster.ProfileDefault, cluster.ProfileFast, cluster.ProfileDefault} {
+			config := get[*cluster.Config](r, cluster.KeyConfig)
+			config.Failover = profile
+			r.put(cluster.KeyConfig, config)
+			pass(time.Second)
+			held, err := r.mem.Range(t.Context(), mvcc.RangeRequest{Key: cluster.KeyLeader})
+			if err != nil || len(held.Keys) != 1 {
+				t.Fatalf("nobody leads: %v", err)
+			}
+			ttl, err := r.mem.KeepAlive(t.Context(), held.Keys[0].Lease)
+			if err != nil || ttl != profile.LeaderLease() {
+				t.Errorf("%q: a lease of %s, %v; want %s", profile, ttl, err, profile.LeaderLease())
+			}
 		}
 	})
 }

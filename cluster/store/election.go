@@ -30,6 +30,9 @@ type Leadership struct {
 // ended; or it resigned.
 func (l *Leadership) Done() <-chan struct{} { return l.done }
 
+// TTL is that of the leader's lease.
+func (l *Leadership) TTL() time.Duration { return l.lease.ttl }
+
 // Resign ends the leadership and lets another be elected at once. It must be
 // called, after Done too, and may be called again.
 func (l *Leadership) Resign(ctx context.Context) error {
@@ -39,10 +42,10 @@ func (l *Leadership) Resign(ctx context.Context) error {
 }
 
 // Campaign waits until the controller of that name leads: until it has created
-// cluster.KeyLeader on a lease of that TTL. It returns early when ctx ends or
-// the store fails; call it again after a pause. The identity of s is the
-// controller's, and s has no fence. Now dates the record, nil is time.Now.
-func Campaign(ctx context.Context, s *Store, name string, ttl time.Duration, now func() time.Time) (*Leadership, error) {
+// cluster.KeyLeader on a lease of the TTL that ttl says at that moment. It returns
+// early when ctx ends or the store fails; call it again after a pause. The identity
+// of s is the controller's, and s has no fence. Now dates the record, nil is time.Now.
+func Campaign(ctx context.Context, s *Store, name string, ttl func(context.Context) time.Duration, now func() time.Time) (*Leadership, error) {
 	if now == nil {
 		now = time.Now
 	}
@@ -59,9 +62,9 @@ func Campaign(ctx context.Context, s *Store, name string, ttl time.Duration, now
 				return nil, fmt.Errorf("campaign: %w", err)
 			}
 		case held.CreateRevision != 0:
-			s.awaitVacancy(ctx, revision+1, ttl)
+			s.awaitVacancy(ctx, revision+1, ttl(ctx))
 		default:
-			l, err := s.stand(ctx, &cluster.Leader{Name: name, Since: cluster.At(now())}, ttl)
+			l, err := s.stand(ctx, &cluster.Leader{Name: name, Since: cluster.At(now())}, ttl(ctx))
 			if !errors.Is(err, ErrConflict) {
 				return l, err
 			}

@@ -24,7 +24,7 @@ func stand(t *testing.T, ctx context.Context, m *mvcc.Memory, name string) *cand
 	t.Helper()
 	c := &candidate{kv: &faulty{KV: m}, won: make(chan *Leadership, 1), err: make(chan error, 1)}
 	go func() {
-		l, err := Campaign(ctx, New(c.kv, controller), name, electionTTL, nil)
+		l, err := Campaign(ctx, New(c.kv, controller), name, lasting(electionTTL), nil)
 		if err != nil {
 			c.err <- err
 			return
@@ -58,6 +58,11 @@ func assign(state cluster.AssignmentState) Change {
 	var c Change
 	Set(&c, cluster.KeyHostVPC("a", "blue"), &cluster.HostVPC{State: state}, nil, 0)
 	return c
+}
+
+// lasting is a TTL that is the same at all times.
+func lasting(d time.Duration) func(context.Context) time.Duration {
+	return func(context.Context) time.Duration { return d }
 }
 
 func TestCampaign(t *testing.T) {
@@ -217,7 +222,7 @@ func TestCampaignFails(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := mvcc.NewMemory(mvcc.Config{})
 			kv := &faulty{KV: m, lose: true}
-			if _, err := Campaign(t.Context(), New(kv, controller), "a", electionTTL, nil); !errors.Is(err, mvcc.ErrUnavailable) {
+			if _, err := Campaign(t.Context(), New(kv, controller), "a", lasting(electionTTL), nil); !errors.Is(err, mvcc.ErrUnavailable) {
 				t.Errorf("got %v, want ErrUnavailable", err)
 			}
 			b := stand(t, t.Context(), m, "b")
@@ -229,7 +234,7 @@ func TestCampaignFails(t *testing.T) {
 	})
 	t.Run("not the controller", func(t *testing.T) {
 		m := mvcc.NewMemory(mvcc.Config{})
-		if _, err := Campaign(t.Context(), New(m, operator), "a", electionTTL, nil); !errors.Is(err, cluster.ErrInvalid) {
+		if _, err := Campaign(t.Context(), New(m, operator), "a", lasting(electionTTL), nil); !errors.Is(err, cluster.ErrInvalid) {
 			t.Errorf("got %v, want ErrInvalid", err)
 		}
 	})

@@ -303,13 +303,13 @@ func TestCampaignOnEtcd(t *testing.T) { onEngines(t, testCampaign) }
 func testCampaign(t *testing.T, s *server) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	a, err := Campaign(ctx, New(s.kv, controller), "a", 2*time.Second, nil)
+	a, err := Campaign(ctx, New(s.kv, controller), "a", lasting(2*time.Second), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	won := make(chan *Leadership)
 	go func() {
-		b, err := Campaign(ctx, New(s.kv, controller), "b", 2*time.Second, nil)
+		b, err := Campaign(ctx, New(s.kv, controller), "b", lasting(2*time.Second), nil)
 		if err != nil {
 			t.Error(err)
 		}
