@@ -28,6 +28,9 @@ type Config struct {
 	// nobody is told.
 	Alive      func()
 	AliveEvery time.Duration
+	// Alarm is told at once of what a person should know now: fences, moves that
+	// nobody asked for, safe mode. It must not wait. nil: nobody is told.
+	Alarm func(cluster.Change)
 }
 
 // Waits after a failure: the first, and the longest.
@@ -66,6 +69,9 @@ func New(cfg Config) (*Controller, error) {
 	}
 	if cfg.Alive == nil {
 		cfg.Alive = func() {}
+	}
+	if cfg.Alarm == nil {
+		cfg.Alarm = func(cluster.Change) {}
 	}
 	mirror := store.NewMirror(store.MirrorConfig{Store: cfg.Store, Log: cfg.Log, Now: cfg.Now})
 	mirror.Follow(cluster.Root)
@@ -194,7 +200,7 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 		case t := <-terms:
 			c.cfg.Log.Info("leading", zap.String("name", c.cfg.Name))
 			lead, lease, ended = NewLeader(t.Store, c.cfg.Log, c.cfg.Now), t, t.Done()
-			lead.alive = c.cfg.Alive
+			lead.alive, lead.alarm = c.cfg.Alive, c.cfg.Alarm
 		case <-ended:
 			c.cfg.Log.Info("leading no more", zap.String("name", c.cfg.Name))
 			lead, lease, ended = nil, nil, nil

@@ -29,6 +29,23 @@ type rig struct {
 	hosts *hosts
 	alive func() // of the next controllers, every 2 s; nil: none
 	ask   AskFunc
+
+	mu     sync.Mutex
+	alarms []string
+}
+
+// ring takes an alarm of a controller.
+func (r *rig) ring(c cluster.Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.alarms = append(r.alarms, c.String())
+}
+
+// rung are the alarms by now, as text.
+func (r *rig) rung() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.alarms, "\n")
 }
 
 // honest is a world in which every node is where it says.
@@ -46,7 +63,7 @@ func newRig(t *testing.T) *rig {
 // start runs a controller until the test ends, or the function is called.
 func (r *rig) start(name string, kv mvcc.KV) (stop func()) {
 	r.t.Helper()
-	cfg := Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller, Name: name}), Name: name, Alive: r.alive, Ask: r.ask}
+	cfg := Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller, Name: name}), Name: name, Alive: r.alive, Ask: r.ask, Alarm: r.ring}
 	if r.alive != nil {
 		cfg.AliveEvery = 2 * time.Second
 	}

@@ -175,6 +175,8 @@ func notes(v *store.View, c *store.Change) (list []cluster.Change) {
 		switch {
 		case value == nil && k.Kind != cluster.KindEvent && cluster.WriterOf(k.Kind) == cluster.Controller && unreadable(v, key):
 			list = append(list, cluster.Change{Verb: cluster.VerbReclaimed, Key: cluster.Short(key), Detail: "nobody could read it"})
+		case k.Kind == cluster.KindJudgement && value != nil:
+			list = append(list, notesOfJudgement(v, key, value)...)
 		case k.Kind == cluster.KindFence:
 			list = append(list, noteOfFence(key, value)...)
 		case k.Kind == cluster.KindOwn && value != nil:
@@ -211,6 +213,41 @@ func noteOfMember(v *store.View, k cluster.Key, key string, value []byte) []clus
 		c.Verb = cluster.VerbRepointed
 	}
 	return []cluster.Change{c}
+}
+
+// alarming reports whether a change is one that a person should know of at once.
+func alarming(v cluster.Verb) bool {
+	switch v {
+	case cluster.VerbFenced, cluster.VerbUnfenced, cluster.VerbMoved, cluster.VerbJudged, cluster.VerbFroze, cluster.VerbThawed:
+		return true
+	}
+	return false
+}
+
+// notesOfJudgement tells of nodes that are of another class than before, and of safe
+// mode.
+func notesOfJudgement(v *store.View, key string, value []byte) (list []cluster.Change) {
+	r, err := cluster.Decode(key, value)
+	is, ok := r.(*cluster.Judgement)
+	if err != nil || !ok {
+		return nil
+	}
+	was := &cluster.Judgement{}
+	if it, ok := store.At[*cluster.Judgement](v, key); ok {
+		was = it.Value
+	}
+	for _, n := range is.Nodes {
+		if !slices.ContainsFunc(was.Nodes, func(o cluster.Judged) bool { return o.Node == n.Node && o.Class == n.Class }) {
+			list = append(list, cluster.Change{Verb: cluster.VerbJudged, Key: cluster.Short(cluster.KeyNode(n.Node)), Detail: string(n.Class) + ": " + n.Why})
+		}
+	}
+	switch {
+	case is.SafeMode != "" && was.SafeMode == "":
+		list = append(list, cluster.Change{Verb: cluster.VerbFroze, Key: cluster.Short(key), Detail: is.SafeMode})
+	case is.SafeMode == "" && was.SafeMode != "":
+		list = append(list, cluster.Change{Verb: cluster.VerbThawed, Key: cluster.Short(key)})
+	}
+	return list
 }
 
 func noteOfFence(key string, value []byte) []cluster.Change {

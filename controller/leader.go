@@ -19,6 +19,7 @@ type Leader struct {
 	log   *zap.Logger
 	now   func() time.Time
 	alive func() // told of each write; a pass may have many
+	alarm func(cluster.Change)
 	state *state
 	tell  digest
 
@@ -35,7 +36,7 @@ type Leader struct {
 // NewLeader returns a Leader that writes through s, which is fenced by the
 // leader's key (see store.Leadership). now dates records and measures waits.
 func NewLeader(s *store.Store, log *zap.Logger, now func() time.Time) *Leader {
-	return &Leader{store: s, log: log, now: now, alive: func() {}, state: newState(), ask: true}
+	return &Leader{store: s, log: log, now: now, alive: func() {}, alarm: func(cluster.Change) {}, state: newState(), ask: true}
 }
 
 // Retired reports whether the fence did not hold: somebody else leads.
@@ -132,6 +133,9 @@ func (l *Leader) pass(ctx context.Context, v *store.View) (time.Duration, bool) 
 			l.await, l.since, l.wait = rev, l.now(), 0
 			for _, c := range notes(v, &e.change) {
 				l.tell.add(l.now(), c)
+				if alarming(c.Verb) {
+					l.alarm(c)
+				}
 			}
 			l.log.Info("changed records", zap.String("what", e.change.Why),
 				zap.Int("writes", e.change.Ops()), zap.Int64("revision", rev))

@@ -130,6 +130,9 @@ func TestNodeIsLost(t *testing.T) {
 		if j := get[*cluster.Judgement](r, cluster.KeyJudgement); j == nil || len(j.Nodes) != 1 || j.Nodes[0].Node != "h2" || j.Nodes[0].Class != cluster.ClassDown {
 			t.Errorf("judgement: %+v", j)
 		}
+		if text := r.rung(); !strings.Contains(text, "found node h2: down: ") || !strings.Contains(text, "fenced node h2: ") || !strings.Contains(text, "moved endpoint db1") || strings.Contains(text, "admitted") {
+			t.Errorf("alarms:\n%s", text)
+		}
 		pass(30 * time.Second)
 		told, _ := r.events()
 		if text := strings.Join(told, "\n"); !strings.Contains(text, "fenced node h2: ") || !strings.Contains(text, "moved endpoint db1 of VPC blue: from h2 to h3, epoch 3: ") {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -84,9 +85,10 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 	if err := retryUnavailable(ctx, func() error { return startRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
 		return err
 	}
+	bell := newAlarms(filepath.Join(hostDirs().config, "notify.d"), log)
 	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
 		Ask:   func(ctx context.Context, q controller.Question) error { return ask(ctx, q.Key, q.Address) },
-		Alive: tell.alive, AliveEvery: tell.every()})
+		Alive: tell.alive, AliveEvery: tell.every(), Alarm: bell.raise})
 	if err != nil {
 		return err
 	}
@@ -134,6 +136,7 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 	}
 	if !cfg.Witness {
 		g.Go(func() error { return ctl.Run(ctx) })
+		g.Go(func() error { bell.run(ctx); return nil })
 	}
 	return g.Wait()
 }
