@@ -17,6 +17,11 @@ type Desired struct {
 	// word. Without Hold all such is removed.
 	Hold   bool          `json:"hold,omitempty"`
 	Remove []cluster.VNI `json:"remove,omitempty"`
+	// Fenced are the underlay addresses that nothing is taken from, and nothing sent
+	// to, by any tunnel, whoever Tunnels say are peers.
+	Fenced []netip.Addr `json:"fenced,omitempty"`
+	// KeepFenced leaves fenced what is so on the host and not in Fenced.
+	KeepFenced bool `json:"keep_fenced,omitempty"`
 }
 
 // Removes reports whether what carries the mark of v and is no part of VPCs

@@ -32,6 +32,7 @@ type Host struct {
 	// what their paths led to when they were last looked at.
 	attached map[string]map[string]Port // by VPC and device
 	spaces   map[string]Space
+	fenced   []netip.Addr // as of the last pass
 }
 
 // New wraps errors of cfg; it starts nothing.
@@ -67,6 +68,8 @@ type Report struct {
 	// Own tells for each desired VPC which peers with a tunnel of their own are
 	// sent to and received from exactly as desired.
 	Own map[string]map[string]bool
+	// Fenced: the host drops all from and to whom it is to, and nobody else.
+	Fenced bool
 }
 
 // rounds bounds how often one pass plans. The first plan does the work, the
@@ -97,6 +100,8 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 			r.Problems = append(problems, failed...)
 			r.Ready = ready(desired, ops, r.Problems)
 			r.Attached = attached(desired, state, ops, r.Problems)
+			r.Fenced = fenced(state, ops)
+			h.fenced = wantFenced(desired, state)
 			break
 		}
 		var done []Op
@@ -220,7 +225,7 @@ func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op,
 			failed = append(failed, Problem{VPC: on.VPC, Endpoint: endpoints[on], Gone: errors.Is(err, ErrGone), Reason: err.Error()})
 			switch op.(type) {
 			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Announce,
-				SetAnswer, RemoveAnswer, DenyPlaces, UnguardPlaces, LimitFlood, UnlimitFlood:
+				SetAnswer, RemoveAnswer, DenyPlaces, UnguardPlaces, LimitFlood, UnlimitFlood, Fence, Unfence:
 			case CreateFilter: // no tunnel without it
 				noFilter = true
 			case CreateBridge, Seal, Allow, Guard, Admit, SetSending, SetStatic, AllowPlaces, GuardPlaces:
@@ -292,6 +297,12 @@ func (h *Host) repairs(desired Desired, done []Op) []Op {
 			continue
 		}
 		for _, op := range ops {
+			if is, repair := h.fences(op); is {
+				if repair {
+					out = append(out, op)
+				}
+				continue
+			}
 			if (vpc == "" && same && !h.wanted(op)) || (vpc != "" && h.repair(op, now[vpc])) {
 				out = append(out, op)
 			}

@@ -14,7 +14,8 @@ import (
 // of desired cannot be. Pure: same input, same plan; desired is only read.
 //
 // The order holds promises: all that adds comes before all that removes; a
-// source is allowed before it is a peer and denied after; a tunnel is guarded
+// source is allowed before it is a peer and denied after; who is fenced is so before
+// anything else; a tunnel is guarded
 // before it exists and isolated before it is up; a bridge is sealed before it is
 // up, and before it has ports.
 //
@@ -42,7 +43,9 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 	vpcs := p.valid(desired)
 	p.reown(vpcs)
 	p.wantPorts(desired)
+	p.desired.Fenced = wantFenced(desired, actual)
 	p.filter(vpcs)
+	p.fences()
 	for _, v := range vpcs {
 		p.vpc(v)
 	}

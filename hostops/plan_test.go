@@ -591,6 +591,8 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.Allow{VNI: vni, Sources: []netip.Addr{peer}},
 		hostops.Deny{VNI: vni, Sources: []netip.Addr{peer}},
 		hostops.Guard{VNI: vni},
+		hostops.Fence{Sources: []netip.Addr{peer}},
+		hostops.Unfence{Sources: []netip.Addr{peer}},
 		hostops.Unguard{VNI: vni},
 		hostops.Shield{VNI: vni, Network: address.Masked()},
 		hostops.Unshield{VNI: vni},

@@ -305,6 +305,8 @@ type Filter struct {
 	Budgets map[cluster.VNI]Budget
 	// NoBudgets: this kernel cannot bound that.
 	NoBudgets bool
+	// Fenced addresses nothing is taken from, nor sent to.
+	Fenced AddrSet
 	// NoShields: this kernel cannot filter between a bridge's ports.
 	NoShields bool
 }
@@ -318,6 +320,9 @@ func (f Filter) Clone() Filter {
 	f.Shields, f.Seals, f.Bindings = maps.Clone(f.Shields), maps.Clone(f.Seals), maps.Clone(f.Bindings)
 	f.Budgets = maps.Clone(f.Budgets)
 	f.Placed, f.Places = maps.Clone(f.Placed), maps.Clone(f.Places)
+	if f.Fenced != nil {
+		f.Fenced = f.Fenced.Clone()
+	}
 	for v, ps := range f.Places {
 		f.Places[v] = ps.Clone()
 	}

@@ -168,7 +168,7 @@ func (n *Network) Copies(from, to *Host, vpc string) int {
 // counterpart r on the other arrives at the other's bridge.
 func (n *Network) carries(from, to *Host, s, r hostops.Device, owner cluster.VNI, size int) bool {
 	return forwards(s, size) && forwards(r, size) && s.Owner == owner && r.Owner == owner && s.VNI == r.VNI && s.Port == r.Port &&
-		!n.cuts[[2]netip.Addr{s.Local, r.Local}] && to.passes(s.VNI, s.Local) &&
+		!n.cuts[[2]netip.Addr{s.Local, r.Local}] && to.passes(s.VNI, s.Local) && !from.fences(r.Local) &&
 		from.hasLocal(s.Underlay, s.Local) == nil && to.hasLocal(r.Underlay, r.Local) == nil
 }
 
@@ -218,9 +218,17 @@ func (h *Host) attached(n hostops.Namespace, size int) bool {
 	return p.Up && p.Master != "" && b.Up && size <= p.MTU && size <= b.MTU
 }
 
+// fences reports whether the host drops what is from an address, or for it.
+func (h *Host) fences(a netip.Addr) bool {
+	return h.state.Filter.Port != 0 && h.state.Filter.Fenced.Has(a)
+}
+
 // passes asks the filter.
 func (h *Host) passes(v cluster.VNI, source netip.Addr) bool {
 	f := h.state.Filter
+	if h.fences(source) {
+		return false
+	}
 	if _, guarded := f.VNIs[v]; f.Port == 0 || !guarded {
 		return true
 	}

@@ -73,6 +73,9 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	case hostops.Unshield:
 		delete(f.Shields, op.VNI)
 		return nil
+	case hostops.Unfence:
+		f.Unfence(op.Sources...)
+		return nil
 	case hostops.Deny:
 		f.Deny(op.VNI, op.Sources...)
 		return nil
@@ -97,6 +100,8 @@ func (h *Host) applyFilter(op hostops.Op) error {
 			f.Allow(s.VNI, s.Addr)
 			f.VNIs[s.VNI] = struct{}{}
 		}
+	case hostops.Fence:
+		f.Fence(op.Sources...)
 	case hostops.Guard:
 		f.VNIs[op.VNI] = struct{}{}
 	default:

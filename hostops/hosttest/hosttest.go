@@ -181,6 +181,7 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"tampering with pairs is repaired", tamperingPairs},
 		{"pairs clash", pairsClash},
 		{"multicast group", multicast},
+		{"fenced hosts", fencing},
 		{"static places", static},
 		{"tampering with static places is repaired", tamperingStatic},
 		{"static places of attached workloads", staticPorts},

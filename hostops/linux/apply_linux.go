@@ -24,6 +24,10 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.create(op.Port)
 	case hostops.DeleteFilter:
 		return d.filter.remove()
+	case hostops.Fence:
+		return d.filter.fence(op.Sources, true)
+	case hostops.Unfence:
+		return d.filter.fence(op.Sources, false)
 	case hostops.Allow:
 		return d.filter.sources(op.VNI, op.Sources, true)
 	case hostops.Deny:

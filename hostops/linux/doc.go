@@ -52,6 +52,14 @@
 // the netdev family has no VPCs; one without the bridge family has them, and
 // leaves its host open to frames for 01:80:c2:00:00:02: Check says so.
 //
+// What fences reach. Of a fenced address nothing passes to the tunnels' port, whatever
+// its VNI, before all that says who may send by which; and nothing of this host's own
+// goes to that port there: tunnels stay as they are and need not know. A frame that is
+// flooded to a multicast group still reaches a fenced member, whose answers do not come
+// back. One set holds for all VPCs and tunnels: a fence is one element in one
+// transaction. All else that the address sends, probes and the store's clients among
+// it, is not touched.
+//
 // What the shields reach. A tenant cannot send, to other hosts or to the VPC's
 // namespace, any frame with a VTEP's MAC, with a sender address of the peer
 // network (IPv4, IPv6, ARP), or with a neighbour advertisement for one. The MACs

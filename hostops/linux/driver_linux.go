@@ -178,7 +178,7 @@ func sameFilter(a, b hostops.Filter) bool {
 	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
 		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) && maps.Equal(a.Budgets, b.Budgets) &&
 		maps.Equal(a.Placed, b.Placed) && maps.EqualFunc(a.Places, b.Places, hostops.PlaceSet.Equal) &&
-		maps.Equal(a.Seals, b.Seals) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal)
+		maps.Equal(a.Seals, b.Seals) && a.Fenced.Equal(b.Fenced) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal)
 }
 
 // Observe implements hostops.Driver.

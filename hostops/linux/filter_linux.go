@@ -175,7 +175,7 @@ func replaceTable(cc *nftables.Conn, t *nftables.Table, there bool) {
 func (f *filter) create(port uint16) error {
 	t := table()
 	replaceTable(f.cc, t, f.there)
-	for _, s := range []*nftables.Set{guarded().nft(), peerSet(false), peerSet(true), placed().nft(), placeSet(false), placeSet(true)} {
+	for _, s := range []*nftables.Set{guarded().nft(), peerSet(false), peerSet(true), placed().nft(), placeSet(false), placeSet(true), fenceSet(false), fenceSet(true)} {
 		if err := f.cc.AddSet(s, nil); err != nil {
 			return err
 		}
@@ -187,6 +187,7 @@ func (f *filter) create(port uint16) error {
 	for _, r := range rules(port) {
 		f.cc.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: r.exprs, UserData: comment(r.text)})
 	}
+	f.addSendRules(port)
 	if err := f.flush(); err != nil {
 		return err
 	}
@@ -384,20 +385,25 @@ func (f *filter) readTable(s *hostops.Filter) error {
 	}
 	s.Exists = true
 	c := chains[chainName]
-	whole := len(chains) == 1 && c != nil && c.Hooknum != nil
-	for _, name := range []string{setVNIs, setPeers4, setPeers6, setPlaced, setPlaces4, setPlaces6} {
+	out := chains[sendChain]
+	whole := len(chains) == 2 && c != nil && c.Hooknum != nil && out != nil && out.Hooknum != nil
+	for _, name := range []string{setVNIs, setPeers4, setPeers6, setPlaced, setPlaces4, setPlaces6, setFenced4, setFenced6} {
 		whole = whole && names[name]
 	}
 	if !whole {
 		return nil
 	}
-	f.requests.Add(4)
+	f.requests.Add(5)
 	rs, err := f.cc.GetRules(t, c)
 	if err != nil {
 		return err
 	}
-	port := portOf(rs)
-	if port == 0 {
+	sending, err := f.cc.GetRules(t, out)
+	if err != nil {
+		return err
+	}
+	port := portOf(rs, rules)
+	if port == 0 || portOf(sending, sendRules) != port {
 		return nil
 	}
 	s.Port = port
@@ -415,6 +421,9 @@ func (f *filter) readTable(s *hostops.Filter) error {
 				s.Allow(cluster.VNI(binary.BigEndian.Uint32(e.Key[n:])>>8), a)
 			}
 		}
+	}
+	if err := f.readFenced(s); err != nil {
+		return err
 	}
 	return f.readPlaces(s)
 }

@@ -43,6 +43,8 @@ func rules(port uint16) []rule {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: group},
 			&expr.Verdict{Kind: expr.VerdictAccept},
 		}},
+		{text("fenced4"), fromFenced(port, unix.NFPROTO_IPV4, 12, 4, setFenced4)},
+		{text("fenced6"), fromFenced(port, unix.NFPROTO_IPV6, 8, 16, setFenced6)},
 		{text("source4"), fromPeer(port, unix.NFPROTO_IPV4, 12, 4, setPeers4)},
 		{text("source6"), fromPeer(port, unix.NFPROTO_IPV6, 8, 16, setPeers6)},
 		{text("place4"), fromPlace(port, unix.NFPROTO_IPV4, 12, 4, setPlaces4)},
@@ -96,8 +98,8 @@ func loadVNI(register uint32) []expr.Any {
 	}
 }
 
-// portOf tells for which port rs are exactly our rules; zero: they are not.
-func portOf(rs []*nftables.Rule) uint16 {
+// portOf tells for which port rs are exactly the rules of ours; zero: they are not.
+func portOf(rs []*nftables.Rule, ours func(port uint16) []rule) uint16 {
 	if len(rs) == 0 {
 		return 0
 	}
@@ -106,7 +108,7 @@ func portOf(rs []*nftables.Rule) uint16 {
 	if err != nil {
 		return 0
 	}
-	want := rules(uint16(n))
+	want := ours(uint16(n))
 	if len(rs) != len(want) {
 		return 0
 	}
