@@ -3,7 +3,6 @@ package watcher
 import (
 	"bytes"
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -26,7 +25,7 @@ func ReadOwn(ctx context.Context, s *store.Store, node string) ([]mvcc.KeyValue,
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat([]mvcc.KeyValue{}, status, live, requests), nil
+	return append(append(append([]mvcc.KeyValue{}, status...), live...), requests...), nil
 }
 
 // compareOwn sees that the store holds what was reported: somebody may have
@@ -67,6 +66,7 @@ func (a *Agent) compareOwn(view *store.View, keys []mvcc.KeyValue) (changed bool
 			delete(a.reports, vpc)
 		}
 	}
+	a.compareFences(keys)
 	changed = a.forgetDeletes(view, have)
 	a.compareEndpoints(have)
 	return changed
