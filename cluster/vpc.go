@@ -252,6 +252,17 @@ func (m *Member) LinkTo(peer *Member) (local, remote netip.Addr, ok bool) {
 	return netip.Addr{}, netip.Addr{}, false
 }
 
+// Underlays are all addresses where peers send to it: IPv4 first, two at most.
+func (m *Member) Underlays() []netip.Addr {
+	as := make([]netip.Addr, 0, 2)
+	for _, a := range []netip.Addr{m.UnderlayIPv4, m.UnderlayIPv6} {
+		if a.IsValid() {
+			as = append(as, a)
+		}
+	}
+	return as
+}
+
 // Underlay is the address that pairs prefer.
 func (m *Member) Underlay() netip.Addr {
 	if m.UnderlayIPv6.IsValid() {

@@ -71,6 +71,13 @@ type Space struct {
 	ID int
 }
 
+// Serves reports whether frames pass by a device that is the port of a workload of a
+// VPC, as they do unless it is a standby's.
+func (s State) Serves(vpc, device string) bool {
+	d := s.Devices[device]
+	return d.Use != UseVPC && d.Master == vpc && d.Up && d.Pinned != (cluster.MAC{})
+}
+
 // Use is what a device is to its VPC.
 type Use string
 

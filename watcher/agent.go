@@ -33,6 +33,8 @@ type Agent struct {
 	casters  map[string]*caster // by VPC, of those with a multicast group
 	greetAt  time.Time          // when a group is due to be greeted; zero: never
 
+	fences        fences
+	gate          gate
 	hold          string              // why no records count
 	underlay      []string            // problems of the underlay
 	loadErr       error               // of the cache, until it holds what the records say
@@ -186,11 +188,11 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
-	changed = max(changed, more(a.absorbEndpoints(in.View)))
+	changed = max(changed, more(a.absorbFences(in.View, records)), more(a.absorbEndpoints(in.View)))
 	if in.Full && hold == "" && records.synced && !a.memory.Left {
 		changed = max(changed, more(a.sweep(in.View)))
 	}
-	changed = max(changed, more(a.ask(ctx, in)))
+	changed = max(changed, more(a.ask(ctx, in)), more(a.shutPorts(ctx)))
 	look := in.Full || !in.Still || !a.settled
 	if look || !a.portsAt.IsZero() && !a.now.Before(a.portsAt) {
 		changed = max(changed, more(a.lookAtTargets(ctx)))
@@ -208,6 +210,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if a.answer(in.View) {
 		changed = max(changed, more(a.reconcile(ctx, false)), changedMore)
 	}
+	a.reportFences()
 	a.announce(ctx)
 	if in.Own != nil {
 		changed = max(changed, more(a.compareOwn(in.View, in.Own)))

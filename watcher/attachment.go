@@ -37,6 +37,8 @@ type attachment struct {
 	// Created is the endpoint's: one with another is another endpoint.
 	Created cluster.Time         `json:"created,omitzero"`
 	Own     *cluster.EndpointOwn `json:"own,omitempty"` // in force here; nil: none yet
+	// Failover: the endpoint can move without anybody's word.
+	Failover bool `json:"failover,omitempty"`
 
 	made  bool   // there was no such endpoint when it was asked for
 	kept  bool   // the cache file has had it
@@ -44,6 +46,8 @@ type attachment struct {
 	hold  string // why the own record does not count at the moment
 	bound string // the node that the spec names
 	gone  bool   // the owner that Own names is no member any more
+	read  bool   // Own is what the store has, as read since the start
+	shut  string // why its port is mute whatever Own says, see shutPorts
 }
 
 // term is a time in which an endpoint has one owner: they are ordered, and only
@@ -174,7 +178,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		}
 		p := hostops.Port{
 			Endpoint: name, Kind: a.Kind, Device: a.device(vpc, name), MAC: a.Own.MAC, Addresses: v.addressesOf(a.Own),
-			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me),
+			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me) || a.shut != "",
 		}
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner

@@ -87,6 +87,9 @@ func (m *memory) validate() error {
 	if err := m.Underlay.Validate(); err != nil {
 		return err
 	}
+	if err := m.validateFences(); err != nil {
+		return err
+	}
 	for _, v := range m.Remove {
 		if err := v.Validate(); err != nil {
 			return fmt.Errorf("to be removed: %w", err)

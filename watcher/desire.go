@@ -14,7 +14,7 @@ import (
 // desire turns memory into what the kernel should carry, and says for each VPC
 // that cannot be had whole why ("" as name is the whole host).
 func (m *memory) desire(me string) (hostops.Desired, map[string]string) {
-	d := hostops.Desired{Hold: !m.Left, Remove: m.Remove}
+	d := hostops.Desired{Hold: !m.Left, Remove: m.Remove, Fenced: m.outside(me), KeepFenced: !m.fencesRead}
 	reasons := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(m.VPCs)) {
 		v := m.VPCs[name]

@@ -110,6 +110,23 @@
 // the controller grants to nobody any more is released again. An agent that ends
 // between the two leaves the attachment to the next, which goes on with it.
 //
+// # Fences
+//
+// A record below fences/ says that nothing may be taken from a node. Each agent
+// follows them all, has its kernel drop what comes from that node's addresses and what
+// goes there, and says up to which revision of the store that is so: when one came or
+// went, before all else of that pass. They are memory as all else is: a store that is
+// away, another cluster's, restored or unreadable lifts none; a record that is gone
+// from a list read whole does. What an agent without memory finds fenced on its host
+// stays so until it has read them.
+//
+// A node that is fenced itself serves no endpoint that has failover: its ports are
+// mute as a standby's, whatever its own records say, until a moment after the fence
+// went. After a start such a port opens only when its own record and the fences have
+// been read; one that the kernel has open stays open, so that an agent's end or
+// upgrade loses no frame, and after a reboot none is. Endpoints without failover know
+// nothing of all that.
+//
 // # Guarantees
 //
 // The data plane outlives the agent: SIGTERM and kill -9 leave devices as they

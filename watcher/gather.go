@@ -14,7 +14,7 @@ type gatherer struct{ node string }
 
 // follow lists the prefixes that this host watches.
 func (g *gatherer) follow(v *store.View) []string {
-	prefixes := []string{cluster.KeyConfig, cluster.KeyNode(g.node), cluster.PrefixHost(g.node)}
+	prefixes := []string{cluster.KeyConfig, cluster.KeyNode(g.node), cluster.PrefixHost(g.node), cluster.PrefixFences}
 	for it := range store.Below[*cluster.HostVPC](v, cluster.PrefixHost(g.node)) {
 		if k, err := cluster.ParseKey(it.Key); err == nil {
 			prefixes = append(prefixes, cluster.PrefixVPC(k.VPC))

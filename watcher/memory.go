@@ -24,6 +24,10 @@ type memory struct {
 	VPCs      map[string]*vpc  `json:"vpcs"`
 	// Remove lists what is to be taken down and may still be on the host.
 	Remove []cluster.VNI `json:"remove,omitempty"`
+	// Fences are those that stand, by node.
+	Fences map[string]*cluster.Fence `json:"fences,omitempty"`
+
+	fencesRead bool // since the start
 }
 
 // vpc is this host's part in one VPC.
@@ -76,6 +80,7 @@ type vpc struct {
 // clone is a copy that later steps do not change.
 func (m *memory) clone() *memory {
 	c := *m
+	c.Fences = maps.Clone(m.Fences)
 	c.Remove = slices.Clone(m.Remove)
 	c.VPCs = make(map[string]*vpc, len(m.VPCs))
 	for name, v := range m.VPCs {

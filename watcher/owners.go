@@ -77,7 +77,7 @@ func (v *vpc) absorbAttachments(read func(string) endpointRecords, me string, no
 		}
 		o := a.Own
 		a.gone = o != nil && o.Node != "" && v.Members[o.Node] == nil
-		if changed || a.hold != before.hold || a.bound != before.bound || a.gone != before.gone {
+		if changed || a.read != before.read || a.hold != before.hold || a.bound != before.bound || a.gone != before.gone {
 			v.Attachments[name] = a
 		}
 		if o := before.Own; o != nil && o.Node != "" && o.Node != me && v.serves(name, me) {
@@ -95,6 +95,8 @@ func (a *attachment) absorb(r endpointRecords, me string) (changed bool) {
 			a.Own, changed = nil, true
 		}
 		a.Created, a.bound, a.Ours = r.spec.Created, r.spec.Node, r.spec.Requester == me
+		changed = changed || a.Failover != (r.spec.Failover.Moves())
+		a.Failover = r.spec.Failover.Moves()
 	}
 	a.hold = ""
 	switch o := r.own; {
@@ -109,6 +111,7 @@ func (a *attachment) absorb(r endpointRecords, me string) (changed bool) {
 	case a.Own == nil || !sameOwn(a.Own, o):
 		a.Own, changed = o, true
 	}
+	a.read = a.read || a.Own != nil && a.hold == ""
 	return changed
 }
 

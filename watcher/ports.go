@@ -35,6 +35,8 @@ func (a *Agent) portState(id portID, at attachment) (_ cluster.PortState, reason
 		return cluster.PortFailed, problem
 	case !a.host0.Attached[id.vpc][id.endpoint]:
 		return cluster.PortFailed, cmp.Or(cluster.CleanText(a.status(id.vpc).Reason), "it is not in place yet")
+	case serves && at.shut != "":
+		return cluster.PortStandby, at.shut
 	case serves:
 		return cluster.PortReady, at.hold
 	case at.Own.Node != "" && at.Own.Node != a.cfg.Node:

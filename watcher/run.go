@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
@@ -23,6 +24,7 @@ type runner struct {
 	mirror  *store.Mirror
 	lease   *store.Lease
 	writer  *writer
+	prompt  *writer // of what others wait for by the tenth of a second
 	cacher  *cacher
 	answers chan answer
 	asks    chan ask
@@ -51,6 +53,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		mirror:  store.NewMirror(store.MirrorConfig{Store: a.cfg.Store, Log: a.log.Named("mirror")}),
 		lease:   store.NewLease(a.cfg.Store, a.cfg.LeaseTTL),
 		writer:  newWriter(a.cfg.Store, a.log),
+		prompt:  newWriter(a.cfg.Store, a.log),
 		cacher:  newCacher(a.cfg.Cache, a.save),
 		answers: make(chan answer, probeBudget),
 		asks:    make(chan ask),
@@ -62,6 +65,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return r.mirror.Run(ctx) })
 	g.Go(func() error { return r.lease.Run(ctx) })
 	g.Go(func() error { r.writer.run(ctx); return nil })
+	g.Go(func() error { r.prompt.run(ctx); return nil })
 	saving, end := context.WithCancel(context.WithoutCancel(ctx)) // the last pass is saved, too
 	defer end()
 	g.Go(func() error { r.cacher.run(saving); return nil })
@@ -206,6 +210,10 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 		r.mirror.Follow(e.Follow...)
 	}
 	for _, w := range e.Writes {
+		if w.Key == cluster.KeyFenceStatus(r.cfg.Node) {
+			r.prompt.put(w)
+			continue
+		}
 		r.writer.put(w)
 	}
 	r.agent.desk.give(e.Answers)

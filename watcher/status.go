@@ -52,6 +52,9 @@ func (a *Agent) problems(view *store.View) []string {
 	if a.hold != "" {
 		ps = append(ps, a.hold)
 	}
+	if f := a.memory.fenced(a.cfg.Node, a.cfg.NodeID); f != nil {
+		ps = append(ps, "this node is fenced, no other takes anything from it: "+f.Why)
+	}
 	ps = append(ps, a.underlay...)
 	for _, p := range a.host0.Problems {
 		if p.VPC == "" {

@@ -146,6 +146,7 @@ func (a *Agent) portsNext() (next time.Time) {
 	for _, n := range a.announcements {
 		next = earliest(next, n.at)
 	}
+	next = earliest(next, a.reopens())
 	if a.waitsForTarget() {
 		next = earliest(next, a.now.Add(targetEvery))
 	}
