@@ -35,6 +35,7 @@ type Agent struct {
 
 	fences        fences
 	gate          gate
+	duty          duty
 	hold          string              // why no records count
 	underlay      []string            // problems of the underlay
 	loadErr       error               // of the cache, until it holds what the records say
@@ -98,6 +99,7 @@ type Effects struct {
 	Follow []string // the prefixes to watch from now on; nil: as before
 	Writes []Write  // to the store; a later one of a key takes the place of an earlier one
 	Cache  *Content // of the cache file from now on; nil: as before
+	Keep   *Keeping // how the live record is renewed from now on; nil: as before
 	Probes []Probe  // echo requests to be sent; Answered takes the answers
 	Pings  []PingOrder
 	// Answers are for questions, of this step or earlier ones.
@@ -225,6 +227,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.count(ctx)
 	}
 	a.report(in.View, in.Live)
+	a.duties(records, in.Live)
 	a.request()
 	a.reportPorts()
 	a.portsAt = a.portsNext()

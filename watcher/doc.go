@@ -127,6 +127,13 @@
 // upgrade loses no frame, and after a reboot none is. Endpoints without failover know
 // nothing of all that.
 //
+// # Signs of life
+//
+// A node that owns an endpoint with failover writes live/<node> with a greater counter
+// every few seconds (cluster.FailoverTimings), in one transaction that wants no fence
+// of it to stand: so no counter moves after a fence. What cannot be written in time is
+// left. Other nodes have their lease alone, and write nothing.
+//
 // # Guarantees
 //
 // The data plane outlives the agent: SIGTERM and kill -9 leave devices as they

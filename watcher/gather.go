@@ -111,6 +111,7 @@ func readVPC(v *store.View, name string) *vpcRecords {
 	if r.net != nil && r.net.Learning == cluster.LearnStatic {
 		r.places = readPlaces(v, name)
 	}
+	r.movable = readMovable(v, name)
 	slices.Sort(r.unreadable)
 	r.sorted = inOrder(r.members)
 	return r

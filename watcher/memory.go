@@ -113,6 +113,7 @@ type vpcRecords struct {
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	sorted     []namedMember              // members, see inOrder
 	places     *placeRecords              // of a static VPC
+	movable    []movable                  // its endpoints that can move
 	unreadable []string                   // members whose record never could be read
 	links      map[string]cluster.HostLink
 	linksAt    map[string]int64 // revisions of links, by peer

@@ -25,6 +25,7 @@ type runner struct {
 	lease   *store.Lease
 	writer  *writer
 	prompt  *writer // of what others wait for by the tenth of a second
+	keeper  *keeper
 	cacher  *cacher
 	answers chan answer
 	asks    chan ask
@@ -54,6 +55,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		lease:   store.NewLease(a.cfg.Store, a.cfg.LeaseTTL),
 		writer:  newWriter(a.cfg.Store, a.log),
 		prompt:  newWriter(a.cfg.Store, a.log),
+		keeper:  newKeeper(a.cfg.Store, a.cfg.Node, a.log),
 		cacher:  newCacher(a.cfg.Cache, a.save),
 		answers: make(chan answer, probeBudget),
 		asks:    make(chan ask),
@@ -66,6 +68,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return r.lease.Run(ctx) })
 	g.Go(func() error { r.writer.run(ctx); return nil })
 	g.Go(func() error { r.prompt.run(ctx); return nil })
+	g.Go(func() error { r.keeper.run(ctx); return nil })
 	saving, end := context.WithCancel(context.WithoutCancel(ctx)) // the last pass is saved, too
 	defer end()
 	g.Go(func() error { r.cacher.run(saving); return nil })
@@ -209,7 +212,13 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 	if e.Follow != nil {
 		r.mirror.Follow(e.Follow...)
 	}
+	if e.Keep != nil {
+		r.keeper.keep(*e.Keep)
+	}
 	for _, w := range e.Writes {
+		if l, is := w.Record.(*cluster.Live); is {
+			l.Counter = r.keeper.count() // put on another lease it is no sign of life
+		}
 		if w.Key == cluster.KeyFenceStatus(r.cfg.Node) {
 			r.prompt.put(w)
 			continue

@@ -31,9 +31,8 @@ func (a *Agent) report(view *store.View, live mvcc.LeaseID) {
 		a.node = s
 	}
 	if live != 0 && live != a.live {
-		a.write(cluster.KeyLive(a.cfg.Node), &cluster.Live{
-			NodeID: a.cfg.NodeID, BootID: a.cfg.BootID, Incarnation: a.incarnate,
-		}, live)
+		own := a.liveRecord()
+		a.write(cluster.KeyLive(a.cfg.Node), &own, live)
 		a.live = live
 	}
 }
