@@ -28,6 +28,12 @@ type node struct {
 	disk *watcher.Content // the cache file; nil: there is none
 	can  []string         // how its host carries frames; nil: in all ways
 	lie  netip.Addr       // what it says its underlay address is; zero: the truth
+	off  bool             // it has no power
+	// frozen stops its agent, and leaves the kernel as it is.
+	frozen   bool
+	boots    int
+	attached map[string]bool  // endpoints, as far as clients know
+	asked    map[int64]string // by question
 
 	// Of the agent that runs; nil agent: none does.
 	agent   *watcher.Agent
@@ -45,12 +51,17 @@ type node struct {
 	passes  int           // of all agents so far
 	full    time.Duration // when the host is to be read anew
 	look    bool          // own records are to be read
+
+	in        watcher.Input // questions that were not put yet
+	questions int64
+	keeping   int // orders to renew the live record
+	counter   int64
 }
 
 const resync = time.Minute
 
 func (w *World) newNode(name string) *node {
-	n := &node{w: w, name: name, id: "id-" + name, link: link{w: w}, skew: w.upTo(time.Hour)}
+	n := &node{w: w, name: name, id: "id-" + name, link: link{w: w}, skew: w.upTo(time.Hour), attached: map[string]bool{}, asked: map[int64]string{}}
 	if !w.cfg.Quiet && w.chance(0.25) {
 		n.can = []string{cluster.CanP2P}
 	}
@@ -71,16 +82,26 @@ func (n *node) now() time.Time { return n.w.time().Add(n.since) }
 // later plans do for this agent's life only.
 func (n *node) later(d time.Duration, do func()) {
 	life := n.life
-	n.w.in(d, func() {
-		if n.agent != nil && n.life == life {
-			do()
-		}
-	})
+	n.w.in(d, func() { n.when(life, do) })
+}
+
+// thawCheck is how often what a frozen agent would have done is tried again.
+const thawCheck = 50 * time.Millisecond
+
+// when does what is due as soon as this agent is not frozen.
+func (n *node) when(life int, do func()) {
+	switch {
+	case n.agent == nil || n.life != life:
+	case n.frozen:
+		n.w.in(thawCheck, func() { n.when(life, do) })
+	default:
+		do()
+	}
 }
 
 // start runs an agent, unless one runs.
 func (n *node) start() {
-	if n.agent != nil {
+	if n.agent != nil || n.off {
 		return
 	}
 	n.life++
@@ -104,13 +125,14 @@ func (n *node) start() {
 	n.store = store.New(&n.link, cluster.Identity{Role: cluster.Agent, Name: n.name})
 	n.agent, err = watcher.New(watcher.Config{
 		Node: n.name, NodeID: n.id, Store: n.store, Driver: n.driver, Underlay: []watcher.UnderlaySpec{underlay},
-		Cache: "memory", Cached: cached, OS: "sim", Version: "sim", Capabilities: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
+		Cache: "memory", Cached: cached, BootID: fmt.Sprint("boot-", n.boots), OS: "sim", Version: "sim", Capabilities: n.can, Now: n.now, Rand: rand.New(rand.NewPCG(n.w.rand.Uint64(), 1)),
 	})
 	if err != nil {
 		n.w.fail("start agent of %s: %v", n.name, err)
 		return
 	}
 	n.cache, n.pending, n.sending, n.lease, n.awake, n.full = nil, map[string]watcher.Write{}, false, 0, false, 0
+	n.in, n.keeping = watcher.Input{}, n.keeping+1
 	n.follow = n.w.newFollower(&n.link, n.store, n.wake)
 	n.renew(0)
 	n.wake()
@@ -141,6 +163,7 @@ func (n *node) say(a netip.Addr) {
 func (n *node) powerCycle() {
 	n.kill()
 	n.host.PowerCycle()
+	n.boots++
 	n.start()
 }
 
@@ -187,7 +210,8 @@ func (n *node) step() {
 		n.full, n.look = n.w.now+resync, true
 		n.later(resync, n.wake)
 	}
-	in := watcher.Input{Now: n.now(), View: n.follow.view, Full: full, Still: still, Live: n.lease, Saved: n.cache == nil}
+	in := watcher.Input{Questions: n.in.Questions, Now: n.now(), View: n.follow.view, Full: full, Still: still, Live: n.lease, Saved: n.cache == nil}
+	n.in = watcher.Input{}
 	if n.look {
 		own, err := watcher.ReadOwn(n.w.ctx, n.store, n.name)
 		if err == nil {
@@ -203,6 +227,12 @@ func (n *node) step() {
 func (n *node) do(e watcher.Effects) {
 	if e.Follow != nil {
 		n.follow.follow(e.Follow)
+	}
+	if e.Keep != nil {
+		n.keep(*e.Keep)
+	}
+	if len(e.Answers) > 0 {
+		n.w.services.answered(n, e.Answers)
 	}
 	for _, w := range e.Writes {
 		n.pending[w.Key] = w
@@ -222,10 +252,10 @@ func (n *node) do(e watcher.Effects) {
 		n.wake()
 	}
 	n.probe(e.Probes)
-	if e.Again {
+	n.timer++
+	if e.Again { // the step says what is next
 		n.wake()
-	}
-	if n.timer++; !e.Next.IsZero() {
+	} else if !e.Next.IsZero() {
 		timer := n.timer
 		n.later(e.Next.Sub(n.now()), func() {
 			if n.timer == timer {

@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"testing"
+	"time"
 )
 
 var (
@@ -32,6 +33,28 @@ func runWorlds(t *testing.T, cfg Config) {
 		}
 	}
 	t.Logf("%d events in %d worlds", steps, *seeds)
+}
+
+// TestServices runs worlds in which endpoints move by themselves.
+func TestServices(t *testing.T) {
+	moves := 0
+	for i := range *seeds {
+		cfg := Config{Seed: *first + uint64(i), Trouble: 5 * time.Minute}
+		if *seeds == 1 {
+			cfg.Trace = func(s string) { t.Log(s) }
+		}
+		problems, n := Services(cfg)
+		for _, p := range problems {
+			t.Errorf("seed %d: %s", cfg.Seed, p)
+		}
+		if moves += n; t.Failed() && *seeds > 1 {
+			t.Fatalf("replay it: go test ./integration/sim -run %s -seed %d -seeds 1 -v", t.Name(), cfg.Seed)
+		}
+	}
+	t.Logf("%d moves in %d worlds", moves, *seeds)
+	if moves < *seeds {
+		t.Error("too little moves: these worlds show nothing")
+	}
 }
 
 // TestNoFrameIsLost runs gentle worlds: transports change, hosts join, agents,

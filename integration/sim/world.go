@@ -53,6 +53,7 @@ type World struct {
 	had        map[netip.Addr]string // whose underlay address it is or was
 
 	operator operator
+	services *services // nil: none
 
 	trouble   float64 // how likely what may go wrong goes wrong
 	loss      float64 // of a request or an answer
@@ -69,6 +70,11 @@ func New(cfg Config) *World {
 	if cfg.Nodes == 0 {
 		cfg.Nodes = 3
 	}
+	return newWorld(cfg)
+}
+
+// newWorld is New with no node unless cfg says so.
+func newWorld(cfg Config) *World {
 	if cfg.Trouble == 0 {
 		cfg.Trouble = time.Minute
 	}
@@ -145,6 +151,9 @@ func (w *World) written() {
 		w.trace("  %d %s %s", e.KV.ModRevision, cluster.Short(e.KV.Key), cmp.Or(string(e.KV.Value), "deleted"))
 	}
 	w.neverTwice(events)
+	if w.services != nil && w.services.judge != nil {
+		w.services.judge.written(events)
+	}
 	if w.trouble > 0 { // any feed may lose its contact now
 		for _, f := range w.followers {
 			f.written()
