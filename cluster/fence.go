@@ -74,7 +74,10 @@ type Verdicts struct {
 type Suspect struct {
 	Node   string `json:"node"`
 	Agent  bool   `json:"agent"`  // its agent answers
-	Kernel bool   `json:"kernel"` // its kernel answers
+	Kernel bool   `json:"kernel"` // its kernel answers, as far as is known
+	// KernelUnknown: the observer cannot tell whether its kernel answers; Kernel then
+	// does not say that it is silent.
+	KernelUnknown bool `json:"kernel_unknown,omitempty"`
 }
 
 // Validate checks every field, and bounds the list.

@@ -13,6 +13,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // Agent is the host agent. It decides: Step, Prove and Answered take what
@@ -100,8 +101,10 @@ type Effects struct {
 	Writes []Write  // to the store; a later one of a key takes the place of an earlier one
 	Cache  *Content // of the cache file from now on; nil: as before
 	Keep   *Keeping // how the live record is renewed from now on; nil: as before
-	Probes []Probe  // echo requests to be sent; Answered takes the answers
-	Pings  []PingOrder
+	// Observe is whom to observe from now on, nil: as before.
+	Observe *observe.Duty
+	Probes  []Probe // echo requests to be sent; Answered takes the answers
+	Pings   []PingOrder
 	// Answers are for questions, of this step or earlier ones.
 	Answers []Answer
 	// Moved says that the underlay changed: connections from an address that

@@ -23,6 +23,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/hostops/fake"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,6 +38,7 @@ type world struct {
 	caches string
 	save   func(path string, b []byte) error // of the next agents; nil: to the file
 	stop   map[string]func()
+	prober observe.Prober           // of the next agents; nil: they observe nobody
 	away   bool                     // the store, for the next agents
 	now    func() time.Time         // of the next agents; nil: the bubble's
 	log    *zap.Logger              // of the next agents
@@ -74,6 +76,14 @@ func (w *world) raw(key, value string) {
 	}
 }
 
+// proberOf is how the next agent observes others.
+func (w *world) proberOf() func(*zap.Logger) (observe.Prober, error) {
+	if w.prober == nil {
+		return nil
+	}
+	return func(*zap.Logger) (observe.Prober, error) { return w.prober, nil }
+}
+
 func underlayOf(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:%d::10", i)) }
 
 // node registers node i ("n1"…) and makes its host.
@@ -100,7 +110,7 @@ func (w *world) start(name string) {
 	a, err := New(Config{
 		Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name), Version: "test", OS: "fake",
 		Store: store.New(kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
-		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now, Log: w.log,
+		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now, Log: w.log, Prober: w.proberOf(),
 		Hint: func() netip.Addr {
 			w.t.Error("the hint costs a socket in every pass, and the underlay is named")
 			return netip.Addr{}

@@ -13,6 +13,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // Config is what New needs.
@@ -48,11 +49,13 @@ type Config struct {
 	Version    string // of this build
 	// Capabilities are the transports that Driver can do; default all.
 	Capabilities []string
-	Log          *zap.Logger      // nil: none
-	LeaseTTL     time.Duration    // of live/<node>; default 15 s
-	Resync       time.Duration    // between full observations; default 60 s
-	Now          func() time.Time // nil: time.Now
-	Rand         *rand.Rand       // jitter; nil: a random one
+	Log          *zap.Logger // nil: none
+	// Prober opens what other nodes are observed by. nil: none is.
+	Prober   func(log *zap.Logger) (observe.Prober, error)
+	LeaseTTL time.Duration    // of live/<node>; default 15 s
+	Resync   time.Duration    // between full observations; default 60 s
+	Now      func() time.Time // nil: time.Now
+	Rand     *rand.Rand       // jitter; nil: a random one
 }
 
 func (c *Config) complete() error {

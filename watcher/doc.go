@@ -134,6 +134,8 @@
 // of it to stand: so no counter moves after a fence. What cannot be written in time is
 // left. Other nodes have their lease alone, and write nothing.
 //
+// What it sees of other nodes, it says by package observe.
+//
 // # Guarantees
 //
 // The data plane outlives the agent: SIGTERM and kill -9 leave devices as they

@@ -3,12 +3,11 @@ package watcher
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
-	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // Keeping is the word to renew this node's live record with a greater counter: while
@@ -20,44 +19,21 @@ type Keeping struct {
 	Record cluster.Live // but for its counter
 }
 
-// movable is one endpoint that can move without anybody's word.
-type movable struct {
-	place cluster.Place
-	owner string // "": none
-}
-
-// readMovable lists those of a VPC, nil if there are none.
-func readMovable(v *store.View, vpc string) (all []movable) {
-	prefix := cluster.PrefixEndpoints(vpc)
-	for it := range store.Below[*cluster.EndpointSpec](v, prefix) {
-		if !it.Value.Failover.Moves() || it.Value.State != cluster.EndpointActive {
-			continue
-		}
-		m := movable{place: it.Value.Failover.Place}
-		name, _, _ := strings.Cut(strings.TrimPrefix(it.Key, prefix), "/")
-		if own, ok := store.At[*cluster.EndpointOwn](v, cluster.KeyEndpointOwn(vpc, name)); ok {
-			m.owner = own.Value.Node
-		}
-		all = append(all, m)
-	}
-	return all
-}
-
 // duty is what a node has to do for endpoints that can move.
 type duty struct {
 	owner   bool // of one of them
 	timings cluster.FailoverTimings
-	keeping Keeping // as last ordered
+	keeping Keeping          // as last ordered
+	scopes  []*observe.Scope // of its VPCs
+	ordered bool             // something was to be observed
 }
 
 // duties orders what endpoints that can move ask of this node, when that changed.
 // Records that do not count change nothing.
 func (a *Agent) duties(r records, live mvcc.LeaseID) {
 	if a.hold == "" && r.synced && r.config != nil {
-		a.duty.timings = r.config.Failover.Timings()
-		a.duty.owner = !a.memory.Left && slices.ContainsFunc(slices.Collect(maps.Values(r.vpcs)), func(v vpcRecords) bool {
-			return slices.ContainsFunc(v.movable, func(m movable) bool { return m.owner == a.cfg.Node })
-		})
+		a.observe(scopesOf(r), r.config.Failover.Timings())
+		a.duty.owner = !a.memory.Left && slices.ContainsFunc(a.duty.scopes, func(s *observe.Scope) bool { return s.Owners[a.cfg.Node] })
 	}
 	var k Keeping
 	if a.duty.owner && live != 0 && !a.mute() {
@@ -71,4 +47,29 @@ func (a *Agent) duties(r records, live mvcc.LeaseID) {
 
 func (a *Agent) liveRecord() cluster.Live {
 	return cluster.Live{NodeID: a.cfg.NodeID, BootID: a.cfg.BootID, Incarnation: a.incarnate}
+}
+
+// observe orders whom this node observes, when that changed.
+func (a *Agent) observe(scopes []*observe.Scope, t cluster.FailoverTimings) {
+	if a.memory.Left || a.mute() {
+		scopes = nil
+	}
+	if slices.Equal(scopes, a.duty.scopes) && t == a.duty.timings {
+		return
+	}
+	a.duty.scopes, a.duty.timings = scopes, t
+	if len(scopes) > 0 || a.duty.ordered {
+		a.out.Observe = &observe.Duty{Scopes: scopes, Timings: t}
+		a.duty.ordered = true
+	}
+}
+
+// scopesOf lists what matters to observers in the VPCs of this host, by name.
+func scopesOf(r records) (scopes []*observe.Scope) {
+	for _, name := range slices.Sorted(maps.Keys(r.vpcs)) {
+		if s := r.vpcs[name].scope; s != nil {
+			scopes = append(scopes, s)
+		}
+	}
+	return scopes
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // gatherer collects this host's records from the view. What it made of a VPC
@@ -111,7 +112,7 @@ func readVPC(v *store.View, name string) *vpcRecords {
 	if r.net != nil && r.net.Learning == cluster.LearnStatic {
 		r.places = readPlaces(v, name)
 	}
-	r.movable = readMovable(v, name)
+	r.scope = observe.ScopeOf(v, name)
 	slices.Sort(r.unreadable)
 	r.sorted = inOrder(r.members)
 	return r

@@ -10,6 +10,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // memory is what this host has accepted from the records: last known good, and
@@ -113,7 +114,7 @@ type vpcRecords struct {
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	sorted     []namedMember              // members, see inOrder
 	places     *placeRecords              // of a static VPC
-	movable    []movable                  // its endpoints that can move
+	scope      *observe.Scope             // nil: no endpoint can move without anybody's word
 	unreadable []string                   // members whose record never could be read
 	links      map[string]cluster.HostLink
 	linksAt    map[string]int64 // revisions of links, by peer

@@ -12,6 +12,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // runner is the thin loop around an Agent: one goroutine calls it, those of the
@@ -26,6 +27,7 @@ type runner struct {
 	writer  *writer
 	prompt  *writer // of what others wait for by the tenth of a second
 	keeper  *keeper
+	watches *observe.Observer // nil: there is no Prober
 	cacher  *cacher
 	answers chan answer
 	asks    chan ask
@@ -63,12 +65,21 @@ func (a *Agent) Run(ctx context.Context) error {
 		own:     make(chan []mvcc.KeyValue),
 		look:    make(chan struct{}, 1),
 	}
+	if a.cfg.Prober != nil {
+		var err error
+		if r.watches, err = observe.New(observe.Config{Node: a.cfg.Node, NodeID: a.cfg.NodeID, Store: a.cfg.Store, Open: a.cfg.Prober, Log: a.log}); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror.Run(ctx) })
 	g.Go(func() error { return r.lease.Run(ctx) })
 	g.Go(func() error { r.writer.run(ctx); return nil })
 	g.Go(func() error { r.prompt.run(ctx); return nil })
 	g.Go(func() error { r.keeper.run(ctx); return nil })
+	if r.watches != nil {
+		g.Go(func() error { return r.watches.Run(ctx) })
+	}
 	saving, end := context.WithCancel(context.WithoutCancel(ctx)) // the last pass is saved, too
 	defer end()
 	g.Go(func() error { r.cacher.run(saving); return nil })
@@ -211,6 +222,9 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 	r.placed = true
 	if e.Follow != nil {
 		r.mirror.Follow(e.Follow...)
+	}
+	if e.Observe != nil && r.watches != nil {
+		r.watches.Observe(*e.Observe)
 	}
 	if e.Keep != nil {
 		r.keeper.keep(*e.Keep)

@@ -20,6 +20,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/watcher"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // agentProcs is how many processors the agent uses at a time. It waits most of
@@ -125,6 +126,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		Alive: tell.alive, AliveEvery: tell.every(),
 		Cache:  d.cache(),
 		Socket: d.socket(),
+		Prober: observe.Open,
 		BootID: bootID(), OS: osName(), Version: version(), Log: log,
 	})
 	if err != nil {
