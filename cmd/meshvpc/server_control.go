@@ -15,6 +15,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/membership/voters"
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/controller"
+	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
 // backing is a server's store.
@@ -74,7 +75,8 @@ func tendOwn(ctx context.Context, cfg serverConfig, engine storeEngine, cli *cli
 }
 
 // control writes the first records if the store is new, then tends the store and
-// runs the controller and the join service. A witness has no controller.
+// runs the controller and the join service. A witness has no controller, and observes
+// other nodes.
 func control(ctx context.Context, cfg serverConfig, path string, b backing, ask askFunc, tell *notifier, log *zap.Logger) error {
 	cli, err := b.dial(ctx)
 	if err != nil {
@@ -134,7 +136,12 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 			return g.Wait()
 		})
 	}
-	if !cfg.Witness {
+	if cfg.Witness { // it has no agent, which would observe other nodes
+		g.Go(func() error {
+			return observe.Witness(ctx, observe.Config{Node: cfg.Name, Log: log,
+				Store: store.New(kv, cluster.Identity{Role: cluster.Agent, Name: cfg.Name})})
+		})
+	} else {
 		g.Go(func() error { return ctl.Run(ctx) })
 		g.Go(func() error { bell.run(ctx); return nil })
 	}

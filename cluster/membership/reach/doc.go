@@ -19,6 +19,7 @@
 // that nobody is flooded by way of a host, and each source, and all together, get
 // a few answers a second (see perSource, perHost).
 //
-// A question goes to where a node says that it is, which may be a stranger: a few
-// datagrams with growing pauses, from servers only.
+// A question by Ask goes to where a node says that it is, which may be a stranger: a
+// few datagrams with growing pauses, from servers only. An Asker asks where members of
+// VPCs are known to be, again and again: nodes that observe others do.
 package reach
