@@ -55,7 +55,7 @@ func TestClasses(t *testing.T) {
 				w.unsure[o] = true
 			}
 			w.frozen["a1"] = c.late
-			for range 9 {
+			for range 10 {
 				w.tick()
 			}
 			got := w.last.Nodes["a1"]

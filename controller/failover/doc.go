@@ -15,7 +15,8 @@
 //
 // There are two signals, which fail independently. The keepalive is a counter in the
 // node's live record, which a node that owns such endpoints raises every Keepalive; it
-// is late when it has not moved for longer than that. Of a node that owns nothing it
+// is late when it has not moved for that and a quarter more, which is for the way to
+// the store and from there. Of a node that owns nothing it
 // stands still, and says nothing. Leases are never evidence: they are armed anew when
 // the store has another leader, and may be revoked by mistake. The verdicts are what
 // its observers (cluster.ObserversOf) see of it on the underlay.
@@ -30,8 +31,8 @@
 //   - Fresh. A verdict that suspects somebody counts if its counter moved within 3
 //     probe periods, as this leader saw it. A verdict that suspects nobody is written
 //     once: its observer hears everybody as long as it is well itself. If others in
-//     two places do not hear its agent, or it has no live record, it is absent.
-//   - Unsure. An observer that says so is absent.
+//     two places do not hear its agent, it is absent.
+//   - Unsure. An observer that says so is absent (cluster.Doubtful says when it has to).
 //   - Places. Observers in one datacenter prove nothing: it may be the way there that
 //     is broken. They have to be in two, of which one may be the node's own; a witness
 //     counts as a place, in the node's own datacenter, too.

@@ -82,13 +82,11 @@ func (p *pass) silence(name string) time.Duration {
 }
 
 // late reports whether a node's keepalive is. One that owns nothing counts nothing,
-// so it is always late, and its observers alone decide.
+// so it is always late, and its observers alone decide. Whether there is a live record
+// does not matter: the store may have ended its lease by mistake.
 func (p *pass) late(name string) bool {
-	if !p.alive(name) {
-		return true
-	}
 	from := p.Now.Add(-p.silence(name))
-	return p.due(from.Add(p.Timings.Keepalive + 1))
+	return p.due(from.Add(p.Timings.Keepalive + p.Timings.Keepalive/slackShare + 1))
 }
 
 // verdict is what an observer says now: nil if that does not count. It speaks if it
@@ -109,7 +107,7 @@ func (p *pass) verdict(observer string) (v *cluster.Verdicts, speaks bool) {
 	if end := moved.Add(freshPeriods * p.Timings.Probe); !moved.IsZero() && !p.due(end) {
 		return v, true
 	}
-	if len(v.Suspects) > 0 || n.Agent && !p.alive(observer) {
+	if len(v.Suspects) > 0 {
 		return nil, false
 	}
 	return v, false

@@ -28,6 +28,7 @@ const (
 const (
 	freshPeriods = 3 // probe periods that a verdict's counter may stand still
 	minPlaces    = 2 // datacenters that observers have to be in
+	slackShare   = 4 // of a keepalive's period by which it may be later than that: a quarter
 
 	massWindow   = time.Minute      // how long a loss counts
 	partialShare = 30               // percent of a datacenter from which on it is partly lost

@@ -17,7 +17,7 @@ func site(t *testing.T) *world {
 func TestSiteLosesOneHostOfTwo(t *testing.T) {
 	w := site(t)
 	w.die("gold-hoster-01")
-	want := []string{"3.5s fence gold-hoster-01", "4.0s e0: gold-hoster-01 to gold-hoster-02"}
+	want := []string{"4.0s fence gold-hoster-01", "4.5s e0: gold-hoster-01 to gold-hoster-02"}
 	if got := w.live(20 * time.Second); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
