@@ -72,7 +72,9 @@
 //     in two datacenters within Hold and one detection. Then nothing is fenced and
 //     nothing moves until that has not been so for a detection and a keepalive.
 //     Nothing becomes old meanwhile. Only nodes that come back, or are drained or
-//     removed by an operator, end it.
+//     removed by an operator, end it. It is this leader's: another one sees again that half
+//     is lost, but of two losses that it did not see begin it cannot tell whether they
+//     came at once, unless both ask for something.
 //
 // A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all
 // that the node has. It is not, if nobody knows from which address its frames come.

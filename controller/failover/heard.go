@@ -56,7 +56,7 @@ func (j *Judge) listen(p *pass) {
 		if b == nil {
 			b = &beat{}
 			j.verdicts[name] = b
-			if !first {
+			if !first || !p.holds(ruleGrace) {
 				b.moved = p.Now
 			}
 		}
@@ -75,6 +75,9 @@ func (p *pass) alive(name string) bool {
 // silence is how long this leader has not seen a node's keepalive move.
 func (p *pass) silence(name string) time.Duration {
 	from := p.judge.began
+	if !p.holds(ruleGrace) {
+		from = time.Time{}
+	}
 	if b := p.judge.lives[name]; b != nil && b.moved.After(from) {
 		from = b.moved
 	}
@@ -101,7 +104,7 @@ func (p *pass) verdict(observer string) (v *cluster.Verdicts, speaks bool) {
 		return nil, false
 	}
 	moved := p.judge.verdicts[observer].moved
-	if !p.holds(ruleFresh) {
+	if len(v.Suspects) > 0 && !p.holds(ruleFresh) {
 		return v, true
 	}
 	if end := moved.Add(freshPeriods * p.Timings.Probe); !moved.IsZero() && !p.due(end) {

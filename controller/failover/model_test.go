@@ -25,6 +25,8 @@ type model struct {
 	most    time.Duration // of any message
 	hosts   map[string]*host
 	names   []string
+	movers  []string // the endpoints
+	addrs   map[string][]netip.Addr
 	nodes   map[string]*cluster.Node
 	observe map[string][]string
 	data    map[string]bool    // hosts whose frames go nowhere
@@ -128,7 +130,7 @@ var sites = []map[string]int{
 
 func newModel(seed uint64, site map[string]int, fast bool, off rule) *model {
 	m := &model{rng: rand.New(rand.NewPCG(seed, 1)), t: cluster.ProfileDefault.Timings(), ttl: 10 * time.Second, most: 40 * time.Millisecond,
-		hosts: map[string]*host{}, nodes: map[string]*cluster.Node{}, observe: map[string][]string{}, data: map[string]bool{}, cuts: map[[2]string]bool{}, broken: map[[2]string]span{},
+		hosts: map[string]*host{}, nodes: map[string]*cluster.Node{}, observe: map[string][]string{}, addrs: map[string][]netip.Addr{}, data: map[string]bool{}, cuts: map[[2]string]bool{}, broken: map[[2]string]span{},
 		off: off, moves: map[string][]time.Duration{}, fencedAt: map[string]time.Duration{},
 		store: &content{live: map[string]*cluster.Live{}, renewed: map[string]time.Duration{}, verdicts: map[string]*cluster.Verdicts{},
 			fences: map[string]Fence{}, applied: map[string]*cluster.FenceStatus{}, endpoints: map[string]*Endpoint{}}}
@@ -144,8 +146,9 @@ func newModel(seed uint64, site map[string]int, fast bool, off rule) *model {
 	}
 	slices.Sort(m.names)
 	members := map[string]bool{}
-	for _, name := range m.names {
+	for i, name := range m.names {
 		members[name] = m.nodes[name].Agent
+		m.addrs[name] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
 		m.hosts[name] = &host{name: name, boot: -1, missed: map[string]int{}, kept: -time.Hour}
 		m.start(name)
 		m.every(m.t.Probe, func() { m.probe(m.hosts[name]) })
@@ -157,6 +160,7 @@ func newModel(seed uint64, site map[string]int, fast bool, off rule) *model {
 			Own:     &cluster.EndpointOwn{State: cluster.OwnAssigned, Node: owners[m.rng.IntN(len(owners))], Era: 1, Epoch: 1},
 			Reports: map[string]*cluster.EndpointStatus{}, Members: members}
 		m.store.endpoints[e.Name] = e
+		m.movers = append(m.movers, e.Name)
 	}
 	m.every(time.Second, m.expire)
 	m.elect()
@@ -243,7 +247,7 @@ func (m *model) keepalive(h *host) {
 	if !h.runs() || !n.Agent {
 		return
 	}
-	owns := slices.ContainsFunc(slices.Collect(maps.Values(m.store.endpoints)), func(e *Endpoint) bool { return e.Own.Node == h.name })
+	owns := slices.ContainsFunc(m.movers, func(e string) bool { return m.store.endpoints[e].Own.Node == h.name })
 	boot := fmt.Sprintf("b%d", h.boot)
 	m.send(h, func() {
 		l := m.store.live[h.name]
@@ -331,7 +335,7 @@ func (m *model) apply(h *host) {
 		h.confirmed = now
 		m.send(h, func() { m.store.applied[h.name] = &cluster.FenceStatus{NodeID: h.name, Revision: now} })
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.store.endpoints)) {
+	for _, name := range m.movers {
 		m.applyEndpoint(h, m.store.endpoints[name])
 	}
 }
@@ -423,12 +427,9 @@ func (m *model) pass(l *leader) {
 }
 
 func (m *model) view(l *leader) *View {
-	v := &View{Now: begin.Add(l.offset + m.now), Timings: m.t, Nodes: m.nodes, Live: maps.Clone(m.store.live), Underlay: map[string][]netip.Addr{},
+	v := &View{Now: begin.Add(l.offset + m.now), Timings: m.t, Nodes: m.nodes, Live: maps.Clone(m.store.live), Underlay: m.addrs,
 		Verdicts: maps.Clone(m.store.verdicts), Fences: maps.Clone(m.store.fences), Applied: maps.Clone(m.store.applied)}
-	for i, name := range m.names {
-		v.Underlay[name] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
-	}
-	for _, name := range slices.Sorted(maps.Keys(m.store.endpoints)) {
+	for _, name := range m.movers {
 		v.Endpoints = append(v.Endpoints, m.store.endpoints[name])
 	}
 	return v

@@ -33,7 +33,7 @@ func (m *model) fault() (what string, end func()) {
 	dcs := m.datacenters()
 	i := m.rng.IntN(len(dcs))
 	a, b := dcs[i], dcs[(i+1+m.rng.IntN(len(dcs)-1))%len(dcs)]
-	e := m.store.endpoints[[]string{"e0", "e1", "e2"}[m.rng.IntN(3)]]
+	e := m.store.endpoints[m.movers[m.rng.IntN(3)]]
 	switch m.rng.IntN(17) {
 	case 0, 1:
 		m.crash(h.name)
@@ -69,14 +69,8 @@ func (m *model) fault() (what string, end func()) {
 		h.stuck = true
 		return h.name + " applies nothing", func() { h.stuck = false; m.wake(h) }
 	case 14:
-		held := *e
-		held.Held = true
-		m.store.endpoints[e.Name] = &held
-		return "hold " + e.Name, func() {
-			now := *m.store.endpoints[e.Name]
-			now.Held = false
-			m.store.endpoints[e.Name] = &now
-		}
+		m.hold(e.Name, true)
+		return "hold " + e.Name, func() { m.hold(e.Name, false) }
 	case 15:
 		clear(m.store.live)
 		return "no leases", func() {}
@@ -85,14 +79,20 @@ func (m *model) fault() (what string, end func()) {
 		m.outage = true
 		return "no store", func() {
 			m.outage = false
-			for _, h := range m.hosts {
-				m.wake(h)
+			for _, name := range m.names {
+				m.wake(m.hosts[name])
 			}
 			m.elect()
 		}
 	}
 	m.frozenAll(true)
 	return "all pause", func() { m.frozenAll(false) }
+}
+
+func (m *model) hold(name string, held bool) {
+	e := *m.store.endpoints[name]
+	e.Held = held
+	m.store.endpoints[name] = &e
 }
 
 // frozenAll stops some of the agents at once, as a machine under several of them does.
@@ -181,7 +181,7 @@ func (m *model) gone(most time.Duration) time.Duration {
 	start := m.now
 	for m.now-start < most {
 		m.run(10 * time.Millisecond)
-		if !slices.ContainsFunc(slices.Collect(maps.Values(m.store.endpoints)), func(e *Endpoint) bool { return !m.hosts[e.Own.Node].up }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(m.store.endpoints)), func(e *Endpoint) bool { return !e.Held && !m.hosts[e.Own.Node].up }) {
 			break
 		}
 	}
@@ -195,6 +195,9 @@ func (m *model) crashes() {
 	bound := 5 * time.Second
 	if m.t == cluster.ProfileFast.Timings() {
 		bound = 1500 * time.Millisecond
+	}
+	if m.rng.IntN(2) == 0 {
+		m.hold("e1", true)
 	}
 	m.lost(m.store.endpoints["e0"].Own.Node)
 	if took := m.gone(time.Minute); took > bound {
@@ -245,38 +248,28 @@ func (m *model) part() {
 	}
 }
 
-// many takes more than half of all, of several datacenters, for a minute and a half.
+// many takes hosts of several datacenters at once, for a minute and a half.
 func (m *model) many() {
-	var names []string
-	for _, n := range m.names {
-		if m.nodes[n].Agent {
-			names = append(names, n)
-		}
-	}
-	m.place("e0", names[0])
-	m.place("e1", names[len(names)-1])
 	m.settle()
-	m.mass = m.now
-	keep := names[1+m.rng.IntN(len(names)-2)]
-	if len(m.in("d1")) == 2 && len(m.in("d2")) == 1 {
-		keep = names[1] // the first and the last are of two datacenters
-	}
-	for len(names) > len(m.nodes)/3+1 {
-		i := m.rng.IntN(len(names))
-		if n := names[i]; n != keep && n != m.store.endpoints["e0"].Own.Node && n != m.store.endpoints["e1"].Own.Node {
-			names = slices.Delete(names, i, i+1)
-			continue
+	gone := []string{m.store.endpoints["e0"].Own.Node}
+	agents := slices.DeleteFunc(slices.Clone(m.names), func(n string) bool { return !m.nodes[n].Agent || n == gone[0] })
+	m.rng.Shuffle(len(agents), func(i, j int) { agents[i], agents[j] = agents[j], agents[i] })
+	most := 1 + m.rng.IntN(len(agents)-1)
+	for i, n := range agents {
+		if far := m.nodes[n].Datacenter != m.nodes[gone[0]].Datacenter; far && len(gone) == 1 || i < most && len(gone) < len(agents) {
+			gone = append(gone, n)
 		}
-		break
 	}
-	gone := slices.DeleteFunc(slices.Clone(m.names), func(n string) bool { return !m.nodes[n].Agent || n == keep })
-	if all := len(gone) + 1; all > 3 && m.rng.IntN(2) == 0 {
-		other := 1 + m.rng.IntN(all-3)
-		gone = slices.Delete(gone, other, other+1)
+	if !slices.ContainsFunc(gone, func(n string) bool { return m.nodes[n].Datacenter != m.nodes[gone[0]].Datacenter }) {
+		return
 	}
+	m.mass = m.now
 	m.lost(gone...)
-	m.run(time.Duration(10+m.rng.IntN(90)) * time.Second)
+	m.run(time.Duration(10+m.rng.IntN(80)) * time.Second)
 	if m.rng.IntN(3) == 0 {
+		if 2*len(gone) <= len(agents)+1 {
+			m.mass = 0 // another leader does not know that it was at once
+		}
 		m.elect()
 		m.run(30 * time.Second)
 	}
@@ -287,7 +280,8 @@ func (m *model) many() {
 func (m *model) liar() {
 	m.settle()
 	m.hosts[m.any(false)].lies = true
-	for _, h := range m.hosts {
+	for _, name := range m.names {
+		h := m.hosts[name]
 		h.cut = m.rng.IntN(2) == 0 && !h.lies
 	}
 	m.run(20 * time.Second)
@@ -300,19 +294,95 @@ func (m *model) liar() {
 func (m *model) flaps() {
 	m.settle()
 	for range 60 {
-		for name, e := range m.store.endpoints {
-			h := m.hosts[e.Own.Node]
-			h.released[name] = e.Own.Epoch
+		for _, name := range m.movers {
+			own := m.store.endpoints[name].Own
+			h := m.hosts[own.Node]
+			h.released[name] = own.Epoch
 			m.wake(h)
 		}
 		m.run(time.Second)
-		for _, h := range m.hosts {
-			clear(h.released)
-			m.wake(h)
+		for _, name := range m.names {
+			clear(m.hosts[name].released)
+			m.wake(m.hosts[name])
 		}
 		m.run(2 * time.Second)
 		if m.rng.IntN(10) == 0 {
 			m.elect()
 		}
+	}
+}
+
+// link cuts two datacenters from each other, or in one direction, while there is a
+// third that hears both; some hosts do not reach the store.
+func (m *model) link() {
+	m.settle()
+	dcs := m.datacenters()
+	i := m.rng.IntN(len(dcs))
+	what, _ := m.cutPair(dcs[i], dcs[(i+1)%len(dcs)], m.rng.IntN(3) > 0)
+	m.note("%s", what)
+	m.track()
+	for _, name := range m.names {
+		m.hosts[name].cut = m.rng.IntN(2) == 0
+	}
+	m.run(20 * time.Second)
+	if len(m.fences) > 0 {
+		m.problem("a cut between two datacenters has %v fenced", m.fences)
+	}
+}
+
+// few has less than half of the observers of a host not hear it, in two datacenters or
+// more; it does not reach the store.
+func (m *model) few() {
+	m.settle()
+	name := m.store.endpoints["e0"].Own.Node
+	m.hosts[name].cut = true
+	all := slices.Clone(m.observers(name))
+	m.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for _, o := range all[:(len(all)-1)/2] {
+		m.cutPair(name, o, true)
+	}
+	m.track()
+	m.run(20 * time.Second)
+	if len(m.fences) > 0 {
+		m.problem("less than half do not hear %s, and %v is fenced", name, m.fences)
+	}
+}
+
+// stale has a host come back when those who did not hear it cannot say so any more,
+// and another leader that finds what they said.
+func (m *model) stale() {
+	m.settle()
+	name := m.store.endpoints["e0"].Own.Node
+	m.hosts[name].cut, m.data[name] = true, true
+	m.track()
+	m.run(m.t.Silence() + 2*m.most)
+	for _, o := range m.observers(name) {
+		m.hosts[o].cut = true
+	}
+	delete(m.data, name)
+	m.track()
+	m.run(time.Second + m.length()/4)
+	if m.rng.IntN(2) == 0 {
+		m.elect()
+	}
+	m.run(20 * time.Second)
+}
+
+// back has a host come back that reads nothing for a while, and then does.
+func (m *model) back() {
+	m.settle()
+	h := m.hosts[m.store.endpoints["e0"].Own.Node]
+	h.cut, m.data[h.name], h.stuck = true, true, true
+	m.track()
+	m.run(2*m.t.Silence() + 2*m.t.Keepalive)
+	h.cut = false
+	delete(m.data, h.name)
+	m.track()
+	m.run(4*m.t.Keepalive + m.length())
+	h.stuck = false
+	m.wake(h)
+	m.run(4*m.t.Keepalive + m.t.Silence())
+	if len(m.store.fences) > 0 || len(m.fences) == 0 {
+		m.problem("fenced: %v, of which there are still %d", m.fences, len(m.store.fences))
 	}
 }

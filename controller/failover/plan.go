@@ -48,8 +48,11 @@ func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why st
 
 // preferred is the node that an endpoint may return to, "" for none.
 func (p *pass) preferred(e *Endpoint) string {
+	if e.Failover.Failback != cluster.FailbackAuto {
+		return ""
+	}
 	to := p.target(e)
-	if e.Failover.Failback != cluster.FailbackAuto || to == "" {
+	if to == "" {
 		return ""
 	}
 	has, ok := e.Failover.Place.Rank(e.owner(), p.Nodes[e.owner()])
