@@ -97,7 +97,6 @@ type leader struct {
 	again  int // of the event that is waited for
 	soon   bool
 	busy   bool
-	view   *View
 }
 
 type event struct {
