@@ -115,7 +115,7 @@ func (p *pass) classOf(name string, v *votes) Class {
 	heardNear := len(v.hears) - len(p.outside(name, v.hears))
 	late := p.late(name) || !p.holds(ruleKeepalive)
 	all := len(v.no) == v.sure()
-	switch silent := p.silent(name, v) && heardNear <= near; {
+	switch silent := p.silent(name, v) && (heardNear == 0 || heardNear < near); {
 	case len(v.no)+len(v.mute) == 0:
 		return OK
 	case silent && late:

@@ -24,10 +24,10 @@
 // Times are this leader's own, from when it saw something to when it saw it change.
 // What another clock says is never compared.
 //
-//   - Grace. A new leader, and one that did not look for some probe periods, collects
-//     evidence for one detection and one keepalive before it acts: what it finds
-//     may be old. The one thing it does meanwhile is to give an endpoint that nobody
-//     has, nor serves, its first node.
+//   - Grace. A new leader, and one that looked later than it said by more than a
+//     keepalive, collects evidence for one detection and one keepalive before it acts:
+//     what it finds may be old. The one thing it does meanwhile is to give an endpoint
+//     that nobody has, nor serves, its first node.
 //   - Fresh. A verdict that suspects somebody counts if its counter moved within 3
 //     probe periods, as this leader saw it. A verdict that suspects nobody is written
 //     once: its observer hears everybody as long as it is well itself. If others in
@@ -52,8 +52,8 @@
 //   - AgentDown: the kernel answers, the agent does not. Its endpoints are served on,
 //     and stay; it gets no others.
 //   - LinkSplit: all sure observers of some datacenter do not hear it, and it is not
-//     Down. A matter between datacenters: no node is given up for it. A node that its
-//     own datacenter hears is never Down. Where there are two datacenters and no
+//     Down. A matter between datacenters: no node is given up for it. A node that some
+//     of its own datacenter hear, and no more do not, is never Down. Where there are two datacenters and no
 //     witness, the loss of one looks like this, and nothing is moved.
 //
 // # What may be given up

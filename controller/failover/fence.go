@@ -14,7 +14,7 @@ func (p *pass) fence() {
 	partly := map[string]bool{}
 	for _, name := range p.names {
 		dc := p.Nodes[name].Datacenter
-		if p.nodes[name].Class != Down || p.fenced(name) || !p.confirmed(name) || !p.movable(name) {
+		if p.owned[name] == 0 || p.fenced(name) || !p.isLost(name) {
 			continue
 		}
 		ok, why := p.allows(name)
@@ -32,6 +32,32 @@ func (p *pass) fence() {
 		}})
 		p.waitFor(name, name+" is being fenced")
 	}
+}
+
+// isLost reports whether a node is down for long enough, and something is gained by
+// giving it up. Of what is only waited for it says why.
+func (p *pass) isLost(name string) bool {
+	switch class := p.nodes[name].Class; {
+	case class == Isolated:
+		p.waitFor(name, name+" is isolated, but reads the store: it is to hand over by itself")
+	case class != Down:
+	case !p.confirmed(name):
+		p.waitFor(name, name+" is down, but not for long enough")
+	case !p.movable(name):
+		for _, e := range p.Endpoints {
+			if e.owner() != name || !e.settled() {
+				continue
+			}
+			why := p.forbids(e)
+			if why == "" {
+				why = p.noTarget(e)
+			}
+			p.wait(e, name+" is down: "+why)
+		}
+	default:
+		return true
+	}
+	return false
 }
 
 // waitFor says of all endpoints of a node why they stay there.

@@ -11,7 +11,7 @@ import (
 
 // world is a store's content, as a test writes it, and the leader's clock.
 type world struct {
-	t *testing.T
+	t testing.TB
 	j *Judge
 	v View
 	// hears has observers stop to hear a node: suspects by observer.
@@ -25,7 +25,7 @@ var begin = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // newWorld has nodes named "dc/name", witnesses "dc/name!", with the timings of the
 // default profile. One endpoint e0 of VPC v is at the first.
-func newWorld(t *testing.T, nodes ...string) *world {
+func newWorld(t testing.TB, nodes ...string) *world {
 	w := &world{t: t, j: New(), suspects: map[string][]cluster.Suspect{}, unsure: map[string]bool{}, frozen: map[string]bool{}}
 	w.v = View{Now: begin, Timings: cluster.ProfileDefault.Timings(),
 		Nodes: map[string]*cluster.Node{}, Live: map[string]*cluster.Live{}, Underlay: map[string][]netip.Addr{},

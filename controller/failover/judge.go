@@ -1,9 +1,11 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -113,13 +115,16 @@ func (j *Judge) Decide(v *View) *Decision {
 		j.promised = p.again
 	}
 	p.out.Again = p.again
+	slices.SortStableFunc(p.out.Waits, func(a, b Wait) int {
+		return cmp.Or(strings.Compare(a.VPC, b.VPC), strings.Compare(a.Endpoint, b.Endpoint))
+	})
 	return &p.out
 }
 
 // interrupted reports whether the leader did not look for so long that what it sees
 // move now may have moved long ago.
 func (j *Judge) interrupted(v *View) bool {
-	return j.promised.IsZero() || v.Now.Before(j.last) || v.Now.After(j.promised.Add(freshPeriods*v.Timings.Probe))
+	return j.promised.IsZero() || v.Now.Before(j.last) || v.Now.After(j.promised.Add(v.Timings.Keepalive))
 }
 
 // forget begins to collect evidence anew.

@@ -164,8 +164,10 @@ func (j *Judge) watchEndpoints(p *pass) {
 		case m == nil:
 			m = &endpointMemory{}
 			j.endpoints[e.id()] = m
-			for range moved.Changes {
-				m.changes = append(m.changes, p.Now)
+			if p.Now.Sub(moved.At.Time) < longAgo {
+				for range moved.Changes {
+					m.changes = append(m.changes, p.Now)
+				}
 			}
 		case changed && (m.owner == "" || !moved.At.Equal(m.moved.Time)):
 			m.changes = append(m.changes, p.Now)

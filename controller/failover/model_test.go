@@ -382,7 +382,7 @@ func (m *model) changed() {
 
 // elect makes a new leader, whose clock is another.
 func (m *model) elect() {
-	m.leader = &leader{judge: New(), offset: time.Duration(m.rng.Int64N(int64(time.Hour)))}
+	m.leader = &leader{judge: New(), offset: time.Duration(m.rng.Int64N(int64(50 * time.Minute)))}
 	m.leader.judge.off = m.off
 	m.soon()
 }

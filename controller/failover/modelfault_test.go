@@ -205,6 +205,20 @@ func (m *model) crashes() {
 	}
 }
 
+// leaders has the leader go with a host, or while it is being given up.
+func (m *model) leaders() {
+	m.settle()
+	m.lost(m.store.endpoints["e0"].Own.Node)
+	m.after(time.Duration(m.rng.Int64N(int64(m.t.Keepalive+m.t.Silence()))), m.elect)
+	bound := 5 * time.Second
+	if m.t == cluster.ProfileFast.Timings() {
+		bound = 1500 * time.Millisecond
+	}
+	if took := m.gone(time.Minute); took > bound+2*(m.t.Silence()+m.t.Keepalive) {
+		m.problem("it took %s to move", took)
+	}
+}
+
 // in are the nodes of a datacenter.
 func (m *model) in(dc string) []string {
 	return slices.DeleteFunc(slices.Clone(m.names), func(n string) bool { return m.nodes[n].Datacenter != dc })

@@ -21,6 +21,7 @@ func kinds() map[string]kind {
 	return map[string]kind{
 		"faults":     {(*model).faults, 150},
 		"crash":      {(*model).crashes, 400},
+		"leader":     {(*model).leaders, 200},
 		"datacenter": {(*model).datacenter, 200},
 		"part":       {(*model).part, 40},
 		"many":       {(*model).many, 30},
@@ -80,7 +81,7 @@ func TestEachRuleMatters(t *testing.T) {
 		"fresh":      {ruleFresh, "stale", 49, "is up and fenced; 0 of"},
 		"unsure":     {ruleUnsure, "faults", 69, "is up and fenced"},
 		"places":     {rulePlaces, "link", 112, "in 1 places"},
-		"share":      {ruleShare, "few", 2, "is up and fenced; 2 of 6"},
+		"share":      {ruleShare, "few", 7, "is up and fenced; 3 of 7"},
 		"keepalive":  {ruleKeepalive, "faults", 17, "reached the store"},
 		"confirm":    {ruleConfirm, "crash", 1, "after it crashed"},
 		"mass":       {ruleMass, "part", 1, "is fenced 624"},

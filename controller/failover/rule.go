@@ -37,6 +37,7 @@ const (
 
 	maxChanges   = 5 // changes of an endpoint's owner without anybody's word
 	changeWindow = 180 * time.Second
+	longAgo      = time.Hour // by whichever clock, what another leader did is of no account
 
 	grantsAtOnce = 500 // in grantWindow
 	grantWindow  = time.Second
