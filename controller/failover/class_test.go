@@ -217,3 +217,80 @@ func TestNobodyAsks(t *testing.T) {
 		t.Errorf("%+v", d.Nodes)
 	}
 }
+
+// TestFilteredKernel: a host that answers no ping is well if its agent answers.
+func TestFilteredKernel(t *testing.T) {
+	w := three(t)
+	w.miss("a1", true, false)
+	w.frozen["a1"] = true
+	if d, _ := w.run(10 * time.Second); d != nil || w.class("a1") != OK || w.last.Nodes["a1"].Suspected {
+		t.Errorf("%+v, %+v", d, w.last.Nodes["a1"])
+	}
+}
+
+// TestAbsentObservers: one whose agent stands still, or that is fenced, or gone, sees
+// nothing, whatever it said before.
+func TestAbsentObservers(t *testing.T) {
+	for name, spoil := range map[string]func(w *world, observer string){
+		"agent down": func(w *world, o string) { w.frozen[o] = true; w.miss(o, false, true) },
+		"fenced":     fenceOf,
+		"gone":       func(w *world, o string) { w.frozen[o] = true; delete(w.v.Verdicts, o) },
+	} {
+		w := three(t)
+		for _, o := range []string{"a2", "a3", "c1"} { // of six, so not enough
+			w.misses(o, "a1", false, false)
+		}
+		w.frozen["a1"] = true
+		if w.run(10 * time.Second); w.class("a1") == Down {
+			t.Fatalf("%+v", w.last.Nodes["a1"])
+		}
+		spoil(w, "b2")
+		spoil(w, "c2")
+		if w.run(10 * time.Second); w.class("a1") != Down {
+			t.Errorf("%s: %+v", name, w.last.Nodes["a1"])
+		}
+	}
+}
+
+// TestWakesToOldNews: what moved while the leader slept may have moved long ago.
+func TestWakesToOldNews(t *testing.T) {
+	w := three(t)
+	w.die("a1")
+	w.tick()
+	w.tick()
+	for name := range w.v.Nodes {
+		v := *w.v.Verdicts[name]
+		v.Counter++
+		w.v.Verdicts[name] = &v
+	}
+	w.v.Now = w.v.Now.Add(time.Hour)
+	if w.decide(); w.last.Nodes["a1"].Suspected {
+		t.Errorf("%+v", w.last.Nodes["a1"])
+	}
+}
+
+// TestObserversChange: who observes whom is looked up anew when nodes come or go.
+func TestObserversChange(t *testing.T) {
+	w := three(t)
+	w.die("a1")
+	w.tick()
+	for _, n := range []string{"b1", "b2", "c1", "c2"} {
+		w.v.Nodes[n].State = cluster.NodeLeft
+	}
+	if w.tick(); w.class("a1") != LinkSplit {
+		t.Errorf("its own datacenter alone: %+v", w.last.Nodes["a1"])
+	}
+}
+
+// TestOneDatacenter: its own witness makes two places of it, so a host can be told to
+// be lost; without one, nothing can.
+func TestOneDatacenter(t *testing.T) {
+	for witness, want := range map[string]string{"d1/w!": "a2", "d1/a4": "a1"} {
+		w := newWorld(t, "d1/a1", "d1/a2", "d1/a3", witness)
+		w.settle()
+		w.die("a1")
+		if w.live(10 * time.Second); w.at("e0").owner() != want {
+			t.Errorf("with %s: at %s, want %s: %+v", witness, w.at("e0").owner(), want, w.last.Nodes["a1"])
+		}
+	}
+}
