@@ -212,6 +212,10 @@ func TestNobodyAsks(t *testing.T) {
 	if d := w.tick(); !d.Again.IsZero() || d.Nodes["a1"].Class != OK {
 		t.Errorf("%+v", d)
 	}
+	w.endpoint("e1", "a2")
+	if d := w.tick(); d.Mode != ModeCollecting {
+		t.Errorf("%s: it did not look for as long as it pleased", d.Mode)
+	}
 	w.v.Nodes["a1"].State = cluster.NodeLeft
 	if d := w.tick(); len(d.Nodes) != 6 {
 		t.Errorf("%+v", d.Nodes)
@@ -269,16 +273,33 @@ func TestWakesToOldNews(t *testing.T) {
 	}
 }
 
-// TestObserversChange: who observes whom is looked up anew when nodes come or go.
+// TestObserversChange: who observes whom is looked up anew when nodes come.
 func TestObserversChange(t *testing.T) {
+	w := three(t)
+	for _, o := range []string{"a2", "a3", "b1", "b2"} {
+		w.misses(o, "a1", false, false)
+	}
+	w.frozen["a1"] = true
+	if w.run(5 * time.Second); w.class("a1") != Down {
+		t.Fatalf("4 of 6: %+v", w.last.Nodes["a1"])
+	}
+	w.v.Nodes["x1"] = &cluster.Node{ID: "id-x1", Datacenter: "d4", State: cluster.NodeActive, Agent: true}
+	w.v.Verdicts["x1"] = &cluster.Verdicts{NodeID: "id-x1"}
+	if w.tick(); w.class("a1") == Down {
+		t.Errorf("4 of 7: %+v", w.last.Nodes["a1"])
+	}
+}
+
+// TestStandingVerdicts: of those who once said so only one goes on.
+func TestStandingVerdicts(t *testing.T) {
 	w := three(t)
 	w.die("a1")
 	w.tick()
-	for _, n := range []string{"b1", "b2", "c1", "c2"} {
-		w.v.Nodes[n].State = cluster.NodeLeft
+	for _, o := range []string{"a2", "a3", "b2", "c1", "c2"} {
+		w.frozen[o] = true
 	}
-	if w.tick(); w.class("a1") != LinkSplit {
-		t.Errorf("its own datacenter alone: %+v", w.last.Nodes["a1"])
+	if d, _ := w.run(20 * time.Second); d != nil || w.class("a1") == Down || !w.last.Nodes["a1"].Suspected {
+		t.Errorf("%+v, %+v", d, w.last.Nodes["a1"])
 	}
 }
 

@@ -228,8 +228,8 @@ func TestFrozen(t *testing.T) {
 	if n := moves(179 * time.Second); n != 5 || e.Own.Moved.Changes != 5 {
 		t.Errorf("%d moves, the record says %d", n, e.Own.Moved.Changes)
 	}
-	if n := moves(10 * time.Second); n == 0 {
-		t.Error("it does not move after 180 s of quiet")
+	if n := moves(10 * time.Second); n != 5 {
+		t.Errorf("it moves %d times after 180 s of quiet", n)
 	}
 	moves(180 * time.Second)
 	w.put(e, "c2", nil) // an operator
@@ -360,5 +360,130 @@ func TestDrain(t *testing.T) {
 	}
 	if len(w.last.Waits) != 1 || w.last.Waits[0].Endpoint != "f1" {
 		t.Errorf("%+v", w.last.Waits)
+	}
+}
+
+// TestFrozenFirst: an endpoint that loses its node again and again is no exception.
+func TestFrozenFirst(t *testing.T) {
+	w := three(t)
+	n := 0
+	for range 100 {
+		if w.at("e0").owner() != "" {
+			w.put(w.at("e0"), "", nil)
+		}
+		n += len(w.live(w.v.Timings.Probe))
+	}
+	if n != maxChanges {
+		t.Errorf("%d times in %s", n, 100*w.v.Timings.Probe)
+	}
+}
+
+// TestFrozenLongAgo: what another leader counted is believed, unless it is too old.
+func TestFrozenLongAgo(t *testing.T) {
+	for ago, want := range map[time.Duration]int{time.Minute: 0, 2 * time.Hour: 1} {
+		w := three(t)
+		w.put(w.at("e0"), "a1", &cluster.Moved{From: "a2", Why: "gone", At: cluster.At(w.v.Now.Add(-ago)), Changes: 5})
+		w.j = New()
+		w.settle()
+		w.report(w.at("e0"), "a1", cluster.PortReleased)
+		if d := w.tick(); len(d.Grants) != want {
+			t.Errorf("%s ago: %+v", ago, d)
+		}
+	}
+}
+
+// TestAnotherFence: a fence that was written anew is waited for anew.
+func TestAnotherFence(t *testing.T) {
+	w := fenced(t)
+	w.decide()
+	w.tick()
+	w.v.Fences["a1"] = Fence{w.v.Fences["a1"].Fence, 101}
+	if d, after := w.run(3 * time.Second); d == nil || after != 1500*time.Millisecond || d.Grants[0].Fence != 101 {
+		t.Errorf("after %s: %+v", after, d)
+	}
+}
+
+// TestFast: a probe period is waited for even where there is no time to confirm.
+func TestFast(t *testing.T) {
+	w := newWorld(t, "d1/a1", "d1/a2", "d2/b1", "d3/w!")
+	w.v.Timings = cluster.ProfileFast.Timings()
+	w.run(3 * time.Second)
+	w.frozen["a1"] = true
+	w.run(2 * time.Second) // it is late already
+	w.die("a1")
+	if d, after := w.run(2 * time.Second); d == nil || after != 2*w.v.Timings.Probe {
+		t.Errorf("after %s: %+v", after, d)
+	}
+}
+
+// TestLiftComesFirst: what could be given away is kept by a node that is back.
+func TestLiftComesFirst(t *testing.T) {
+	w := fenced(t, "a2", "a3", "b1", "b2", "c1", "c2")
+	e := w.at("e0")
+	reports := e.Reports
+	e.Reports = map[string]*cluster.EndpointStatus{"a1": reports["a1"]}
+	w.back("a1")
+	for w.tick(); len(w.last.Lifts) == 0; w.tick() {
+		if len(w.last.Grants) > 0 || w.v.Now.Sub(begin) > time.Minute {
+			t.Fatalf("%+v", w.last)
+		}
+	}
+	e.Reports = reports
+	if d := w.tick(); len(d.Lifts) != 1 || len(d.Grants) != 0 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestDrainOfOneWhoIsIll: an owner that may not read what is written hands over
+// nothing; it is given up as any other.
+func TestDrainOfOneWhoIsIll(t *testing.T) {
+	for name, spoil := range map[string]func(*world){
+		"suspected":  func(w *world) { w.misses("b1", "a1", false, false) },
+		"late":       func(w *world) { w.frozen["a1"] = true },
+		"agent down": func(w *world) { w.miss("a1", false, true) },
+	} {
+		w := three(t)
+		spoil(w)
+		w.run(8 * time.Second)
+		w.v.Nodes["a1"].State = cluster.NodeDraining
+		if got := w.live(time.Minute); len(got) > 0 {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	w := three(t)
+	w.die("a1")
+	w.v.Nodes["a1"].State = cluster.NodeDraining
+	if got := w.live(10 * time.Second); len(got) != 2 || w.at("e0").owner() != "a2" {
+		t.Errorf("dead: %q", got)
+	}
+}
+
+// TestNoFailback: while something is lost, to a node that failed lately, or to one that
+// is preferred no more than the owner.
+func TestNoFailback(t *testing.T) {
+	for name, c := range map[string]struct {
+		place string
+		spoil func(*world)
+	}{
+		"as good":        {place: "all"},
+		"less good":      {place: "dc=d2,all"},
+		"something lost": {place: "dc=d1,all", spoil: func(w *world) { w.put(w.at("e0"), "c1", nil); w.at("e0").Held = true; w.die("c1") }},
+		"punished":       {place: "a2,all", spoil: func(w *world) { punish(w, "a2", 900) }},
+	} {
+		w := three(t)
+		e := w.endpoint("f0", "b1")
+		e.Failover.Place, _ = cluster.ParsePlace(c.place)
+		e.Failover.Failback = cluster.FailbackAuto
+		w.live(580 * time.Second)
+		if c.spoil != nil {
+			c.spoil(w)
+		}
+		d := 30 * time.Second
+		if c.spoil == nil {
+			d = 10 * time.Minute
+		}
+		if w.live(d); e.owner() != "b1" {
+			t.Errorf("%s: it is at %s", name, e.owner())
+		}
 	}
 }

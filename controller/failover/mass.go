@@ -137,7 +137,6 @@ func (p *pass) wholes() (dcs []string) {
 	for _, dc := range slices.Sorted(maps.Keys(p.loss.base)) {
 		names := p.loss.base[dc]
 		if len(names) < 2 || slices.ContainsFunc(names, func(n string) bool { return p.judge.node(n).silentSince.IsZero() }) {
-			delete(p.judge.whole, dc)
 			continue
 		}
 		dcs = append(dcs, dc)

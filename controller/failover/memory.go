@@ -171,7 +171,7 @@ func (j *Judge) watchEndpoints(p *pass) {
 			}
 		case changed && (m.owner == "" || !moved.At.Equal(m.moved.Time)):
 			m.changes = append(m.changes, p.Now)
-		case changed, e.Held:
+		case changed && e.owner() != "", e.Held:
 			m.changes, m.frozen = nil, false
 		}
 		m.era, m.epoch, m.owner, m.moved = e.Own.Era, e.Own.Epoch, e.owner(), moved.At

@@ -69,3 +69,18 @@ func TestSiteLosesALink(t *testing.T) {
 		}
 	}
 }
+
+// TestSiteLosesAnotherLater: a host that had nothing and is long gone is no part of
+// what is lost at once, though more than half are gone by then.
+func TestSiteLosesAnotherLater(t *testing.T) {
+	for wait, want := range map[time.Duration]string{20 * time.Second: "jhoster1", 70 * time.Second: "gold-hoster-01"} {
+		w := site(t)
+		w.put(w.at("e0"), "jhoster1", nil)
+		w.die("gold-hoster-02")
+		w.live(wait)
+		w.die("jhoster1")
+		if w.live(20 * time.Second); w.at("e0").owner() != want {
+			t.Errorf("after %s: at %s, want %s; %s", wait, w.at("e0").owner(), want, w.last.Why)
+		}
+	}
+}
