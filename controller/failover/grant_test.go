@@ -228,7 +228,7 @@ func TestFrozen(t *testing.T) {
 	if n := moves(179 * time.Second); n != 5 || e.Own.Moved.Changes != 5 {
 		t.Errorf("%d moves, the record says %d", n, e.Own.Moved.Changes)
 	}
-	if n := moves(10 * time.Second); n != 5 {
+	if n := moves(30 * time.Second); n != 5 {
 		t.Errorf("it moves %d times after 180 s of quiet", n)
 	}
 	moves(180 * time.Second)
