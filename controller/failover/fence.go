@@ -101,7 +101,7 @@ func (p *pass) liftable(name string) string {
 		return name + " was removed"
 	}
 	m := p.judge.node(name)
-	if p.collecting() || m.okSince.IsZero() || !p.due(m.okSince.Add(p.Timings.Silence()+p.Timings.Keepalive)) {
+	if m.okSince.IsZero() || !p.due(m.okSince.Add(p.Timings.Silence()+p.Timings.Keepalive)) {
 		return ""
 	}
 	for _, e := range p.Endpoints {

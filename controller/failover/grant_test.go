@@ -487,3 +487,27 @@ func TestNoFailback(t *testing.T) {
 		}
 	}
 }
+
+// TestLiftByReport: what a node that is back has to report.
+func TestLiftByReport(t *testing.T) {
+	for name, c := range map[string]struct {
+		report cluster.EndpointStatus
+		want   int
+	}{
+		"released, before":       {cluster.EndpointStatus{NodeID: "id-a1", State: cluster.PortReleased, Era: 1, Epoch: 1}, 1},
+		"standby, before":        {cluster.EndpointStatus{NodeID: "id-a1", State: cluster.PortStandby, Era: 1, Epoch: 1}, 1},
+		"ready, before":          {cluster.EndpointStatus{NodeID: "id-a1", State: cluster.PortReady, Era: 1, Epoch: 1}, 0},
+		"failed, before":         {cluster.EndpointStatus{NodeID: "id-a1", State: cluster.PortFailed, Era: 1, Epoch: 1}, 0},
+		"failed, now":            {cluster.EndpointStatus{NodeID: "id-a1", State: cluster.PortFailed, Era: 1, Epoch: 2}, 1},
+		"of another, before":     {cluster.EndpointStatus{NodeID: "id-other", State: cluster.PortReady, Era: 1, Epoch: 1}, 1},
+		"ready in another epoch": {cluster.EndpointStatus{NodeID: "id-a1", State: cluster.PortReady, Era: 1, Epoch: 3}, 0},
+	} {
+		w := fenced(t)
+		w.live(3 * time.Second)
+		w.at("e0").Reports["a1"] = &c.report
+		w.back("a1")
+		if got := w.live(10 * time.Second); len(got) != c.want || w.at("e0").Own.Epoch != 2 {
+			t.Errorf("%s: %q in epoch %d", name, got, w.at("e0").Own.Epoch)
+		}
+	}
+}
