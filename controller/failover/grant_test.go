@@ -175,6 +175,7 @@ func TestTarget(t *testing.T) {
 		"agent down":         {place: "all", spoil: func(w *world) { w.miss("a2", false, true) }, want: "a3"},
 		"not attached":       {place: "all", spoil: func(w *world) { w.report(w.at("e0"), "a2", cluster.PortFailed) }, want: "a3"},
 		"no report":          {place: "all", spoil: func(w *world) { delete(w.at("e0").Reports, "a2") }, want: "a3"},
+		"another machine":    {place: "all", spoil: func(w *world) { w.at("e0").Reports["a2"].NodeID = "id-other" }, want: "a3"},
 		"no member":          {place: "all", spoil: func(w *world) { delete(w.at("e0").Members, "a2") }, want: "a3"},
 		"report of before":   {place: "all", spoil: func(w *world) { w.at("e0").Reports["a2"].Epoch-- }, want: "a3"},
 		"place before epoch": {place: "a2,all", spoil: func(w *world) { w.at("e0").Reports["a2"].Epoch-- }, want: "a2"},
@@ -247,7 +248,9 @@ func TestRate(t *testing.T) {
 	var got []int
 	for range 7 {
 		d := w.tick()
-		got = append(got, len(d.Grants))
+		if got = append(got, len(d.Grants)); len(d.Waits) > 0 && d.Again.Sub(w.v.Now) > time.Second {
+			t.Errorf("the rest is looked at after %s", d.Again.Sub(w.v.Now))
+		}
 		w.write(d)
 	}
 	if want := []int{500, 0, 500, 0, 200, 0, 0}; !slices.Equal(got, want) {
