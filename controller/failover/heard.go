@@ -17,12 +17,18 @@ type beat struct {
 	moved time.Time
 }
 
-// see takes what is in the store now.
-func (b *beat) see(known bool, by string, counter int64, now time.Time) {
-	if known && (b.by != by || b.counter != counter) {
+// hear takes a counter as it is in the store now. A change moves it, if changes count.
+func hear(beats map[string]*beat, name, by string, counter int64, counts bool, now time.Time) *beat {
+	b := beats[name]
+	if b == nil {
+		b = &beat{}
+		beats[name] = b
+	}
+	if counts && (b.by != by || b.counter != counter) {
 		b.moved = now
 	}
 	b.by, b.counter = by, counter
+	return b
 }
 
 // listen takes the counters of keepalives and verdicts. All that was there when the
@@ -33,34 +39,16 @@ func (j *Judge) listen(p *pass) {
 		if n := p.Nodes[name]; n == nil || l == nil || n.ID != l.NodeID {
 			continue
 		}
-		b := j.lives[name]
-		if b == nil {
-			b = &beat{}
-			j.lives[name] = b
-			if !first {
-				b.moved = p.Now
-			}
-		}
-		known := b.by != "" && !first
+		b := hear(j.lives, name, l.NodeID+" "+l.BootID+" "+l.Incarnation, l.Counter, !first, p.Now)
 		if b.boot != "" && b.boot != l.BootID {
 			j.node(name).rebooted = p.Now
 		}
-		b.see(known, l.NodeID+" "+l.BootID+" "+l.Incarnation, l.Counter, p.Now)
 		b.boot = l.BootID
 	}
 	for name, v := range p.Verdicts {
-		if n := p.Nodes[name]; n == nil || v == nil || n.ID != v.NodeID {
-			continue
+		if n := p.Nodes[name]; n != nil && v != nil && n.ID == v.NodeID {
+			hear(j.verdicts, name, v.NodeID, v.Counter, !first || !p.holds(ruleGrace), p.Now)
 		}
-		b := j.verdicts[name]
-		if b == nil {
-			b = &beat{}
-			j.verdicts[name] = b
-			if !first || !p.holds(ruleGrace) {
-				b.moved = p.Now
-			}
-		}
-		b.see(b.by != "" && !first, v.NodeID, v.Counter, p.Now)
 	}
 	maps.DeleteFunc(j.lives, func(name string, _ *beat) bool { return p.Nodes[name] == nil })
 	maps.DeleteFunc(j.verdicts, func(name string, _ *beat) bool { return p.Nodes[name] == nil })

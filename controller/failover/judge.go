@@ -89,36 +89,47 @@ func (j *Judge) Decide(v *View) *Decision {
 	j.seat(v.Nodes)
 	j.watchFences(p)
 	j.watchEndpoints(p)
-	named := p.suspected()
-	for _, name := range slices.Sorted(maps.Keys(v.Nodes)) {
-		if n := v.Nodes[name]; n.Agent && n.State != cluster.NodeLeft {
-			p.names = append(p.names, name)
-			p.nodes[name] = p.judgeNode(name, named[name])
-			p.remember(name)
-		}
-	}
-	maps.DeleteFunc(j.nodes, func(name string, _ *nodeMemory) bool { return v.Nodes[name] == nil })
-	p.out.Nodes = p.nodes
-	for _, e := range v.Endpoints {
-		if o := e.owner(); o != "" {
-			p.owned[o]++
-		}
-	}
+	p.classify()
 	p.weigh()
 	p.lift()
 	p.grant()
 	p.fence()
 	p.plan()
-	j.last, j.promised = v.Now, time.Time{}
-	if len(v.Endpoints) > 0 {
-		p.due(v.Now.Add(v.Timings.Keepalive))
+	p.promise()
+	return &p.out
+}
+
+// classify judges all nodes, and counts what they own.
+func (p *pass) classify() {
+	named := p.suspected()
+	for _, name := range slices.Sorted(maps.Keys(p.Nodes)) {
+		if n := p.Nodes[name]; n.Agent && n.State != cluster.NodeLeft {
+			p.names = append(p.names, name)
+			p.nodes[name] = p.judgeNode(name, named[name])
+			p.remember(name)
+		}
+	}
+	maps.DeleteFunc(p.judge.nodes, func(name string, _ *nodeMemory) bool { return p.Nodes[name] == nil })
+	p.out.Nodes = p.nodes
+	for _, e := range p.Endpoints {
+		if o := e.owner(); o != "" {
+			p.owned[o]++
+		}
+	}
+}
+
+// promise says when the leader looks again, and puts the rest in order.
+func (p *pass) promise() {
+	j := p.judge
+	j.last, j.promised = p.Now, time.Time{}
+	if len(p.Endpoints) > 0 {
+		p.due(p.Now.Add(p.Timings.Keepalive))
 		j.promised = p.again
 	}
 	p.out.Again = p.again
 	slices.SortStableFunc(p.out.Waits, func(a, b Wait) int {
 		return cmp.Or(strings.Compare(a.VPC, b.VPC), strings.Compare(a.Endpoint, b.Endpoint))
 	})
-	return &p.out
 }
 
 // interrupted reports whether the leader did not look for so long that what it sees
