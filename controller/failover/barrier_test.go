@@ -63,6 +63,7 @@ func TestBootedBefore(t *testing.T) {
 	l := *w.v.Live["a1"]
 	l.BootID = "b1"
 	w.v.Live["a1"] = &l
+	w.misses("b1", "a1", false, false) // so that the fence stays
 	w.tick()
 	fenceOf(w, "a1")
 	if d := w.tick(); len(d.Grants) != 0 {

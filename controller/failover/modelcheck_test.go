@@ -145,18 +145,20 @@ func (m *model) datacenters() (dcs []string) {
 	return slices.Compact(dcs)
 }
 
-// deaf reports whether a host hears at most half of those that are up.
+// deaf reports whether a host does not hear most of those that are up, in several
+// datacenters: it is at fault itself.
 func (m *model) deaf(name string) bool {
-	up, heard := 0, 0
+	up, silent, places := 0, 0, map[string]bool{}
 	for _, t := range m.names {
-		if t != name && m.hosts[t].up && slices.Contains(m.observers(t), name) {
-			up++
-			if m.hears(name, t) {
-				heard++
-			}
+		if t == name || !m.hosts[t].up || !slices.Contains(m.observers(t), name) {
+			continue
+		}
+		if up++; !m.hears(name, t) {
+			silent++
+			places[m.nodes[t].Datacenter] = true
 		}
 	}
-	return 2*heard < up
+	return 2*silent > up && len(places) > 1
 }
 
 // checkGrant compares a change of the owner with the truth.
