@@ -262,8 +262,9 @@ func TestFilteredObservers(t *testing.T) {
 	for _, o := range []string{"a2", "a3", "c1"} {
 		w.misses(o, "a1", false, false)
 	}
-	w.miss("b2", true, false)
-	w.miss("c2", true, false)
+	for observer, name := range map[string]string{"a2": "b2", "c1": "b2", "a3": "c2", "b1": "c2"} {
+		w.misses(observer, name, true, false)
+	}
 	w.frozen["a1"] = true
 	if w.run(10 * time.Second); w.class("a1") == Down {
 		t.Errorf("3 of 6: %+v", w.last.Nodes["a1"])
