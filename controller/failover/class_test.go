@@ -256,21 +256,6 @@ func TestAbsentObservers(t *testing.T) {
 	}
 }
 
-// TestFilteredObservers: those who answer no ping see as well as others.
-func TestFilteredObservers(t *testing.T) {
-	w := three(t)
-	for _, o := range []string{"a2", "a3", "c1"} {
-		w.misses(o, "a1", false, false)
-	}
-	for observer, name := range map[string]string{"a2": "b2", "c1": "b2", "a3": "c2", "b1": "c2"} {
-		w.misses(observer, name, true, false)
-	}
-	w.frozen["a1"] = true
-	if w.run(10 * time.Second); w.class("a1") == Down {
-		t.Errorf("3 of 6: %+v", w.last.Nodes["a1"])
-	}
-}
-
 // TestWakesToOldNews: what moved while the leader slept may have moved long ago.
 func TestWakesToOldNews(t *testing.T) {
 	w := three(t)
