@@ -58,26 +58,6 @@ func TestObserversOf(t *testing.T) {
 	}
 }
 
-// TestDoubtful: whoever hears almost nobody doubts, unless it may be one datacenter.
-func TestDoubtful(t *testing.T) {
-	nodes := map[string]*Node{}
-	for name, dc := range map[string]string{"a1": "a", "a2": "a", "b1": "b", "b2": "b", "c1": "c"} {
-		nodes[name] = &Node{Datacenter: dc}
-	}
-	for silent, want := range map[string]bool{"": false, "b1": false, "a1 b1": false, "a1 b1 b2": true, "b1 b2 c1": true, "a2 b1 b2 c1": true} {
-		var list []Suspect
-		for _, name := range strings.Fields(silent) {
-			list = append(list, Suspect{Node: name})
-		}
-		if Doubtful([]string{"a2", "b1", "b2", "c1"}, list, nodes) != want {
-			t.Errorf("%q: %v", silent, !want)
-		}
-	}
-	if Doubtful([]string{"b1", "b2"}, []Suspect{{Node: "b1"}, {Node: "b2"}}, nodes) {
-		t.Error("all that it observes is one datacenter, which may be lost")
-	}
-}
-
 func TestPlace(t *testing.T) {
 	p, err := ParsePlace("dc=gold,n2,label=ssd=yes")
 	if err != nil || p.String() != "dc=gold,n2,label=ssd=yes" {

@@ -63,8 +63,8 @@ type Verdicts struct {
 	Needs   int    `json:"needs,omitempty"`
 	NodeID  string `json:"node_id"`
 	Counter int64  `json:"counter"`
-	// Unsure: its own loop was late, or Doubtful says that it may be at fault itself: it
-	// counts as absent.
+	// Unsure: its own loop was late, or so many of its targets are silent at once, of
+	// more than one datacenter, that it may be at fault itself: it counts as absent.
 	Unsure bool `json:"unsure,omitempty"`
 	// Suspects are the targets that are silent, sorted by node.
 	Suspects []Suspect `json:"suspects,omitempty"`
@@ -143,21 +143,6 @@ func ObserversOf(name string, nodes map[string]*Node) []string {
 	}
 	slices.Sort(chosen)
 	return chosen
-}
-
-// Doubtful reports whether an observer of these targets, of which it finds some silent,
-// has to take itself for the cause: they are more than half of all, and in more than
-// one datacenter. The silence of a single datacenter is no reason to doubt: in a small
-// cluster that is most of what there is to observe, and such an observer alone proves
-// nothing anyway.
-func Doubtful(targets []string, silent []Suspect, nodes map[string]*Node) bool {
-	var places []string
-	for _, s := range silent {
-		if n := nodes[s.Node]; n != nil && !slices.Contains(places, n.Datacenter) {
-			places = append(places, n.Datacenter)
-		}
-	}
-	return 2*len(silent) > len(targets) && len(places) > 1
 }
 
 // compareWeight orders candidates by rendezvous hashing: a node that comes or goes

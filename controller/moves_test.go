@@ -115,7 +115,7 @@ func TestNodeIsLost(t *testing.T) {
 		r := served(t)
 		r.put(cluster.KeyEndpointHold("blue", "db1"), &cluster.Hold{})
 		r.suspect("h2", 6*time.Second, "h1", "h3", "w")
-		r.wantHas("db1", "[] assigned h2 1.2 ")
+		r.wantHas("db1", "[] assigned h2 1.2 h2 is down: an operator holds it")
 		r.delete(cluster.KeyEndpointHold("blue", "db1"))
 		r.suspect("h2", time.Second, "h1", "h3", "w")
 		f := get[*cluster.Fence](r, cluster.KeyFence("h2"))

@@ -101,16 +101,22 @@ func (w *world) failoverView(now time.Time) *failover.View {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.vpcs)) {
-		w.vpcs[name].failoverEndpoints(v)
+		w.failoverEndpoints(w.vpcs[name], v)
 	}
 	return v
 }
 
 // failoverEndpoints adds what of a VPC can move, and where its members are.
-func (v *vpc) failoverEndpoints(to *failover.View) {
+func (w *world) failoverEndpoints(v *vpc, to *failover.View) {
 	members := map[string]bool{}
-	for node, m := range v.members {
-		members[node] = true
+	for _, node := range v.nodes() {
+		if w.serves(v, node) {
+			members[node] = true
+		}
+		m, ok := v.members[node]
+		if !ok {
+			continue
+		}
 		for _, a := range []netip.Addr{m.Value.UnderlayIPv4, m.Value.UnderlayIPv6} {
 			if a.IsValid() && !slices.Contains(to.Underlay[node], a) {
 				to.Underlay[node] = append(to.Underlay[node], a)

@@ -32,7 +32,7 @@
 //     probe periods, as this leader saw it. A verdict that suspects nobody is written
 //     once: its observer hears everybody as long as it is well itself. If others in
 //     two places do not hear its agent, it is absent.
-//   - Unsure. An observer that says so is absent (cluster.Doubtful says when it has to).
+//   - Unsure. An observer that says so is absent (package watcher/observe says when it is).
 //   - Places. Observers in one datacenter prove nothing: it may be the way there that
 //     is broken. They have to be in two, of which one may be the node's own; a witness
 //     counts as a place, in the node's own datacenter, too.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -293,7 +294,7 @@ func (m *model) probe(h *host) {
 			v.Suspects = append(v.Suspects, cluster.Suspect{Node: t, Kernel: m.hears(h.name, t) && !h.thawed && !h.lies})
 		}
 	}
-	v.Unsure = v.Unsure || cluster.Doubtful(targets, v.Suspects, m.nodes) && !h.lies
+	v.Unsure = v.Unsure || doubtful(targets, v.Suspects, m.nodes) && !h.lies
 	h.thawed = false
 	if h.said != nil && len(v.Suspects)+len(h.said.Suspects) == 0 && v.Unsure == h.said.Unsure {
 		return
@@ -360,7 +361,7 @@ func (m *model) applyEndpoint(h *host, e *Endpoint) {
 		s.State = cluster.PortReady
 		h.serves[e.Name] = e.Own.Epoch
 	}
-	if old := e.Reports[h.name]; old != nil && *old == *s {
+	if old := e.Reports[h.name]; old != nil && reflect.DeepEqual(old, s) {
 		return
 	}
 	m.send(h, func() {
@@ -432,4 +433,16 @@ func (m *model) view(l *leader) *View {
 		v.Endpoints = append(v.Endpoints, m.store.endpoints[name])
 	}
 	return v
+}
+
+// doubtful reports whether an observer has to take itself for the cause of so many
+// silent targets: they are more than half of all, and in more than one datacenter.
+func doubtful(targets []string, silent []cluster.Suspect, nodes map[string]*cluster.Node) bool {
+	var places []string
+	for _, s := range silent {
+		if n := nodes[s.Node]; n != nil && !slices.Contains(places, n.Datacenter) {
+			places = append(places, n.Datacenter)
+		}
+	}
+	return 2*len(silent) > len(targets) && len(places) > 1
 }

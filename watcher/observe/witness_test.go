@@ -39,7 +39,7 @@ func TestWitness(t *testing.T) {
 		b.settle(time.Minute)
 		b.want("no failover", "none")
 		b.put(cluster.KeyEndpointSpec("blue", "web1"), &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: true, Created: cluster.At(time.Unix(1, 0)),
-			Failover: &cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"all"}}}, cluster.Operator)
+			Failover: cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"all"}}}, cluster.Operator)
 		b.settle(5 * time.Second)
 		b.want("failover", "a0")
 		b.put(cluster.KeyNode("w"), &cluster.Node{ID: "id-w", Datacenter: "c", State: cluster.NodeActive, Agent: true, Key: strings.Repeat("f", 64)}, cluster.Operator)
