@@ -22,8 +22,8 @@ type service struct {
 const (
 	serviceName = "www"
 	serviceAddr = "10.10.11.100"
-	first       = "gold-hoster-01"
-	second      = "gold-hoster-02"
+	first       = "gold-hoster-02" // it runs no server
+	second      = "gold-hoster-01"
 	third       = "jhoster1"
 )
 
@@ -160,7 +160,7 @@ func TestFailover(t *testing.T) {
 		wait(ctx, time.Second)
 	})
 	s.stays(ctx, "all servers gone", func() {
-		servers := []string{third, first, "witness"}
+		servers := []string{third, second, "witness"}
 		for _, h := range servers {
 			s.must(s.Lab.Kill(ctx, h, "server"))
 		}
@@ -171,6 +171,7 @@ func TestFailover(t *testing.T) {
 		wait(ctx, 2*time.Second)
 	})
 
+	wait(ctx, 8*time.Second) // a new leader has to be elected, and to see for itself
 	got := s.pinging(ctx, s.client, func() {
 		s.must(s.Lab.PowerOff(ctx, first))
 		s.at(ctx, second)
@@ -179,8 +180,8 @@ func TestFailover(t *testing.T) {
 	s.stays(ctx, "host boots", func() {
 		s.must(s.Lab.Boot(ctx, first))
 		s.unfenced(ctx)
-		s.attachAt(ctx, first)
-		wait(ctx, time.Second)
+		s.must(s.Lab.AddWorkload(ctx, lab.Workload{Host: first, Name: serviceName})) // its agent waits for it
+		s.must(s.Until(ctx, func() error { return s.silent(ctx, first) }))
 	})
 
 	s.cutOff(ctx)
