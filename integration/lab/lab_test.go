@@ -109,8 +109,8 @@ func wantReach(t *testing.T, l *lab.Lab, from, to string, want bool) {
 	t.Helper()
 	if want { // a router that asked for a host that was off waits a second until it asks again
 		eventually(t, to+" answers "+from, func() bool {
-			_, received := reach(t, l, from, to, 1)
-			return received == 1
+			sent, received := reach(t, l, from, to, 1)
+			return received == sent
 		})
 	}
 	sent, received := reach(t, l, from, to, 3)
