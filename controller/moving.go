@@ -17,16 +17,14 @@ import (
 // left at the endpoints, for whoever looks after them; the plan has the fences.
 func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
 	p.group = "failover"
-	v := w.failoverView(now)
-	_, judged := store.At[*cluster.Judgement](w.view, cluster.KeyJudgement)
-	if len(v.Endpoints) == 0 && len(v.Fences) == 0 && !judged {
+	if !w.judges() {
 		s.judge = nil // what it knows would be old when it is asked again
 		return p, again
 	}
 	if s.judge == nil {
 		s.judge = failover.New()
 	}
-	d := s.judge.Decide(v)
+	d := s.judge.Decide(w.failoverView(now))
 	for i := range d.Grants {
 		g := &d.Grants[i]
 		w.vpc(g.VPC).endpoint(g.Endpoint).grant = g
@@ -48,6 +46,29 @@ func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
 	}
 	w.tellJudgement(d, now, &p)
 	return p, again
+}
+
+// judges reports whether there is anything to judge nodes for: most passes are of
+// clusters in which nothing moves by itself.
+func (w *world) judges() bool {
+	if _, judged := store.At[*cluster.Judgement](w.view, cluster.KeyJudgement); judged || len(w.fenced) > 0 {
+		return true
+	}
+	for _, v := range w.vpcs {
+		for _, e := range v.endpoints {
+			if v.moves(e) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// moves reports whether an endpoint may change its node without anybody's word.
+func (v *vpc) moves(e *endpoint) bool {
+	spec := e.spec.Value
+	return !v.blocked && v.spec.Value != nil && !v.deleting() && !e.blocked &&
+		spec != nil && spec.State == cluster.EndpointActive && spec.Failover.Moves()
 }
 
 // waitsTold is how long an endpoint waits to be moved until its record says so: most
@@ -123,12 +144,9 @@ func (w *world) failoverEndpoints(v *vpc, to *failover.View) {
 			}
 		}
 	}
-	if v.blocked || v.spec.Value == nil || v.deleting() {
-		return
-	}
 	for _, name := range slices.Sorted(maps.Keys(v.endpoints)) {
 		e := v.endpoints[name]
-		if spec := e.spec.Value; e.blocked || spec == nil || spec.State != cluster.EndpointActive || !spec.Failover.Moves() {
+		if !v.moves(e) {
 			continue
 		}
 		one := &failover.Endpoint{VPC: v.name, Name: name, Failover: &e.spec.Value.Failover, Own: e.own.Value, Held: e.hold.Mod != 0,
