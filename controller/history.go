@@ -190,6 +190,13 @@ func notes(v *store.View, c *store.Change) (list []cluster.Change) {
 	return list
 }
 
+// decoded is the record of that type that is being written at key.
+func decoded[T cluster.Record](key string, value []byte) (T, bool) {
+	r, err := cluster.Decode(key, value)
+	is, ok := r.(T)
+	return is, ok && err == nil
+}
+
 // unreadable reports whether there is something at key that never could be read.
 func unreadable(v *store.View, key string) bool {
 	_, ok := store.At[cluster.Record](v, key)
@@ -227,9 +234,8 @@ func alarming(v cluster.Verb) bool {
 // notesOfJudgement tells of nodes that are of another class than before, and of safe
 // mode.
 func notesOfJudgement(v *store.View, key string, value []byte) (list []cluster.Change) {
-	r, err := cluster.Decode(key, value)
-	is, ok := r.(*cluster.Judgement)
-	if err != nil || !ok {
+	is, ok := decoded[*cluster.Judgement](key, value)
+	if !ok {
 		return nil
 	}
 	was := &cluster.Judgement{}
@@ -254,9 +260,8 @@ func noteOfFence(key string, value []byte) []cluster.Change {
 	if value == nil {
 		return []cluster.Change{{Verb: cluster.VerbUnfenced, Key: cluster.Short(key)}}
 	}
-	r, err := cluster.Decode(key, value)
-	f, ok := r.(*cluster.Fence)
-	if err != nil || !ok {
+	f, ok := decoded[*cluster.Fence](key, value)
+	if !ok {
 		return nil
 	}
 	return []cluster.Change{{Verb: cluster.VerbFenced, Key: cluster.Short(key), Detail: f.Why}}
@@ -264,9 +269,8 @@ func noteOfFence(key string, value []byte) []cluster.Change {
 
 // noteOfOwn tells of an endpoint that was moved without anybody's word.
 func noteOfOwn(v *store.View, key string, value []byte) []cluster.Change {
-	r, err := cluster.Decode(key, value)
-	is, ok := r.(*cluster.EndpointOwn)
-	if err != nil || !ok || is.Moved == nil {
+	is, ok := decoded[*cluster.EndpointOwn](key, value)
+	if !ok || is.Moved == nil {
 		return nil
 	}
 	if was, ok := store.At[*cluster.EndpointOwn](v, key); ok && was.Value.Moved != nil && was.Value.Moved.At.Equal(is.Moved.At.Time) {
@@ -277,9 +281,8 @@ func noteOfOwn(v *store.View, key string, value []byte) []cluster.Change {
 }
 
 func notesOfNet(v *store.View, key string, value []byte) (list []cluster.Change) {
-	r, err := cluster.Decode(key, value)
-	is, ok := r.(*cluster.VPCNet)
-	if err != nil || !ok {
+	is, ok := decoded[*cluster.VPCNet](key, value)
+	if !ok {
 		return nil
 	}
 	was := &cluster.VPCNet{}
