@@ -167,7 +167,7 @@ func (w *world) tellJudgement(d *failover.Decision, now time.Time, p *plan) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Nodes)) {
 		if n := d.Nodes[name]; n.Class != failover.OK {
-			is.Nodes = append(is.Nodes, cluster.Judged{Node: name, Class: cluster.Class(n.Class), Why: n.Evidence, Since: cluster.At(now)})
+			is.Nodes = append(is.Nodes, cluster.Judged{Node: name, Class: n.Class, Why: n.Evidence, Since: cluster.At(now)})
 		}
 	}
 	was, _ := store.At[*cluster.Judgement](w.view, cluster.KeyJudgement)

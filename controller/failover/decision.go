@@ -8,15 +8,15 @@ import (
 )
 
 // Class is how a node is, by its observers and its keepalive.
-type Class string
+type Class = cluster.Class
 
 // The classes; doc.go says what each asks for and what follows.
 const (
-	OK        Class = "ok"
-	AgentDown Class = "agent down" // its kernel answers, its agent does not
-	Down      Class = "down"       // neither answers, and its keepalive is late
-	Isolated  Class = "isolated"   // neither answers, but its keepalive is fresh
-	LinkSplit Class = "link split" // some places do not hear it, others do
+	OK        = cluster.ClassOK
+	AgentDown = cluster.ClassAgentDown
+	Down      = cluster.ClassDown
+	Isolated  = cluster.ClassIsolated
+	LinkSplit = cluster.ClassLinkSplit
 )
 
 // Judgement is what the leader thinks of a node.
