@@ -116,15 +116,17 @@ func programsOf(dir string) (programs []string, refused []error, err error) {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		info, err := os.Lstat(path)
-		switch {
-		case err != nil:
-			refused = append(refused, err)
-		case !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0: // a README, a link, a directory
-		case oursAlone(path, false) != nil:
-			refused = append(refused, oursAlone(path, false))
-		default:
-			programs = append(programs, path)
+		if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0) {
+			continue // a README, a link, a directory
 		}
+		if err == nil {
+			err = oursAlone(path, false)
+		}
+		if err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		programs = append(programs, path)
 	}
 	slices.Sort(programs)
 	return programs, refused, nil

@@ -206,7 +206,8 @@ func (p *program) drain(ctx context.Context, c *cli.Context, s *session, of func
 			return fmt.Errorf("drain %s: %w", name, err)
 		}
 	}
-	if err := p.awaitLeft(ctx, c, s, nodes, list); err != nil {
+	left := func(_ relocation, own *cluster.EndpointOwn) bool { return !slices.Contains(nodes, own.Node) }
+	if err := p.awaitMoved(ctx, c, s, list, left); err != nil {
 		return err
 	}
 	return p.print(c, list, func(w io.Writer) {
@@ -241,11 +242,6 @@ func (s *session) setNodeState(ctx context.Context, node string, state cluster.N
 		n.State = state
 		return nil
 	})
-}
-
-// awaitLeft waits until those of list that have somewhere to go are at none of nodes.
-func (p *program) awaitLeft(ctx context.Context, c *cli.Context, s *session, nodes []string, list []relocation) error {
-	return p.awaitMoved(ctx, c, s, list, func(r relocation, own *cluster.EndpointOwn) bool { return !slices.Contains(nodes, own.Node) })
 }
 
 // awaitMoved waits until done says so of each of list that has somewhere to go, and
