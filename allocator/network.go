@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+
+	"github.com/meshvpc/meshvpc/cluster"
 )
 
 // Network is what the VTEP addresses of one VPC, or its endpoints' of one family,
@@ -12,6 +14,11 @@ type Network struct {
 	Prefix  netip.Prefix // masked
 	Gateway netip.Addr   // reserved; the zero Addr for none
 	Exclude []netip.Addr // reserved
+}
+
+// NetworkOf is one of the networks of a VPC's endpoints.
+func NetworkOf(spec *cluster.VPCSpec, n netip.Prefix) Network {
+	return Network{Prefix: n, Gateway: spec.AskedGateway().In(n), Exclude: spec.Exclude}
 }
 
 // Capacity counts those that fit. Reserved are the network and broadcast

@@ -40,7 +40,7 @@ func UsageOf(v *store.View) []Usage {
 			continue
 		}
 		for _, n := range it.Value.Network.List() {
-			list = append(list, usageOf(v, k.VPC, Network{Prefix: n, Exclude: it.Value.Exclude}))
+			list = append(list, usageOf(v, k.VPC, NetworkOf(it.Value, n)))
 		}
 	}
 	return list

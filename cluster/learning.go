@@ -33,8 +33,6 @@ func checkLearning(l Learning) error {
 // Learn puts a way of learning in force. A host that does not know of it keeps what it
 // has, and says so.
 func (n *VPCNet) Learn(l Learning) {
-	n.Learning, n.Needs = l, 0
-	if l == LearnStatic {
-		n.Needs = versionStatic
-	}
+	n.Learning = l
+	n.raise()
 }

@@ -13,10 +13,13 @@ import (
 
 // Version is what this build understands; a record that needs more is left
 // alone.
-const Version = 2
+const Version = 3
 
-// versionStatic is the first version that knows of LearnStatic.
-const versionStatic = 2
+// The first versions that know of LearnStatic, and of a Gateway.
+const (
+	versionStatic  = 2
+	versionGateway = 3
+)
 
 // Record is what every record type does. Validate wraps ErrInvalid and says
 // which field breaks which rule.

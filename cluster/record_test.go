@@ -175,8 +175,8 @@ func TestEncodePrior(t *testing.T) {
 		"known only":               {prior: `{"state":"leaving"}`, want: `{"state":"member"}`},
 		"known in another case":    {prior: `{"State":"leaving","ſtate":"leaving"}`, want: `{"state":"member"}`},
 		"unknown":                  {prior: `{"state":"leaving","x":{"y":1}}`, want: `{"state":"member","x":{"y":1}}`},
-		"needs this version":       {prior: `{"needs":2,"x":1}`, want: `{"state":"member","x":1}`},
-		"needs a newer":            {prior: `{"needs":3,"state":"member"}`, err: ErrNewer},
+		"needs this version":       {prior: `{"needs":3,"x":1}`, want: `{"state":"member","x":1}`},
+		"needs a newer":            {prior: `{"needs":4,"state":"member"}`, err: ErrNewer},
 		"needs a much newer":       {prior: `{"needs":9007199254740993}`, err: ErrNewer},
 		"larger than any record":   {prior: `{"x":"` + strings.Repeat("x", MaxRecord) + `"}`, err: ErrInvalid},
 		"the omitted stay omitted": {prior: `{"needs":0}`, want: `{"state":"member"}`},
@@ -203,8 +203,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"a string":           {key, `"member"`, ErrInvalid},
 		"cut short":          {key, `{"state":"mem`, ErrInvalid},
 		"two values":         {key, `{"state":"member"} {}`, ErrInvalid},
-		"newer":              {key, `{"needs":3,"state":{}}`, ErrNewer},
-		"newer and invalid":  {key, `{"needs":3,"state":"x"}`, ErrNewer},
+		"newer":              {key, `{"needs":4,"state":{}}`, ErrNewer},
+		"newer and invalid":  {key, `{"needs":4,"state":"x"}`, ErrNewer},
 		"needs no number":    {key, `{"needs":"2","state":"member"}`, ErrInvalid},
 		"needs less than 0":  {key, `{"needs":-1,"state":"member"}`, ErrInvalid},
 		"needs beyond int64": {key, `{"needs":1e30,"state":"member"}`, ErrInvalid},
@@ -481,7 +481,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(key, raw)
 	}
-	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":3}`))
+	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":4}`))
 	f.Add(KeyMember("blue", "a"), []byte(`{"node_id":"n","vtep":"::ffff:10.0.0.1"}`))
 	f.Add(KeyLeader, []byte(`{"Name":"a","name":"b","since":"9999-12-31T23:59:59-01:00"}`))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {

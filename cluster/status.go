@@ -53,6 +53,7 @@ type VPCStatus struct {
 	VTEP   netip.Addr `json:"vtep,omitzero"`
 	// Learning is what is in force here.
 	Learning Learning `json:"learning,omitempty"`
+	Gateway  Gateway  `json:"gateway,omitzero"`
 	// FloodDropped counts the frames that this host did not send to others because
 	// they were over the VPC's flood limit. It is not newer than a minute.
 	FloodDropped uint64   `json:"flood_dropped,omitempty"`
@@ -75,6 +76,8 @@ func (s *VPCStatus) Validate() error {
 		return fmt.Errorf("%w vtep %s", ErrInvalid, s.VTEP)
 	case checkLearning(s.Learning) != nil:
 		return checkLearning(s.Learning)
+	case s.Gateway.Validate() != nil:
+		return s.Gateway.Validate()
 	case s.Repairs < 0:
 		return fmt.Errorf("%w repairs %d", ErrInvalid, s.Repairs)
 	}

@@ -33,9 +33,14 @@ type VPCSpec struct {
 	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
 	Learning       Learning   `json:"learning,omitempty"`
 	FloodLimit     FloodLimit `json:"flood_limit,omitempty"`
-	Protect        bool       `json:"protect,omitempty"` // delete is refused
-	Force          bool       `json:"force,omitempty"`   // with Deleting: wait for no dead host
-	Created        Time       `json:"created"`
+	// Gateway holds the addresses of the VPC's router with their lengths, and
+	// GatewayMode is how members have it: see Gateway. They are fields of their own, so
+	// that a later one survives a rewrite.
+	Gateway     Networks    `json:"gateway,omitzero"`
+	GatewayMode GatewayMode `json:"gateway_mode,omitempty"`
+	Protect     bool        `json:"protect,omitempty"` // delete is refused
+	Force       bool        `json:"force,omitempty"`   // with Deleting: wait for no dead host
+	Created     Time        `json:"created"`
 }
 
 // DefaultPeerNetwork is the peer network of a VPC that names none. VPCs may
@@ -78,7 +83,12 @@ func (s *VPCSpec) Check() []FieldError {
 	if !peer {
 		apart = netip.Prefix{}
 	}
-	keeps("network", s.Network.check(apart))
+	if keeps("network", s.Network.check(apart)) {
+		keeps("gateway", s.AskedGateway().checkAddresses(apart, s.Network))
+	}
+	if keeps("gateway_mode", s.GatewayMode.check()) {
+		keeps("gateway_mode", s.AskedGateway().checkMode())
+	}
 	if keeps("exclude", checkSize("excluded addresses", len(s.Exclude), maxPeers)) && peer {
 		keeps("exclude", s.checkExclude())
 	}
@@ -146,6 +156,7 @@ type VPCNet struct {
 	Transport      Transport  `json:"transport,omitempty"`
 	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
 	Learning       Learning   `json:"learning,omitempty"`
+	Gateway        Gateway    `json:"gateway,omitzero"`
 	// Refused holds nodes that the selector names and that are no members,
 	// with the reason.
 	Refused map[string]string `json:"refused,omitempty"`
@@ -172,6 +183,9 @@ func (n *VPCNet) Validate() error {
 		return err
 	}
 	if err := checkLearning(n.Learning); err != nil {
+		return err
+	}
+	if err := n.Gateway.check(n.PeerNetwork, Networks{}); err != nil {
 		return err
 	}
 	if err := checkText("reason", n.Reason); err != nil {

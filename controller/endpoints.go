@@ -222,7 +222,7 @@ func (s *state) claimEndpoint(v *vpc, e *endpoint, u *unit) (ips []netip.Addr, m
 		}
 	}
 	for _, n := range network.List() {
-		pool := allocator.Network{Prefix: n, Exclude: v.spec.Value.Exclude}
+		pool := allocator.NetworkOf(v.spec.Value, n)
 		c, err := s.claimIP(v, e, pool)
 		if err != nil {
 			return nil, mac, err

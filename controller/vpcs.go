@@ -62,6 +62,9 @@ func (s *state) newNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 	net := &cluster.VPCNet{Phase: cluster.PhasePending, PeerNetwork: v.spec.Value.PeerNetwork}
 	askTransport(net, v.spec.Value)
 	net.Learn(v.spec.Value.Learning)
+	if v.inTheWay(v.spec.Value.AskedGateway()) == "" { // else keepNet says so
+		net.Route(v.spec.Value.AskedGateway())
+	}
 	claim, err := s.claimVNI(w, v)
 	if err != nil {
 		net.Reason = err.Error()
@@ -199,6 +202,14 @@ func (s *state) keepNet(w *world, v *vpc, p *plan) *cluster.VPCNet {
 	if net.Learning != spec.Learning {
 		net.Learn(spec.Learning)
 		p.head.object = "learning " + orText(string(net.Learning), string(cluster.LearnDynamic))
+	}
+	if asked := spec.AskedGateway(); net.Gateway != asked {
+		if why := v.inTheWay(asked); why != "" {
+			reasons = append(reasons, why)
+		} else {
+			net.Route(asked)
+			p.head.object = "gateway " + net.Gateway.String()
+		}
 	}
 	if spec.PeerNetwork != net.PeerNetwork {
 		reasons = append(reasons, fmt.Sprintf("peer network %s is ignored: it is %s since the VPC was made", spec.PeerNetwork, net.PeerNetwork))

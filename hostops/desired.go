@@ -49,6 +49,8 @@ type VPC struct {
 	// FloodLimit is the rate of the VPC's flood budget (see Budget), in frames a second
 	// and tunnel; 0: no bound.
 	FloodLimit int `json:"flood_limit,omitempty"`
+	// Gateway is the VPC's router on this host, nil: it has none.
+	Gateway *Gateway `json:"gateway,omitempty"`
 }
 
 // Tunnel is one VXLAN device of a VPC. It is shared, one for each underlay

@@ -23,6 +23,13 @@
 // together, and the tunnels of pairs step by step: all are made, then all are
 // ports, isolated, up. So what fails keeps only what follows on it from being done.
 //
+// A VPC has no way out unless it has a gateway: a further port of its namespace, with a
+// MAC and addresses of its own, by which the namespace forwards, and nothing that
+// concerns the VTEP's. The gateway's is one ward: the MAC and addresses of a port that
+// no other port of the VPC speaks as, whether local or a tunnel, and that nobody asks
+// for, or answers for, by a tunnel. It is there before the port is. A further port and
+// its ward are all that any address needs that a host is to answer for in a VPC.
+//
 // A workload's port is made for it (a pair of devices into its network namespace, a
 // tap) or lent by whoever made it. What is made goes with the port; a device that was
 // lent is given back in no bridge, down, without our mark, with link-local addresses

@@ -55,7 +55,7 @@ type Batcher interface {
 	ApplyBatch(ctx context.Context, ops []Op) []error
 }
 
-// Dropper is a Driver that counts what it keeps workloads' ports from sending.
+// Dropper is a Driver that counts what it keeps others' ports from sending.
 type Dropper interface {
 	// Drops counts dropped frames since the filter was made, by DropReasons.
 	Drops(ctx context.Context) (map[string]uint64, error)
@@ -70,8 +70,14 @@ type Dropper interface {
 // DropReasons are what a binding drops frames for: a source MAC that is not the
 // port's; in ARP another sender, in IPv4 and IPv6 another source (or a neighbour
 // advertisement for another address); what only DHCP servers and routers send; and
-// any other protocol, VLANs among them.
-func DropReasons() []string { return []string{"mac", "arp", "ipv4", "ipv6", "dhcp", "ra", "other"} }
+// any other protocol, VLANs among them. A ward drops what speaks as its port, whoever
+// sends it: "ward".
+func DropReasons() []string {
+	return []string{"mac", "arp", "ipv4", "ipv6", "dhcp", "ra", "other", DropWard}
+}
+
+// DropWard is why a frame is dropped that another port than the one of a Ward sends.
+const DropWard = "ward"
 
 // Finder is a Driver that can tell where a bridge has learned a MAC.
 type Finder interface {

@@ -317,6 +317,9 @@ func (h *Host) wanted(op Op) bool {
 		if slices.ContainsFunc(v.Ports, func(p Port) bool { return concernsPort(op, p.Device) }) {
 			return true
 		}
+		if v.Gateway != nil && op.On().Object == GatewayPortOf(v.VNI) {
+			return true
+		}
 		for _, t := range v.Tunnels {
 			vni := v.vniOf(t)
 			switch op := op.(type) {
@@ -425,7 +428,7 @@ func pairOf(name string) (cluster.VNI, bool) {
 }
 
 func equalBasics(a, b VPC) bool {
-	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP && a.Static == b.Static
+	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP && a.Static == b.Static && equalGateways(a.Gateway, b.Gateway)
 }
 
 func samePlace(a, b Place) bool { return a.MAC == b.MAC && a.At == b.At }

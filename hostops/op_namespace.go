@@ -14,32 +14,41 @@ type (
 		Target
 		Owner cluster.VNI
 	}
-	// SetNamespace makes a namespace quiet and filtered (see Namespace).
-	SetNamespace struct{ Target }
+	// SetNamespace makes a namespace quiet and filtered (see Namespace), but for what
+	// Routing says.
+	SetNamespace struct {
+		Target
+		Routing Routing
+	}
 	// DeleteNamespace removes a namespace and what is in it.
 	DeleteNamespace struct{ Target }
 	// CreatePort makes a namespace's port, the inner end with MAC; both ends
-	// are down.
+	// are down. Inner, here and below, is the inner end's name; empty: InnerVTEP.
 	CreatePort struct {
 		Target
 		Namespace string
 		Owner     cluster.VNI
 		MAC       cluster.MAC
+		Inner     string
 	}
-	// SetPort sets the inner end's MTU and brings it up.
+	// SetPort sets the inner end's MTU, and whether it forwards, and brings it up.
 	SetPort struct {
 		Target
-		MTU int
+		MTU      int
+		Inner    string
+		Forwards bool
 	}
 	// AddAddress adds an address to a namespace's port.
 	AddAddress struct {
 		Target
 		Address netip.Prefix
+		Inner   string
 	}
 	// RemoveAddress removes an address from a namespace's port.
 	RemoveAddress struct {
 		Target
 		Address netip.Prefix
+		Inner   string
 	}
 	// SetNeighbour tells a namespace the MAC of an address for good: it asks
 	// nobody, and believes nobody else.
@@ -57,24 +66,43 @@ type (
 
 func (o CreateNamespace) String() string { return "create namespace " + o.Object }
 func (o SetNamespace) String() string {
-	return fmt.Sprintf("set namespace %s: loopback up, accepts no router, forwards nothing, answers ICMP echo only", o.Object)
+	return fmt.Sprintf("set namespace %s: loopback up, accepts no router, forwards %s, answers ICMP echo only", o.Object, o.Routing)
 }
 func (o DeleteNamespace) String() string { return "delete namespace " + o.Object }
 func (o CreatePort) String() string {
 	return fmt.Sprintf("create port %s of namespace %s", o.Object, o.Namespace)
 }
 func (o SetPort) String() string {
-	return fmt.Sprintf("set port in namespace %s: MTU %d, up", o.Object, o.MTU)
+	forwards := ""
+	if o.Forwards {
+		forwards = ", forwards"
+	}
+	return fmt.Sprintf("set port%s in namespace %s: MTU %d%s, up", further(o.Inner), o.Object, o.MTU, forwards)
 }
 func (o AddAddress) String() string {
-	return fmt.Sprintf("add address %s in namespace %s", o.Address, o.Object)
+	return fmt.Sprintf("add address %s%s in namespace %s", o.Address, on(o.Inner), o.Object)
 }
 func (o RemoveAddress) String() string {
-	return fmt.Sprintf("remove address %s in namespace %s", o.Address, o.Object)
+	return fmt.Sprintf("remove address %s%s in namespace %s", o.Address, on(o.Inner), o.Object)
 }
 func (o SetNeighbour) String() string {
 	return fmt.Sprintf("set neighbour %s to %s in namespace %s", o.Address, o.MAC, o.Object)
 }
 func (o RemoveNeighbour) String() string {
 	return fmt.Sprintf("remove neighbour %s in namespace %s", o.Address, o.Object)
+}
+
+// further names an inner end that is not the VTEP's.
+func further(inner string) string {
+	if inner == "" || inner == InnerVTEP {
+		return ""
+	}
+	return " " + inner
+}
+
+func on(inner string) string {
+	if name := further(inner); name != "" {
+		return " on" + name
+	}
+	return ""
 }

@@ -104,6 +104,9 @@ func (p *planner) valid(desired Desired) []VPC {
 		p.names[v.Name] = true
 		p.names[NamespaceOf(v.Name)] = true
 		p.names[PortOf(v.VNI)] = true
+		if v.Gateway != nil {
+			p.names[GatewayPortOf(v.VNI)] = true
+		}
 		for _, t := range v.Tunnels {
 			p.names[v.nameOf(t)] = true
 			p.judged[v.vniOf(t)] = true
@@ -187,7 +190,7 @@ func (p *planner) filter(vpcs []VPC) {
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
 		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings,
-			Budgets: f.Budgets, NoBudgets: f.NoBudgets}
+			Wards: f.Wards, Budgets: f.Budgets, NoBudgets: f.NoBudgets}
 	}
 }
 
@@ -198,6 +201,9 @@ func (p *planner) vpc(v VPC) {
 	}
 	p.shield(v)
 	p.budget(v)
+	if v = p.gateway(v); v.Gateway != nil {
+		p.ward(v)
+	}
 	p.atPeers[v.Name] = v.workloads()
 	p.namespace(v)
 	p.tunnels(v)
@@ -251,6 +257,24 @@ func (p *planner) common(on Target, d Device, mtu int, alias string) {
 	for _, a := range d.Addresses {
 		p.remove(StripAddress{on, a})
 	}
+}
+
+// gateway is v without a gateway that cannot be here.
+func (p *planner) gateway(v VPC) VPC {
+	switch f := p.actual.Filter; {
+	case v.Gateway == nil || f.Foreign:
+		v.Gateway = nil
+	case f.NoShields:
+		p.problem(v.Name, "this kernel cannot keep others from speaking as the gateway: use one with CONFIG_NF_TABLES_BRIDGE, or take the gateway out")
+		v.Gateway = nil
+	case p.taken(GatewayPortOf(v.VNI)):
+		p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", GatewayPortOf(v.VNI))
+		v.Gateway = nil
+	case len(v.Gateway.Addresses) == 0 || !v.Gateway.MAC.Unicast():
+		p.problem(v.Name, "a gateway needs a MAC and an address")
+		v.Gateway = nil
+	}
+	return v
 }
 
 // shield keeps tenants from the VPC's VTEP addresses.

@@ -20,6 +20,7 @@ func (p *planner) protect() {
 		switch {
 		case d.Kind == KindTunnel && has(f.VNIs, d.VNI) || d.Use != UseVPC && has(f.Bindings, name):
 		case d.Kind == KindBridge && has(f.Seals, name) && has(f.Shields, d.Owner):
+		case d.Kind == KindPort && d.Use == UseVPC && (name != GatewayPortOf(d.Owner) || has(f.Wards, name)):
 		case d.Use != UseVPC && !has(p.ports, name) && (p.held(d.Owner) || p.keeping[d.Owner]):
 			held = append(held, name)
 		case d.Use == UseVPC && !p.names[name] && !p.gone[name] && p.held(d.Owner):
@@ -35,6 +36,8 @@ func (p *planner) protect() {
 			p.protectBridge(name, d)
 		case d.Kind == KindTunnel:
 			p.protectTunnel(d)
+		case d.Kind == KindPort:
+			p.protectWard(name, d)
 		}
 	}
 }

@@ -58,6 +58,7 @@ func (p *planner) rest() {
 		}
 	}
 	p.restPlaces(staticVNIs(p.desired))
+	p.restWards()
 	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
 		if !p.vnis[v] && !p.held(v) {
 			p.remove(Unshield{Target{"", "filter"}, v})
@@ -112,6 +113,11 @@ func (p *planner) needsFilter() bool {
 	}
 	for v := range f.Shields {
 		if p.held(v) {
+			return true
+		}
+	}
+	for _, w := range f.Wards {
+		if p.held(w.VNI) {
 			return true
 		}
 	}

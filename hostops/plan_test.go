@@ -475,6 +475,11 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 		if rapid.IntRange(0, 2).Draw(t, "static") == 0 {
 			v = drawPlaces(t, v)
 		}
+		if rapid.Bool().Draw(t, "gateway") {
+			v.Gateway = hosttest.MakeGateway(v)
+			v.Gateway.Anycast = rapid.Bool().Draw(t, "anycast")
+			v.Gateway.Addresses = v.Gateway.Addresses[rapid.IntRange(0, 1).Draw(t, "families"):]
+		}
 		for range rapid.IntRange(0, 3).Draw(t, "ports") {
 			p := drawPort(t, v)
 			if !slices.ContainsFunc(v.Ports, func(o hostops.Port) bool { return o.Endpoint == p.Endpoint }) {

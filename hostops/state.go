@@ -85,6 +85,9 @@ func PortOf(v cluster.VNI) string { return numbered("mn-", v) }
 
 const pairPrefix = "mp-"
 
+// GatewayPortOf is the host's end of the gateway's port.
+func GatewayPortOf(v cluster.VNI) string { return numbered("mg-", v) }
+
 // PairTunnelOf is the tunnel of a pair with this VNI.
 func PairTunnelOf(v cluster.VNI) string { return numbered(pairPrefix, v) }
 
@@ -125,7 +128,7 @@ func OwnDevice(name string, kind Kind, group uint32) (cluster.VNI, bool) {
 		p2p := strings.HasPrefix(name, "mp-") // its VNI is the pair's, its group the VPC's
 		return v, p2p || isNumbered(name, "mv4-", v) || isNumbered(name, "mv6-", v)
 	case KindPort:
-		return v, isNumbered(name, "mn-", v)
+		return v, isNumbered(name, "mn-", v) || isNumbered(name, "mg-", v)
 	}
 	return 0, false
 }
@@ -235,13 +238,17 @@ type Other struct {
 type Namespace struct {
 	// Owner is the VPC that the namespace was made for; zero: not ours.
 	Owner cluster.VNI
-	// Quiet: loopback is up, no router advertisement is accepted and nothing
-	// is forwarded.
+	// Quiet: loopback is up, no router advertisement is accepted, nothing is forwarded
+	// but as Routing says, and questions are answered by the port that has the address.
 	Quiet bool
-	// Filtered: nothing but ICMP echo and neighbour discovery is let in.
+	// Filtered: nothing but ICMP echo and neighbour discovery is let in, and nothing
+	// is forwarded but as Routing says.
 	Filtered bool
+	Routing  Routing
 	// Port is the inner end of its port, nil if there is none.
 	Port *NamespacePort
+	// Further are the inner ends of its other ports, by name there.
+	Further map[string]*NamespacePort
 }
 
 // NamespacePort is the inner end of a namespace's port.
@@ -251,7 +258,9 @@ type NamespacePort struct {
 	MTU       int // bytes
 	Up        bool
 	Addresses []netip.Prefix
-	// Neighbours are the MACs that it was told for good (not learned).
+	Forwards  bool // IPv4 that comes in by it
+	// Neighbours are the MACs that it was told for good (not learned); those of the
+	// VTEP's port alone are looked at.
 	Neighbours *Table[netip.Addr, cluster.MAC]
 }
 
@@ -298,6 +307,8 @@ type Filter struct {
 	Seals map[string]struct{}
 	// Bindings are what workloads' ports may send as, by device.
 	Bindings map[string]Binding
+	// Wards keep what a port of ours has from all others, by the port's device.
+	Wards map[string]Ward
 	// Placed VNIs are judged by Places too: who may send from which MAC.
 	Placed map[cluster.VNI]struct{}
 	Places map[cluster.VNI]PlaceSet
@@ -317,7 +328,7 @@ func (f Filter) Clone() Filter {
 	for v, as := range f.Sources {
 		f.Sources[v] = as.Clone()
 	}
-	f.Shields, f.Seals, f.Bindings = maps.Clone(f.Shields), maps.Clone(f.Seals), maps.Clone(f.Bindings)
+	f.Shields, f.Seals, f.Bindings, f.Wards = maps.Clone(f.Shields), maps.Clone(f.Seals), maps.Clone(f.Bindings), maps.Clone(f.Wards)
 	f.Budgets = maps.Clone(f.Budgets)
 	f.Placed, f.Places = maps.Clone(f.Placed), maps.Clone(f.Places)
 	if f.Fenced != nil {
@@ -357,7 +368,7 @@ func (s State) OwnersOf(vpc string) []cluster.VNI {
 	owners := map[cluster.VNI]bool{}
 	for name, d := range s.Devices {
 		workload := d.Use != UseVPC && (d.Master == vpc || strings.HasPrefix(d.Alias, workloadsOf(vpc)))
-		if name == vpc && d.Use == UseVPC || d.Alias == tunnelsOf(vpc) || d.Alias == portOf(vpc) || workload {
+		if name == vpc && d.Use == UseVPC || d.Alias == tunnelsOf(vpc) || d.Alias == portOf(vpc) || d.Alias == gatewayOf(vpc) || workload {
 			owners[d.Owner] = true
 		}
 	}
@@ -399,6 +410,7 @@ func (s State) VPCs() []string {
 // Aliases of a VPC's devices.
 func tunnelsOf(vpc string) string { return CleanAlias("tunnels-of-" + vpc) }
 func portOf(vpc string) string    { return CleanAlias("port-of-" + vpc) }
+func gatewayOf(vpc string) string { return CleanAlias("gateway-of-" + vpc) }
 
 // Clone is a copy whose maps are its own. Slices are shared: nobody changes one
 // in place.
@@ -421,8 +433,13 @@ func (s State) Clone() State {
 			p := *n.Port
 			p.Neighbours = p.Neighbours.Clone()
 			n.Port = &p
-			c.Namespaces[name] = n
 		}
+		n.Further = maps.Clone(n.Further)
+		for inner, p := range n.Further {
+			p := *p
+			n.Further[inner] = &p
+		}
+		c.Namespaces[name] = n
 	}
 	return c
 }

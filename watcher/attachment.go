@@ -182,6 +182,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		}
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner
+			p.Gateways = v.gatewaysFor(p.Addresses)
 		}
 		ps = append(ps, p)
 	}

@@ -135,6 +135,9 @@ func (v *vpc) validate(name string) error {
 			return fmt.Errorf("%w prefix length %d of %s", cluster.ErrInvalid, v.Length, m.VTEP)
 		}
 	}
+	if err := v.Gateway.Validate(); err != nil {
+		return err
+	}
 	for peer, l := range v.Links {
 		if v.Members[peer] == nil {
 			return fmt.Errorf("%w link to %s: no member", cluster.ErrInvalid, cluster.CleanText(peer))

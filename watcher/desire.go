@@ -29,7 +29,7 @@ func (m *memory) desire(me string) (hostops.Desired, map[string]string) {
 		out := hostops.VPC{
 			Name: name, VNI: v.VNI, MTU: v.MTU,
 			VTEP: netip.PrefixFrom(mine.VTEP, v.Length), Static: v.Static, Places: v.places(mine, me),
-			Ports: v.ports(name, me), FloodLimit: v.Flood.Rate(),
+			Ports: v.ports(name, me), FloodLimit: v.Flood.Rate(), Gateway: v.gateway(mine),
 		}
 		out.Tunnels, reasons[name] = m.tunnels(v, mine, me)
 		d.VPCs = append(d.VPCs, out)

@@ -58,6 +58,8 @@ type vpc struct {
 	Places map[string]place `json:"places,omitempty"`
 
 	Flood cluster.FloodLimit `json:"flood_limit,omitempty"`
+	// Gateway is the VPC's, as it is in force.
+	Gateway cluster.Gateway `json:"gateway,omitzero"`
 
 	// Network is where the workloads' addresses come from. Attachments are by
 	// endpoint, and so is the last term of each that was Released here. Deletes are
@@ -415,6 +417,9 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 	}
 	changed = max(changed, v.absorbPlaces(r.net.Learning == cluster.LearnStatic, places))
 	v.read = r.read
+	if v.Gateway != r.net.Gateway {
+		v.Gateway, changed = r.net.Gateway, changedMore
+	}
 	var group netip.Addr
 	if r.net.Transport == cluster.Multicast && mine.Transport == cluster.Multicast {
 		group = r.net.MulticastGroup

@@ -131,6 +131,7 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 		s.VTEP = mine.VTEP
 	}
 	s.FloodDropped = a.floods[v.VNI]
+	s.Gateway = v.Gateway
 	if v.Static {
 		s.Learning = cluster.LearnStatic
 	}

@@ -176,7 +176,7 @@ func checkFixed(v *store.View, of *cluster.VPCSpec, vpc, name string, a netip.Ad
 		return failed("make it anew with --network, or use --ip none", "VPC %s has no network that %s could be of", vpc, a)
 	case !ok:
 		return failed("choose one of it, or leave --ip out", "%s is not of the VPC's network %s", a, of.Network)
-	case !(allocator.Network{Prefix: n, Exclude: of.Exclude}).Allocates(a):
+	case !allocator.NetworkOf(of, n).Allocates(a):
 		return failed("choose another, or leave --ip out", "%s is reserved in %s", a, n)
 	}
 	it, taken := store.At[*cluster.Allocation](v, cluster.KeyAllocIP(vpc, a))

@@ -188,6 +188,9 @@ func (m *mesh) reason(members []memberReport) string {
 	if m.spec.Learning != m.net.Learning {
 		return fmt.Sprintf("learning %s is asked for, the controller has not changed it yet", cmp.Or(m.spec.Learning, cluster.LearnDynamic))
 	}
+	if asked := m.spec.AskedGateway(); asked != m.net.Gateway {
+		return fmt.Sprintf("gateway %s is asked for, %s is in force: %s", asked, m.net.Gateway, cmp.Or(clean(m.net.Reason), "the controller has not changed it yet"))
+	}
 	waiting, down, apart, changing := []string{}, []string{}, []string{}, m.otherTransport()
 	for _, b := range members {
 		if !b.Ready {
@@ -299,7 +302,7 @@ func (m *mesh) memberReason(name string) string {
 		return strings.TrimSpace(string(status.State) + " " + status.Reason)
 	case !status.Ready:
 		return cmp.Or(status.Reason, "its network is not made yet")
-	case m.net != nil && (status.VNI != m.net.VNI || status.MTU != m.net.MTU || status.VTEP != member.VTEP || status.Learning != m.net.Learning):
+	case m.net != nil && (status.VNI != m.net.VNI || status.MTU != m.net.MTU || status.VTEP != member.VTEP || status.Learning != m.net.Learning || status.Gateway != m.net.Gateway):
 		return "it has not applied the latest change yet"
 	case m.refused(name) != "":
 		return m.refused(name)

@@ -170,11 +170,12 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 			fmt.Fprintf(w, "asked for:     transport %s%s\n", cmp.Or(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
 			fmt.Fprintf(w, "asked for:     learning %s\n", cmp.Or(m.spec.Learning, cluster.LearnDynamic))
 			fmt.Fprintf(w, "flood limit:   %s\n", m.spec.FloodLimit)
+			fmt.Fprintf(w, "asked for:     gateway %s\n", m.spec.AskedGateway())
 			fmt.Fprintf(w, "asked VNI:     %s\nasked MTU:     %s\nprotected:     %s\n", cmp.Or(nonZero(int(m.spec.VNI)), "any"), cmp.Or(nonZero(m.spec.MTU), "what the members carry"), yesNo(m.spec.Protect))
 		}
 		l := listed(m)
-		fmt.Fprintf(w, "phase:         %s%s\nVNI:           %s\nMTU:           %s\ntransport:     %s%s\nencryption:    none\n\n",
-			l.Phase, suffix(": ", l.Reason), number(int(l.VNI)), number(l.MTU), cmp.Or(string(d.Transport), string(cluster.Multipoint)), groupSuffix(d.MulticastGroup))
+		fmt.Fprintf(w, "phase:         %s%s\nVNI:           %s\nMTU:           %s\ntransport:     %s%s\ngateway:       %s\nencryption:    none\n\n",
+			l.Phase, suffix(": ", l.Reason), number(int(l.VNI)), number(l.MTU), cmp.Or(string(d.Transport), string(cluster.Multipoint)), groupSuffix(d.MulticastGroup), m.gateway())
 		m.peerTable(w)
 	})
 }
@@ -190,6 +191,14 @@ type peerMap struct {
 	Transport      cluster.Transport `json:"transport,omitempty"`
 	MulticastGroup netip.Addr        `json:"multicast_group,omitzero"`
 	Members        []peerReport      `json:"members"`
+}
+
+// gateway is what is in force.
+func (m *mesh) gateway() string {
+	if m.net == nil {
+		return cluster.Gateway{}.String()
+	}
+	return m.net.Gateway.String()
 }
 
 func groupSuffix(group netip.Addr) string {

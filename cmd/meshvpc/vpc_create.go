@@ -17,7 +17,7 @@ import (
 )
 
 func (p *program) vpcCreateCommand() *cli.Command {
-	return p.verb("create", "V", "make a VPC and wait until its mesh is up", waitFlags(meshWait,
+	return p.verb("create", "V", "make a VPC and wait until its mesh is up", append(waitFlags(meshWait,
 		&cli.StringFlag{Name: "members", Value: string(cluster.SelectAll), Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "peer-network", Value: cluster.DefaultPeerNetwork.String(), Usage: "`PREFIX` that the tunnels' own addresses come from"},
 		&cli.StringFlag{Name: "network", Usage: "`PREFIX` that endpoints get their addresses from, or one of each family joined by a comma"},
@@ -26,7 +26,7 @@ func (p *program) vpcCreateCommand() *cli.Command {
 		transportFlag(), groupFlag(), learningFlag(), floodFlag(), excludeFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait for the mesh"},
-	), p.withStore(p.vpcCreate))
+	), gatewayFlags()...), p.withStore(p.vpcCreate))
 }
 
 func excludeFlag() cli.Flag {
@@ -109,6 +109,9 @@ func specFrom(c *cli.Context) (*cluster.VPCSpec, error) {
 		return nil, err
 	}
 	if err = setFlood(c, spec); err != nil {
+		return nil, err
+	}
+	if err = setGateway(c, spec); err != nil {
 		return nil, err
 	}
 	spec.Exclude, err = parseAddrs(c.StringSlice("exclude"))

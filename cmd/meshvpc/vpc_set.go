@@ -15,7 +15,7 @@ import (
 )
 
 func (p *program) vpcSetCommand() *cli.Command {
-	return p.verb("set", "V", "change a VPC and wait until it is so", waitFlags(meshWait,
+	return p.verb("set", "V", "change a VPC and wait until it is so", append(waitFlags(meshWait,
 		&cli.StringFlag{Name: "members", Usage: "all, node names, dc=NAME, label=KEY=VALUE, joined by commas"},
 		&cli.StringFlag{Name: "mtu", Usage: "`BYTES`"},
 		&cli.StringFlag{Name: "network", Usage: "`PREFIX` that endpoints get their addresses from, or one of each family joined by a comma: it only grows"},
@@ -23,7 +23,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
-	), p.withStore(p.vpcSet))
+	), gatewayFlags()...), p.withStore(p.vpcSet))
 }
 
 func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error {
@@ -67,7 +67,7 @@ func (p *program) vpcSet(ctx context.Context, c *cli.Context, s *session) error 
 	if err != nil {
 		return err
 	}
-	if c.Bool("no-wait") || !slices.ContainsFunc([]string{"members", "mtu", "transport", "multicast-group", "learning"}, c.IsSet) {
+	if c.Bool("no-wait") || !slices.ContainsFunc(append(gatewayWords(), "members", "mtu", "transport", "multicast-group", "learning"), c.IsSet) {
 		m, err := p.readMesh(ctx, s, name)
 		if err != nil {
 			return err
@@ -88,8 +88,8 @@ type specChange struct {
 // changeFrom reads the flags.
 func changeFrom(c *cli.Context) (specChange, error) {
 	change := specChange{c: c}
-	if !slices.ContainsFunc([]string{"members", "mtu", "network", "transport", "multicast-group", "learning", "flood-limit", "exclude", "protect", "no-protect"}, c.IsSet) {
-		return change, usage("give --members, --mtu, --network, --transport, --multicast-group, --learning, --flood-limit, --exclude, --protect or --no-protect", "nothing to set")
+	if !slices.ContainsFunc(append(gatewayWords(), "members", "mtu", "network", "transport", "multicast-group", "learning", "flood-limit", "exclude", "protect", "no-protect"), c.IsSet) {
+		return change, usage("give --members, --mtu, --network, --gateway, --transport, --multicast-group, --learning, --flood-limit, --exclude, --protect or --no-protect", "nothing to set")
 	}
 	if c.Bool("protect") && c.Bool("no-protect") {
 		return change, usage("give one of them", "--protect and --no-protect exclude each other")
@@ -127,6 +127,9 @@ func (ch specChange) apply(spec *cluster.VPCSpec) error {
 		return err
 	}
 	if err := setFlood(ch.c, spec); err != nil {
+		return err
+	}
+	if err := setGateway(ch.c, spec); err != nil {
 		return err
 	}
 	if ch.c.IsSet("exclude") {

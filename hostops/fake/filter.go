@@ -13,7 +13,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	switch op := op.(type) {
 	case hostops.CreateFilter:
 		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals, Bindings: f.Bindings,
-			Budgets: f.Budgets, NoBudgets: f.NoBudgets,
+			Wards: f.Wards, Budgets: f.Budgets, NoBudgets: f.NoBudgets,
 			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
 	case hostops.DeleteFilter:
@@ -35,6 +35,19 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		}
 		f.Exists = true
 		f.Seals[op.Object] = struct{}{}
+		return nil
+	case hostops.SetWard:
+		if f.NoShields {
+			return hostops.ErrUnsupported
+		}
+		if f.Wards == nil {
+			f.Wards = map[string]hostops.Ward{}
+		}
+		f.Exists = true
+		f.Wards[op.Object] = op.Ward
+		return nil
+	case hostops.RemoveWard:
+		delete(f.Wards, op.Object)
 		return nil
 	case hostops.Unseal:
 		delete(f.Seals, op.Object)

@@ -143,6 +143,11 @@ func (h *Host) deleteDevice(name string) {
 				n.Port = nil
 				h.state.Namespaces[ns] = n
 			}
+			for inner, p := range n.Further {
+				if p.Peer == name {
+					h.setPortOf(ns, inner, nil)
+				}
+			}
 		}
 	}
 	h.follow(d.Master)

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -24,7 +25,7 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 		if !ok {
 			return syscall.ENOENT
 		}
-		n.Quiet, n.Filtered = true, true
+		n.Quiet, n.Filtered, n.Routing = true, true, op.Routing
 		h.state.Namespaces[name] = n
 	case hostops.DeleteNamespace:
 		if n, ok := h.state.Namespaces[name]; ok && n.Owner == 0 {
@@ -36,28 +37,30 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 		if !ok {
 			return syscall.ENOENT
 		}
-		if h.taken(name) || n.Port != nil {
+		if h.taken(name) || portOf(n, op.Inner) != nil {
 			return hostops.ErrForeign
 		}
 		h.state.Devices[name] = hostops.Device{Kind: hostops.KindPort, Owner: op.Owner, MTU: 1500}
-		n.Port = &hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500, Neighbours: h.net.neighbours.NewTable()}
-		h.state.Namespaces[op.Namespace] = n
+		p := hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500}
+		if isVTEP(op.Inner) {
+			p.Neighbours = h.net.neighbours.NewTable()
+		}
+		h.setPortOf(op.Namespace, op.Inner, &p)
 	case hostops.SetPort:
-		n, ok := h.state.Namespaces[name]
-		if !ok || n.Port == nil {
+		old := portOf(h.state.Namespaces[name], op.Inner)
+		if old == nil {
 			return syscall.ENOENT
 		}
-		p := *n.Port
-		p.MTU, p.Up = op.MTU, true
-		n.Port = &p
-		h.state.Namespaces[name] = n
+		p := *old
+		p.MTU, p.Up, p.Forwards = op.MTU, true, op.Forwards
+		h.setPortOf(name, op.Inner, &p)
 	case hostops.AddAddress:
-		if n, ok := h.state.Namespaces[name]; !ok || n.Port == nil {
+		if portOf(h.state.Namespaces[name], op.Inner) == nil {
 			return syscall.ENOENT
 		}
-		h.address(name, op.Address, true)
+		h.address(name, op.Inner, op.Address, true)
 	case hostops.RemoveAddress:
-		h.address(name, op.Address, false)
+		h.address(name, op.Inner, op.Address, false)
 	case hostops.SetNeighbour:
 		n, ok := h.state.Namespaces[name]
 		if !ok || n.Port == nil {
@@ -81,6 +84,37 @@ func (h *Host) deleteNamespace(name string) {
 	if n.Port != nil {
 		h.deleteDevice(n.Port.Peer)
 	}
+	for _, p := range n.Further {
+		h.deleteDevice(p.Peer)
+	}
+}
+
+func isVTEP(inner string) bool { return inner == "" || inner == hostops.InnerVTEP }
+
+// portOf is one of a namespace's ports, nil if it is not there.
+func portOf(n hostops.Namespace, inner string) *hostops.NamespacePort {
+	if isVTEP(inner) {
+		return n.Port
+	}
+	return n.Further[inner]
+}
+
+// setPortOf replaces one of a namespace's ports; nil removes it.
+func (h *Host) setPortOf(namespace, inner string, p *hostops.NamespacePort) {
+	n := h.state.Namespaces[namespace]
+	switch {
+	case isVTEP(inner):
+		n.Port = p
+	default:
+		n.Further = maps.Clone(n.Further)
+		if n.Further == nil {
+			n.Further = map[string]*hostops.NamespacePort{}
+		}
+		if n.Further[inner] = p; p == nil {
+			delete(n.Further, inner)
+		}
+	}
+	h.state.Namespaces[namespace] = n
 }
 
 // forget takes a namespace's addresses out of the network's index.
@@ -108,12 +142,13 @@ func (h *Host) index(v vtep, add bool) {
 	}
 }
 
-func (h *Host) address(namespace string, p netip.Prefix, add bool) {
-	n, ok := h.state.Namespaces[namespace]
-	if !ok || n.Port == nil {
+func (h *Host) address(namespace, inner string, p netip.Prefix, add bool) {
+	n := h.state.Namespaces[namespace]
+	old := portOf(n, inner)
+	if old == nil {
 		return
 	}
-	port := *n.Port
+	port := *old
 	i := slices.Index(port.Addresses, p)
 	port.Addresses = slices.Clone(port.Addresses)
 	switch {
@@ -121,11 +156,12 @@ func (h *Host) address(namespace string, p netip.Prefix, add bool) {
 		port.Addresses = append(port.Addresses, p)
 	case !add && i >= 0:
 		port.Addresses = slices.Delete(port.Addresses, i, i+1)
-		if len(port.Addresses) == 0 {
+		if len(port.Addresses) == 0 && isVTEP(inner) {
 			port.Neighbours = h.net.neighbours.NewTable() // they go with the last address
 		}
 	}
-	n.Port = &port
-	h.state.Namespaces[namespace] = n
-	h.index(vtep{n.Owner, p.Addr()}, add)
+	h.setPortOf(namespace, inner, &port)
+	if isVTEP(inner) {
+		h.index(vtep{n.Owner, p.Addr()}, add)
+	}
 }

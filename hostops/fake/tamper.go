@@ -147,7 +147,7 @@ func (h *Host) RemoveAddress(namespace string, p netip.Prefix) error {
 		if n.Port == nil || !slices.Contains(n.Port.Addresses, p) {
 			return syscall.EADDRNOTAVAIL
 		}
-		h.address(namespace, p, false)
+		h.address(namespace, hostops.InnerVTEP, p, false)
 		return nil
 	})
 }

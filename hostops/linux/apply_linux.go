@@ -54,12 +54,16 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.setShield(op.VNI, op.Network)
 	case hostops.Unshield:
 		return d.filter.unshield(op.VNI)
+	case hostops.SetWard:
+		return d.filter.setWard(op.Object, op.Ward)
+	case hostops.RemoveWard:
+		return d.filter.removeWard(op.Object)
 	case hostops.Unseal:
 		return d.filter.unseal(op.Object)
 	case hostops.CreateNamespace:
 		return d.createNamespace(op)
 	case hostops.SetNamespace:
-		return d.setNamespace(op.Object)
+		return d.setNamespace(op.Object, op.Routing)
 	case hostops.DeleteNamespace:
 		return d.deleteNamespace(op.Object)
 	case hostops.CreatePort:
@@ -67,9 +71,9 @@ func (d *Driver) apply(op hostops.Op) error {
 	case hostops.SetPort:
 		return d.setPort(op)
 	case hostops.AddAddress:
-		return d.address(op.Object, op.Address, true)
+		return d.address(op.Object, op.Inner, op.Address, true)
 	case hostops.RemoveAddress:
-		return d.address(op.Object, op.Address, false)
+		return d.address(op.Object, op.Inner, op.Address, false)
 	case hostops.CreateBridge:
 		return d.createBridge(op)
 	case hostops.CreatePair:

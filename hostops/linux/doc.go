@@ -2,7 +2,7 @@
 // tools of the host are run.
 //
 // What is where: the bridge "<vpc>", the shared tunnels "mv4-<vni>" and
-// "mv6-<vni>", the pairs' own "mp-<pair>" and the port "mn-<vni>" are in the host's namespace, workloads'
+// "mv6-<vni>", the pairs' own "mp-<pair>" and the ports "mn-<vni>" and "mg-<vni>" are in the host's namespace, workloads'
 // ports "me-<hash of VPC and endpoint>", taps and lent devices too; the inner end "vtep0"
 // with the VTEP address is in the namespace pinned at /run/netns/vpc-<vpc>,
 // whose loopback carries the VPC's link group as the mark. The filter is the
@@ -78,6 +78,17 @@
 // MACs of the same VPC count as unknown. A static VPC floods no unicast and has no such
 // set. While a firewall's reload has wiped the tables nothing is bounded, until the
 // repair; a kernel without nft_limit or the bridge family bounds nothing.
+//
+// What the wards reach. The gateway's port "mg-<vni>", with "gw0" in the namespace, has a
+// chain of its own, "ward-mg-<vni>", that judges what bridges forward between two ports
+// of which one has a link group of the VPC: frames with its MAC, and ARP, IPv4, IPv6 and
+// neighbour advertisements with its addresses, from any other port (counted); what is
+// for its MAC, and questions for its addresses, to a tunnel; all that it sends to a
+// tunnel, if it is anycast. Its MAC is pinned to the port. Two ports on one host that
+// are both not ours are not kept from lying to one another: not every kernel tells
+// their bridge. In the namespace IPv4 that comes in by gw0 alone is forwarded, by that
+// device's own setting, IPv6 by that of all devices; a chain drops what does not go from
+// gw0 to gw0, and each device answers ARP only for its own addresses.
 //
 // What the bindings reach. One chain at the bridges' prerouting judges what comes in
 // by a bound port, by sets whose keys begin with the port's name: a port more is a

@@ -178,7 +178,8 @@ func sameFilter(a, b hostops.Filter) bool {
 	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
 		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) && maps.Equal(a.Budgets, b.Budgets) &&
 		maps.Equal(a.Placed, b.Placed) && maps.EqualFunc(a.Places, b.Places, hostops.PlaceSet.Equal) &&
-		maps.Equal(a.Seals, b.Seals) && a.Fenced.Equal(b.Fenced) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal)
+		maps.Equal(a.Seals, b.Seals) && a.Fenced.Equal(b.Fenced) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal) &&
+		maps.EqualFunc(a.Wards, b.Wards, hostops.Ward.Equal)
 }
 
 // Observe implements hostops.Driver.
@@ -253,6 +254,14 @@ func (d *Driver) state() hostops.State {
 			p.Addresses = slices.Clone(p.Addresses)
 			p.Peer, p.Neighbours = d.name(sp.peer), hostops.TableOf(sp.neighbours.share())
 			n.Port = &p
+		}
+		if len(n.Further) > 0 {
+			n.Further = maps.Clone(n.Further)
+			for inner, p := range n.Further {
+				p := *p
+				p.Peer = d.name(sp.of(inner).peer)
+				n.Further[inner] = &p
+			}
 		}
 		s.Namespaces[name] = n
 	}

@@ -50,6 +50,9 @@ func chainDrop(reason string) string { return "drop-" + reason }
 // must not keep the frame from being dropped.
 func dropChains() (chains []guardChain) {
 	for _, reason := range hostops.DropReasons() {
+		if reason == hostops.DropWard {
+			continue // a ward counts by itself
+		}
 		chains = append(chains, guardChain{chainDrop(reason), nil, []rule{
 			{"count", []expr.Any{
 				&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: regPort},
@@ -73,25 +76,43 @@ func (d *Driver) Drops(ctx context.Context) (map[string]uint64, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.filter.guards {
-		return out, nil
-	}
-	for _, c := range dropChains() {
-		d.requests.Add(1)
-		rs, err := d.filter.cc.GetRules(bridgeTable(), &nftables.Chain{Table: bridgeTable(), Name: c.name})
-		if err != nil {
-			return nil, fmt.Errorf("count drops: %w", err)
+	var chains []string
+	if d.filter.guards {
+		for _, c := range dropChains() {
+			chains = append(chains, c.name)
 		}
-		for _, r := range rs {
-			reason := strings.TrimPrefix(commentOf(r), guardText)
-			for _, e := range r.Exprs {
-				if n, ok := e.(*expr.Counter); ok {
-					out[reason] += n.Packets
-				}
-			}
+	}
+	for device := range d.filter.wards {
+		chains = append(chains, ward+device)
+	}
+	for _, name := range chains {
+		if err := d.countDrops(name, out); err != nil {
+			return nil, fmt.Errorf("count drops: %w", err)
 		}
 	}
 	return out, nil
+}
+
+// countDrops adds what the rules of a chain have counted, by reason: those of a ward
+// have one.
+func (d *Driver) countDrops(chain string, out map[string]uint64) error {
+	d.requests.Add(1)
+	rs, err := d.filter.cc.GetRules(bridgeTable(), &nftables.Chain{Table: bridgeTable(), Name: chain})
+	if err != nil {
+		return err
+	}
+	for _, r := range rs {
+		reason, guards := strings.CutPrefix(commentOf(r), guardText)
+		if !guards {
+			reason = hostops.DropWard
+		}
+		for _, e := range r.Exprs {
+			if n, ok := e.(*expr.Counter); ok {
+				out[reason] += n.Packets
+			}
+		}
+	}
+	return nil
 }
 
 // PortDrops implements hostops.Dropper.

@@ -42,6 +42,7 @@ type filter struct {
 	pieces   map[string]bool // of that: the chains that are there
 	sets     map[string]bool // and the sets
 	floods   map[string]bool // chains and sets of flood budgets that are there
+	wards    map[string]bool // ports that have a chain of their own, whole or not
 	noSeals  bool            // this kernel cannot filter what a device receives
 }
 
@@ -195,7 +196,7 @@ func (f *filter) create(port uint16) error {
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
 		VNIs: map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
-		Bindings: f.state.Bindings, Budgets: f.state.Budgets, NoBudgets: f.state.NoBudgets,
+		Bindings: f.state.Bindings, Wards: f.state.Wards, Budgets: f.state.Budgets, NoBudgets: f.state.NoBudgets,
 	}
 	return nil
 }
@@ -215,7 +216,7 @@ func (f *filter) remove() error {
 	f.state = hostops.Filter{NoShields: f.state.NoShields, NoBudgets: f.state.NoBudgets}
 	f.floods = map[string]bool{}
 	f.chains, f.reserved, f.there = map[string]bool{}, false, false
-	f.guards, f.pieces, f.sets = false, nil, nil
+	f.guards, f.pieces, f.sets, f.wards = false, nil, nil, nil
 	return nil
 }
 
@@ -345,6 +346,7 @@ func (f *filter) read() error {
 	s := hostops.Filter{
 		NoShields: f.state.NoShields, NoBudgets: f.state.NoBudgets,
 		VNIs: map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: map[cluster.VNI]netip.Prefix{}, Seals: map[string]struct{}{},
+		Wards: map[string]hostops.Ward{},
 	}
 	if err := f.readTable(&s); err != nil {
 		return fmt.Errorf("read nftables table inet %s: %w", hostops.FilterName, err)

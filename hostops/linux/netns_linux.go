@@ -1,8 +1,10 @@
 package linux
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"runtime"
@@ -15,8 +17,14 @@ import (
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
-// inner is the name of the port's end in a VPC's namespace.
-const inner = "vtep0"
+// inner is the name of the end of the VTEP's port in a VPC's namespace.
+const inner = hostops.InnerVTEP
+
+// end is the inner end of one of its ports.
+type end struct {
+	index int32
+	peer  int32 // in the host's namespace
+}
 
 // space is one pinned namespace that is followed.
 type space struct {
@@ -25,9 +33,9 @@ type space struct {
 	conn   *conn
 	events *source
 	nft    *source
-	state  hostops.Namespace // Port.Peer and Port.Neighbours are not set
-	index  int32             // of the port
-	peer   int32             // the port's peer in the host's namespace
+	state  hostops.Namespace // Peer and Neighbours of ports are not set
+	end                      // of the VTEP's port
+	others map[string]end    // of further ports, by name
 	// neighbours are those that the port was told for good; they are to be read
 	// unless neighboursRead.
 	neighbours     shared[netip.Addr, cluster.MAC]
@@ -140,8 +148,8 @@ func (d *Driver) reread(name string) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("read namespace %s: %w", name, err)
 	}
-	old, oldPeer, oldIndex := sp.state, sp.peer, sp.index
-	sp.state, sp.index, sp.peer = hostops.Namespace{}, 0, 0
+	old, oldEnd, oldOthers := sp.state, sp.end, sp.others
+	sp.state, sp.end, sp.others = hostops.Namespace{}, end{}, map[string]end{}
 	lo := ds.byName("lo")
 	if lo == nil {
 		return true, nil
@@ -153,32 +161,61 @@ func (d *Driver) reread(name string) (changed bool, err error) {
 	d.requests.Add(1)
 	err = within(int(sp.file.Fd()), func() error {
 		var err error
-		sp.state.Quiet = lo.up && quiet()
-		sp.state.Filtered, err = filtered()
+		sp.state.Routing, sp.state.Filtered, err = filtered()
+		sp.state.Quiet = lo.up && quiet(sp.state.Routing)
+		sp.readPorts(ds)
 		return err
 	})
 	if err != nil {
 		return true, fmt.Errorf("read namespace %s: %w", name, err)
 	}
-	if v := ds.byName(inner); v != nil && v.kind == "veth" {
-		sp.index, sp.peer = v.index, v.peer
-		sp.state.Port = &hostops.NamespacePort{MAC: v.mac, MTU: v.mtu, Up: v.up, Addresses: v.addrs}
-	}
-	if sp.index != oldIndex || !sp.neighboursRead {
+	if sp.index != oldEnd.index || !sp.neighboursRead {
 		if err := sp.readNeighbours(); err != nil {
 			return true, fmt.Errorf("read namespace %s: %w", name, err)
 		}
 		changed = true
 	}
-	return changed || oldPeer != sp.peer || !sameNamespace(old, sp.state), nil
+	return changed || oldEnd.peer != sp.peer || !maps.Equal(oldOthers, sp.others) || !sameNamespace(old, sp.state), nil
+}
+
+// readPorts takes the namespace's ports from its devices. It runs there.
+func (sp *space) readPorts(ds devices) {
+	for _, v := range ds {
+		if v.kind != "veth" {
+			continue
+		}
+		p := &hostops.NamespacePort{MAC: v.mac, MTU: v.mtu, Up: v.up, Addresses: v.addrs, Forwards: forwards(v.name)}
+		switch v.name {
+		case inner:
+			sp.end, sp.state.Port = end{v.index, v.peer}, p
+		case hostops.InnerGateway:
+			sp.others[v.name] = end{v.index, v.peer}
+			if sp.state.Further == nil {
+				sp.state.Further = map[string]*hostops.NamespacePort{}
+			}
+			sp.state.Further[v.name] = p
+		}
+	}
+}
+
+// of is one of the ends, the VTEP's for "".
+func (sp *space) of(name string) end {
+	if name == "" || name == inner {
+		return sp.end
+	}
+	return sp.others[name]
 }
 
 func sameNamespace(a, b hostops.Namespace) bool {
-	if a.Owner != b.Owner || a.Quiet != b.Quiet || a.Filtered != b.Filtered || (a.Port == nil) != (b.Port == nil) {
-		return false
+	return a.Owner == b.Owner && a.Quiet == b.Quiet && a.Filtered == b.Filtered && a.Routing == b.Routing &&
+		samePort(a.Port, b.Port) && maps.EqualFunc(a.Further, b.Further, samePort)
+}
+
+func samePort(a, b *hostops.NamespacePort) bool {
+	if a == nil || b == nil {
+		return a == b
 	}
-	return a.Port == nil || (a.Port.MAC == b.Port.MAC && a.Port.MTU == b.Port.MTU && a.Port.Up == b.Port.Up &&
-		slices.Equal(a.Port.Addresses, b.Port.Addresses))
+	return a.MAC == b.MAC && a.MTU == b.MTU && a.Up == b.Up && a.Forwards == b.Forwards && slices.Equal(a.Addresses, b.Addresses)
 }
 
 // pinDir makes the directory of pinned namespaces a shared mount point, as
@@ -247,7 +284,7 @@ func (d *Driver) createNamespace(op hostops.CreateNamespace) error {
 }
 
 // setNamespace makes a namespace quiet and filtered.
-func (d *Driver) setNamespace(name string) error {
+func (d *Driver) setNamespace(name string, r hostops.Routing) error {
 	sp := d.spaces[name]
 	if sp == nil {
 		return os.ErrNotExist
@@ -258,10 +295,10 @@ func (d *Driver) setNamespace(name string) error {
 		return wrap("bring up loopback", err)
 	}
 	if err := within(int(sp.file.Fd()), func() error {
-		if err := makeQuiet(); err != nil {
+		if err := makeFiltered(r); err != nil {
 			return err
 		}
-		return makeFiltered()
+		return makeQuiet(r)
 	}); err != nil {
 		return err
 	}
@@ -289,9 +326,10 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 	if sp == nil {
 		return fmt.Errorf("namespace %s: %w", op.Namespace, os.ErrNotExist)
 	}
+	name := cmp.Or(op.Inner, inner)
 	group := attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))
 	peer := attr(nl.VETH_INFO_PEER, nl.NewIfInfomsg(unix.AF_UNSPEC).Serialize())
-	peer.AddRtAttr(unix.IFLA_IFNAME, zstr(inner))
+	peer.AddRtAttr(unix.IFLA_IFNAME, zstr(name))
 	peer.AddRtAttr(unix.IFLA_ADDRESS, op.MAC[:])
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, u32(uint32(sp.file.Fd())))
 	peer.AddRtAttr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))
@@ -306,8 +344,8 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 	if _, err := d.reread(op.Namespace); err != nil {
 		return err
 	}
-	if err := sp.conn.set(unix.RTM_NEWLINK, 0, linkMsg(sp.index), noAddrGen()); err != nil {
-		return wrap("set "+inner, err)
+	if err := sp.conn.set(unix.RTM_NEWLINK, 0, linkMsg(sp.of(name).index), noAddrGen()); err != nil {
+		return wrap("set "+name, err)
 	}
 	_, err = d.reread(op.Namespace)
 	return err
@@ -315,14 +353,14 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 
 // setPort sets the inner end.
 func (d *Driver) setPort(op hostops.SetPort) error {
-	sp := d.spaces[op.Object]
-	if sp == nil || sp.index == 0 {
+	sp, name := d.spaces[op.Object], cmp.Or(op.Inner, inner)
+	if sp == nil || sp.of(name).index == 0 {
 		return os.ErrNotExist
 	}
-	if err := within(int(sp.file.Fd()), askNobody); err != nil {
-		return wrap("set "+inner, err)
+	if err := within(int(sp.file.Fd()), func() error { return preparePort(name, op.Forwards) }); err != nil {
+		return wrap("set "+name, err)
 	}
-	m := linkMsg(sp.index)
+	m := linkMsg(sp.of(name).index)
 	m.Flags, m.Change = unix.IFF_UP, unix.IFF_UP
 	if err := sp.conn.set(unix.RTM_NEWLINK, 0, m, attr(unix.IFLA_MTU, u32(uint32(op.MTU)))); err != nil {
 		return err
@@ -332,12 +370,12 @@ func (d *Driver) setPort(op hostops.SetPort) error {
 }
 
 // address adds or removes an address of the inner end.
-func (d *Driver) address(namespace string, p netip.Prefix, add bool) error {
+func (d *Driver) address(namespace, name string, p netip.Prefix, add bool) error {
 	sp := d.spaces[namespace]
-	if sp == nil || sp.index == 0 {
+	if sp == nil || sp.of(name).index == 0 {
 		return ignoreGone(add)
 	}
-	m := addrMsg(sp.index, p)
+	m := addrMsg(sp.of(name).index, p)
 	m.Flags = unix.IFA_F_NODAD
 	raw := p.Addr().AsSlice()
 	var err error

@@ -20,7 +20,7 @@ import (
 func (f *filter) readShields(s *hostops.Filter) error {
 	t := bridgeTable()
 	f.reserved, f.guards, f.pieces, f.sets = false, false, nil, nil
-	f.floods = map[string]bool{}
+	f.floods, f.wards = map[string]bool{}, map[string]bool{}
 	chains, there, err := f.chainsOf(t)
 	if !there && unsupported(err) {
 		s.NoShields = true
@@ -31,6 +31,12 @@ func (f *filter) readShields(s *hostops.Filter) error {
 	}
 	s.Exists = true
 	for _, c := range chains {
+		if strings.HasPrefix(c.Name, ward) {
+			if err := f.readWard(s, c); err != nil {
+				return err
+			}
+			continue
+		}
 		n, err := strconv.ParseUint(strings.TrimPrefix(c.Name, shield), 10, 24)
 		if err != nil && c.Name != reserved {
 			continue

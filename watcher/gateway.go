@@ -1,0 +1,34 @@
+package watcher
+
+import (
+	"net/netip"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+// gateway is what the VPC's gateway is to be on this host, nil if it has none.
+func (v *vpc) gateway(mine *cluster.Member) *hostops.Gateway {
+	if !v.Gateway.Exists() {
+		return nil
+	}
+	return &hostops.Gateway{
+		MAC:       cluster.GatewayMAC(v.VNI, v.Gateway.Mode, mine.VTEP),
+		Addresses: v.Gateway.Addresses.List(),
+		Anycast:   v.Gateway.Mode != cluster.GatewayPerHost,
+	}
+}
+
+// gatewaysFor are where the default routes of a workload with these addresses lead:
+// to the gateway of each family in which it has one.
+func (v *vpc) gatewaysFor(addresses []netip.Prefix) (gs []netip.Addr) {
+	for _, g := range v.Gateway.Addresses.List() {
+		for _, p := range addresses {
+			if p.Addr().Is4() == g.Addr().Is4() {
+				gs = append(gs, g.Addr())
+				break
+			}
+		}
+	}
+	return gs
+}
