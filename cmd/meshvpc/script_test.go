@@ -599,7 +599,7 @@ func (a *fakeAgent) reports(v *store.View) map[string]cluster.Record {
 		if !ok || !member || n.Value.Phase != cluster.PhaseActive {
 			continue
 		}
-		status := &cluster.VPCStatus{NodeID: a.id, State: cluster.HostMember, Ready: true, VNI: n.Value.VNI, MTU: n.Value.MTU, VTEP: mine.Value.VTEP, Ports: a.ports}
+		status := &cluster.VPCStatus{NodeID: a.id, State: cluster.HostMember, Ready: true, VNI: n.Value.VNI, MTU: n.Value.MTU, VTEP: mine.Value.VTEP, Ports: a.ports, Learning: n.Value.Learning, Gateway: n.Value.Gateway}
 		pings := &cluster.PingResult{}
 		for peer := range store.Below[*cluster.Member](v, cluster.PrefixMembers(vpc)) {
 			if to := last(peer.Key); to != a.name {

@@ -1,0 +1,50 @@
+package watcher
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/meshvpc/meshvpc/cluster"
+	"github.com/meshvpc/meshvpc/hostops"
+)
+
+func TestGatewayOfHost(t *testing.T) {
+	addresses, err := cluster.ParseGateway("10.10.11.1/24,fd00:11::1/64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := &cluster.Member{VTEP: netip.MustParseAddr("10.100.0.7")}
+	v := &vpc{VNI: 10000}
+	if g := v.gateway(mine); g != nil || v.gatewaysFor([]netip.Prefix{netip.MustParsePrefix("10.10.11.5/24")}) != nil {
+		t.Errorf("a VPC without a gateway has %+v", g)
+	}
+	for mode, want := range map[cluster.GatewayMode]hostops.Gateway{
+		"":                     {MAC: cluster.MAC{0x0e, 0x67, 0, 0, 0x27, 0x10}, Addresses: addresses.List(), Anycast: true},
+		cluster.GatewayPerHost: {MAC: cluster.MAC{0x0e, 0x68, 10, 100, 0, 7}, Addresses: addresses.List()},
+	} {
+		v.Gateway = cluster.Gateway{Addresses: addresses, Mode: mode}
+		if diff := cmp.Diff(&want, v.gateway(mine), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+			t.Errorf("mode %q (-want +got):\n%s", mode, diff)
+		}
+	}
+	for name, tt := range map[string]struct{ has, want []string }{
+		"both families": {[]string{"10.10.11.5/24", "fd00:11::5/64"}, []string{"10.10.11.1", "fd00:11::1"}},
+		"IPv6 alone":    {[]string{"fd00:11::5/64"}, []string{"fd00:11::1"}},
+		"none":          {nil, nil},
+	} {
+		var has []netip.Prefix
+		for _, p := range tt.has {
+			has = append(has, netip.MustParsePrefix(p))
+		}
+		var got []string
+		for _, a := range v.gatewaysFor(has) {
+			got = append(got, a.String())
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("gateways of a workload with %s (-want +got):\n%s", name, diff)
+		}
+	}
+}
