@@ -42,10 +42,13 @@ type Gateway struct {
 	// the VPC's network.
 	Addresses Networks    `json:"addresses,omitzero"`
 	Mode      GatewayMode `json:"mode,omitempty"`
+	// NAT: what is for elsewhere leaves by the member where it is sent, with that
+	// host's own address. It reaches whatever the host can, but for the host itself.
+	NAT bool `json:"nat,omitempty"`
 }
 
 // AskedGateway is the gateway that the operator asks for.
-func (s *VPCSpec) AskedGateway() Gateway { return Gateway{s.Gateway, s.GatewayMode} }
+func (s *VPCSpec) AskedGateway() Gateway { return Gateway{s.Gateway, s.GatewayMode, s.NAT} }
 
 // ParseGateway reads addresses with lengths, at most one a family, joined by a comma;
 // "" is none. Errors wrap ErrInvalid.
@@ -75,10 +78,14 @@ func (g Gateway) String() string {
 	if !g.Exists() {
 		return "none"
 	}
+	text := g.Addresses.String() + " anycast"
 	if g.Mode == GatewayPerHost {
-		return g.Addresses.String() + " per-host"
+		text = g.Addresses.String() + " per-host"
 	}
-	return g.Addresses.String() + " anycast"
+	if g.NAT {
+		text += ", NAT"
+	}
+	return text
 }
 
 // Validate checks what needs no other field of a VPC.
@@ -93,7 +100,10 @@ func (g Gateway) check(peer netip.Prefix, own Networks) error {
 	if err := g.Mode.check(); err != nil {
 		return err
 	}
-	return g.checkMode()
+	if err := g.checkMode(); err != nil {
+		return err
+	}
+	return g.checkNAT()
 }
 
 func (g Gateway) checkAddresses(peer netip.Prefix, own Networks) error {
@@ -108,6 +118,13 @@ func (g Gateway) checkAddresses(peer netip.Prefix, own Networks) error {
 func (g Gateway) checkMode() error {
 	if !g.Exists() && g.Mode != "" {
 		return fmt.Errorf("%w gateway mode %s: there is no gateway; name its address", ErrInvalid, g.Mode)
+	}
+	return nil
+}
+
+func (g Gateway) checkNAT() error {
+	if !g.Exists() && g.NAT {
+		return fmt.Errorf("%w NAT: there is no gateway that could do it; name its address", ErrInvalid)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ func TestGatewayOfSpec(t *testing.T) {
 	for name, tt := range map[string]struct {
 		network, gateway string
 		mode             GatewayMode
+		nat              bool
 		field, says      string // "": it is right
 	}{
 		"none":                       {},
@@ -30,10 +31,12 @@ func TestGatewayOfSpec(t *testing.T) {
 		"no such mode":               {gateway: "10.10.11.1/24", mode: "both", field: "gateway_mode", says: "want anycast or per-host"},
 		"one at a time":              {gateway: "10.10.11.1/24", mode: "active", field: "gateway_mode", says: "it needs failover"},
 		"a mode without a gateway":   {mode: GatewayPerHost, field: "gateway_mode", says: "there is no gateway"},
+		"NAT":                        {gateway: "10.10.11.1/24", nat: true},
+		"NAT without a gateway":      {nat: true, field: "nat", says: "there is no gateway"},
 		"a network that grew beside": {network: "10.10.10.0/23", gateway: "10.10.11.1/24", field: "gateway", says: "want 10.10.11.1/23"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := VPCSpec{State: VPCActive, Members: SelectAll, PeerNetwork: DefaultPeerNetwork, GatewayMode: tt.mode}
+			s := VPCSpec{State: VPCActive, Members: SelectAll, PeerNetwork: DefaultPeerNetwork, GatewayMode: tt.mode, NAT: tt.nat}
 			var err error
 			if s.Network, err = ParseNetworks(tt.network); err != nil {
 				t.Fatal(err)

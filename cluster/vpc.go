@@ -33,11 +33,12 @@ type VPCSpec struct {
 	MulticastGroup netip.Addr `json:"multicast_group,omitzero"`
 	Learning       Learning   `json:"learning,omitempty"`
 	FloodLimit     FloodLimit `json:"flood_limit,omitempty"`
-	// Gateway holds the addresses of the VPC's router with their lengths, and
-	// GatewayMode is how members have it: see Gateway. They are fields of their own, so
-	// that a later one survives a rewrite.
+	// Gateway holds the addresses of the VPC's router with their lengths, GatewayMode is
+	// how members have it, and NAT opens the way out by the hosts: see type Gateway. They
+	// are fields of their own, so that a later one survives a rewrite.
 	Gateway     Networks    `json:"gateway,omitzero"`
 	GatewayMode GatewayMode `json:"gateway_mode,omitempty"`
+	NAT         bool        `json:"nat,omitempty"`
 	Protect     bool        `json:"protect,omitempty"` // delete is refused
 	Force       bool        `json:"force,omitempty"`   // with Deleting: wait for no dead host
 	Created     Time        `json:"created"`
@@ -89,6 +90,7 @@ func (s *VPCSpec) Check() []FieldError {
 	if keeps("gateway_mode", s.GatewayMode.check()) {
 		keeps("gateway_mode", s.AskedGateway().checkMode())
 	}
+	keeps("nat", s.AskedGateway().checkNAT())
 	if keeps("exclude", checkSize("excluded addresses", len(s.Exclude), maxPeers)) && peer {
 		keeps("exclude", s.checkExclude())
 	}

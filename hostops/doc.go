@@ -28,7 +28,10 @@
 // concerns the VTEP's. The gateway's is one ward: the MAC and addresses of a port that
 // no other port of the VPC speaks as, whether local or a tunnel, and that nobody asks
 // for, or answers for, by a tunnel. It is there before the port is. A further port and
-// its ward are all that any address needs that a host is to answer for in a VPC.
+// its ward are all that any address needs that a host is to answer for in a VPC. With NAT
+// an uplink leads on from the namespace to the host, which is routed there, and guarded
+// before it exists: GuardUplinks says what it does not open. Whether the host forwards
+// answers is not ours to decide: State.Closed names the settings, and a problem says so.
 //
 // A workload's port is made for it (a pair of devices into its network namespace, a
 // tap) or lent by whoever made it. What is made goes with the port; a device that was

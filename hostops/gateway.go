@@ -24,6 +24,9 @@ type Gateway struct {
 	// Anycast: other hosts' gateways have the same MAC. So it speaks with this host's
 	// workloads only.
 	Anycast bool `json:"anycast,omitempty"`
+	// NAT: what is for elsewhere leaves by an uplink to this host, with the host's
+	// own address.
+	NAT bool `json:"nat,omitempty"`
 }
 
 // linkLocal is the address by which the gateway does neighbour discovery for others'
@@ -45,17 +48,23 @@ func (g Gateway) all() []netip.Prefix {
 // Routing is what a VPC's namespace forwards. The zero value is nothing.
 type Routing struct {
 	Gateway bool // what comes in by InnerGateway, and goes out there
+	NAT     bool // and what goes out by InnerUplink, as from there, and answers to it
 }
 
 func (r Routing) String() string {
-	if r.Gateway {
+	switch {
+	case r.NAT:
+		return "by the gateway and the uplink"
+	case r.Gateway:
 		return "by the gateway"
 	}
 	return "nothing"
 }
 
 // routing is what the VPC's namespace is to forward.
-func (v VPC) routing() Routing { return Routing{Gateway: v.Gateway != nil} }
+func (v VPC) routing() Routing {
+	return Routing{Gateway: v.Gateway != nil, NAT: v.Gateway != nil && v.Gateway.NAT}
+}
 
 // Ward keeps a MAC and addresses for one port of ours in a VPC, and within this host:
 // no other port speaks as them, and nobody asks for them, or answers, by a tunnel.
@@ -139,5 +148,5 @@ func equalGateways(a, b *Gateway) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.MAC == b.MAC && a.Anycast == b.Anycast && slices.Equal(a.Addresses, b.Addresses)
+	return a.MAC == b.MAC && a.Anycast == b.Anycast && a.NAT == b.NAT && slices.Equal(a.Addresses, b.Addresses)
 }

@@ -313,11 +313,15 @@ func (h *Host) repairs(desired Desired, done []Op) []Op {
 
 // wanted reports whether op removes what the last state wanted: a change.
 func (h *Host) wanted(op Op) bool {
+	_, uplinks := op.(UnguardUplinks)
 	for _, v := range h.last {
+		if uplinks && v.Gateway != nil && v.Gateway.NAT {
+			return true
+		}
 		if slices.ContainsFunc(v.Ports, func(p Port) bool { return concernsPort(op, p.Device) }) {
 			return true
 		}
-		if v.Gateway != nil && op.On().Object == GatewayPortOf(v.VNI) {
+		if v.Gateway != nil && (op.On().Object == GatewayPortOf(v.VNI) || op.On().Object == UplinkOf(v.VNI)) {
 			return true
 		}
 		for _, t := range v.Tunnels {

@@ -106,6 +106,7 @@ func (p *planner) valid(desired Desired) []VPC {
 		p.names[PortOf(v.VNI)] = true
 		if v.Gateway != nil {
 			p.names[GatewayPortOf(v.VNI)] = true
+			p.names[UplinkOf(v.VNI)] = v.Gateway.NAT || p.names[UplinkOf(v.VNI)]
 		}
 		for _, t := range v.Tunnels {
 			p.names[v.nameOf(t)] = true
@@ -190,7 +191,7 @@ func (p *planner) filter(vpcs []VPC) {
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
 		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings,
-			Wards: f.Wards, Budgets: f.Budgets, NoBudgets: f.NoBudgets}
+			Wards: f.Wards, Uplinks: f.Uplinks, Budgets: f.Budgets, NoBudgets: f.NoBudgets}
 	}
 }
 

@@ -1,6 +1,7 @@
 package hostops
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -20,7 +21,7 @@ func (p *planner) protect() {
 		switch {
 		case d.Kind == KindTunnel && has(f.VNIs, d.VNI) || d.Use != UseVPC && has(f.Bindings, name):
 		case d.Kind == KindBridge && has(f.Seals, name) && has(f.Shields, d.Owner):
-		case d.Kind == KindPort && d.Use == UseVPC && (name != GatewayPortOf(d.Owner) || has(f.Wards, name)):
+		case d.Kind == KindPort && d.Use == UseVPC && p.warded(name, d):
 		case d.Use != UseVPC && !has(p.ports, name) && (p.held(d.Owner) || p.keeping[d.Owner]):
 			held = append(held, name)
 		case d.Use == UseVPC && !p.names[name] && !p.gone[name] && p.held(d.Owner):
@@ -38,6 +39,7 @@ func (p *planner) protect() {
 			p.protectTunnel(d)
 		case d.Kind == KindPort:
 			p.protectWard(name, d)
+			p.protectUplink(name, d)
 		}
 	}
 }
@@ -90,4 +92,22 @@ func (p *planner) portOfHeld() uint16 {
 		}
 	}
 	return 0
+}
+
+// warded reports whether a port of a namespace has what keeps it closed.
+func (p *planner) warded(name string, d Device) bool {
+	switch f := p.actual.Filter; name {
+	case GatewayPortOf(d.Owner):
+		return has(f.Wards, name)
+	case UplinkOf(d.Owner):
+		return f.Uplinks != 0
+	}
+	return true
+}
+
+// protectUplink makes the rules for uplinks anew for one that is held.
+func (p *planner) protectUplink(name string, d Device) {
+	if name == UplinkOf(d.Owner) && p.actual.Filter.Uplinks == 0 {
+		p.add(GuardUplinks{Target{"", name}, cmp.Or(p.portOfHeld(), portOfTunnels(VPC{}))})
+	}
 }

@@ -43,7 +43,7 @@ func (p *planner) namespace(v VPC) {
 		p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", ports[0].device)
 		return
 	}
-	if there && (ns.Owner != v.VNI || slices.ContainsFunc(ports, func(w namespacePort) bool { return ns.port(w.inner) != nil && ns.port(w.inner).Peer != w.device })) {
+	if there && (ns.Owner != v.VNI || ns.misfit(v)) {
 		p.add(DeleteNamespace{on})
 		there = false
 	}
@@ -63,6 +63,17 @@ func (p *planner) namespace(v VPC) {
 	for _, w := range ports[1:] { // last: what fails of them keeps nothing else from being done
 		p.port(v, w, ns.port(w.inner))
 	}
+	p.uplink(v, ns)
+}
+
+// misfit reports whether the other end of any port is not where it was made.
+func (n Namespace) misfit(v VPC) bool {
+	for inner, device := range map[string]string{InnerVTEP: PortOf(v.VNI), InnerGateway: GatewayPortOf(v.VNI), InnerUplink: UplinkOf(v.VNI)} {
+		if p := n.port(inner); p != nil && p.Peer != device {
+			return true
+		}
+	}
+	return false
 }
 
 // port is the inner end of that name, nil if there is none.

@@ -59,6 +59,7 @@ func (p *planner) rest() {
 	}
 	p.restPlaces(staticVNIs(p.desired))
 	p.restWards()
+	p.restUplinks()
 	for _, v := range slices.Sorted(maps.Keys(f.Shields)) {
 		if !p.vnis[v] && !p.held(v) {
 			p.remove(Unshield{Target{"", "filter"}, v})

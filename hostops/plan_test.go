@@ -478,6 +478,7 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 		if rapid.Bool().Draw(t, "gateway") {
 			v.Gateway = hosttest.MakeGateway(v)
 			v.Gateway.Anycast = rapid.Bool().Draw(t, "anycast")
+			v.Gateway.NAT = rapid.Bool().Draw(t, "nat")
 			v.Gateway.Addresses = v.Gateway.Addresses[rapid.IntRange(0, 1).Draw(t, "families"):]
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "ports") {

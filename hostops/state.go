@@ -110,6 +110,9 @@ func numbered(prefix string, v cluster.VNI) string {
 // gave them.
 func OwnDevice(name string, kind Kind, group uint32) (cluster.VNI, bool) {
 	if made := cluster.VNI(group &^ groupMask); made != 0 {
+		if group&groupMask == GroupUplink {
+			return made, kind == KindPort && isNumbered(name, "mu-", made)
+		}
 		switch UseOf(group) {
 		case UseMade:
 			return made, kind == KindTap || kind == KindPort && strings.HasPrefix(name, endpointPrefix)
@@ -157,6 +160,9 @@ type State struct {
 	Namespaces map[string]Namespace
 	// Filter is the host's packet filter, as far as it is ours.
 	Filter Filter
+	// Closed are the settings, below net in sysctl's words, that keep answers from an
+	// uplink: looked at only if there is one.
+	Closed []string
 	// Spaces are what the paths of workloads' namespaces lead to, as far as they
 	// were looked at.
 	Spaces map[string]Space
@@ -215,9 +221,10 @@ type Device struct {
 	Pinned cluster.MAC
 
 	// Port of a workload.
-	Use   Use
-	Space int // of a pair: this host's number of the namespace that the other end is in
-	User  int // of a tap: who may open it
+	Use      Use
+	Forwards bool // of an uplink: what comes in by it
+	Space    int  // of a pair: this host's number of the namespace that the other end is in
+	User     int  // of a tap: who may open it
 }
 
 // Other is one device that is not ours.
@@ -259,6 +266,8 @@ type NamespacePort struct {
 	Up        bool
 	Addresses []netip.Prefix
 	Forwards  bool // IPv4 that comes in by it
+	// Gateways are where the default routes by it lead, of the uplink's alone.
+	Gateways []netip.Addr
 	// Neighbours are the MACs that it was told for good (not learned); those of the
 	// VTEP's port alone are looked at.
 	Neighbours *Table[netip.Addr, cluster.MAC]
@@ -318,6 +327,8 @@ type Filter struct {
 	NoBudgets bool
 	// Fenced addresses nothing is taken from, nor sent to.
 	Fenced AddrSet
+	// Uplinks is the UDP port that GuardUplinks was given, zero: its rules are not in place.
+	Uplinks uint16
 	// NoShields: this kernel cannot filter between a bridge's ports.
 	NoShields bool
 }
@@ -368,7 +379,7 @@ func (s State) OwnersOf(vpc string) []cluster.VNI {
 	owners := map[cluster.VNI]bool{}
 	for name, d := range s.Devices {
 		workload := d.Use != UseVPC && (d.Master == vpc || strings.HasPrefix(d.Alias, workloadsOf(vpc)))
-		if name == vpc && d.Use == UseVPC || d.Alias == tunnelsOf(vpc) || d.Alias == portOf(vpc) || d.Alias == gatewayOf(vpc) || workload {
+		if name == vpc && d.Use == UseVPC || d.Alias == tunnelsOf(vpc) || d.Alias == portOf(vpc) || d.Alias == gatewayOf(vpc) || d.Alias == uplinkAlias(vpc) || workload {
 			owners[d.Owner] = true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,13 +63,19 @@ func (m *mesh) routed(ctx context.Context, host, workload string, want bool) {
 	}
 }
 
-// unreached wants an address not to answer.
-func (m *mesh) unreached(ctx context.Context, host, workload string, to netip.Addr) {
+// unreached wants none of the addresses to answer.
+func (m *mesh) unreached(ctx context.Context, host, workload string, addresses ...netip.Addr) {
 	m.t.Helper()
-	r, err := m.Lab.Ping(ctx, lab.Ping{Host: host, Workload: workload, To: to, Count: 2, Interval: 50 * time.Millisecond})
-	if err != nil || r.Received > 0 {
-		m.t.Errorf("%s on %s pings %s: %+v, %v; want no answer", workload, host, to, r, err)
+	var pings sync.WaitGroup
+	for _, to := range addresses {
+		pings.Go(func() {
+			r, err := m.Lab.Ping(ctx, lab.Ping{Host: host, Workload: workload, To: to, Count: 2})
+			if err != nil || r.Received > 0 {
+				m.t.Errorf("%s on %s pings %s: %+v, %v; want no answer", workload, host, to, r, err)
+			}
+		})
 	}
+	pings.Wait()
 }
 
 // anycast is the MAC of vpc1's gateway.
@@ -130,12 +137,14 @@ func (m *mesh) keptOff(ctx context.Context, at []local.Attached) {
 		Members []struct{ Node, VTEP, Underlay string }
 	}
 	m.must(m.JSON(ctx, &peers, m.Server, "vpc", "peers", "vpc1"))
+	var closed []netip.Addr
 	for _, b := range peers.Members {
 		if b.Node != m.hosts[0] {
-			m.unreached(ctx, m.hosts[0], at[0].Endpoint, netip.MustParseAddr(b.VTEP))
+			closed = append(closed, netip.MustParseAddr(b.VTEP))
 		}
-		m.unreached(ctx, m.hosts[0], at[0].Endpoint, netip.MustParseAddr(b.Underlay))
+		closed = append(closed, netip.MustParseAddr(b.Underlay))
 	}
+	m.unreached(ctx, m.hosts[0], at[0].Endpoint, closed...)
 }
 
 // spoofedByTunnel has somebody on a host without protection speak as the gateway:

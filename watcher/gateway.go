@@ -16,6 +16,7 @@ func (v *vpc) gateway(mine *cluster.Member) *hostops.Gateway {
 		MAC:       cluster.GatewayMAC(v.VNI, v.Gateway.Mode, mine.VTEP),
 		Addresses: v.Gateway.Addresses.List(),
 		Anycast:   v.Gateway.Mode != cluster.GatewayPerHost,
+		NAT:       v.Gateway.NAT,
 	}
 }
 

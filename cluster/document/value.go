@@ -91,6 +91,18 @@ func boolean() kind[bool] {
 	}
 }
 
+// switched is boolean, but unset if it is false.
+func switched() kind[bool] {
+	k := boolean()
+	k.write = func(v bool) any {
+		if !v {
+			return nil
+		}
+		return true
+	}
+	return k
+}
+
 // parsed is text that parse reads and fmt.Sprint writes; the zero T is unset.
 // what says what parse wants.
 func parsed[T comparable](what string, parse func(string) (T, error)) kind[T] {

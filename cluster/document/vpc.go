@@ -49,6 +49,8 @@ var vpcFields = fields[cluster.VPCSpec]{
 		"The address of the VPC's router on every member, with the length of network, or one of each family joined by a comma; left out: nothing leaves the VPC."),
 	entry("gateway_mode", parsed("anycast or per-host", cluster.ParseGatewayMode), func(s *cluster.VPCSpec) *cluster.GatewayMode { return &s.GatewayMode }, 0,
 		"How members have the gateway: anycast (or left out), all with the same MAC; per-host, each with its own."),
+	entry("nat", switched(), func(s *cluster.VPCSpec) *bool { return &s.NAT }, 0,
+		"Whether workloads get out by the gateway and their host, with the host's address: to all that the host reaches, but for the host; left out: no."),
 	entry("exclude", list(address), func(s *cluster.VPCSpec) *[]netip.Addr { return &s.Exclude }, quiet,
 		"Addresses of peer_network and network never to give to a host or an endpoint."),
 	entry("vni", number(1, cluster.MaxVNI), func(s *cluster.VPCSpec) *cluster.VNI { return &s.VNI }, fixed|unique,

@@ -9,12 +9,14 @@ import (
 )
 
 // gatewayWords are the names of the flags about a VPC's gateway.
-func gatewayWords() []string { return []string{"gateway", "gateway-mode"} }
+func gatewayWords() []string { return []string{"gateway", "gateway-mode", "nat", "no-nat"} }
 
 func gatewayFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "gateway", Usage: "`ADDRESS/LENGTH` of the VPC's router on every member: one IPv4, one IPv6 or both; repeated or joined by a comma; vpc set takes it away by none (default: none, nothing leaves the VPC)"},
 		&cli.StringFlag{Name: "gateway-mode", Usage: "anycast, one MAC for all hosts, or `per-host`, each its own (default: anycast)"},
+		&cli.BoolFlag{Name: "nat", Usage: "let workloads out by the gateway and their host, with the host's address: to all that the host reaches, but for the host"},
+		&cli.BoolFlag{Name: "no-nat", Usage: "let nothing out (default)"},
 	}
 }
 
@@ -23,7 +25,7 @@ func setGateway(c *cli.Context, spec *cluster.VPCSpec) (err error) {
 	if c.IsSet("gateway") {
 		text := strings.Join(c.StringSlice("gateway"), ",")
 		if text == "none" {
-			spec.Gateway, spec.GatewayMode = cluster.Networks{}, ""
+			spec.Gateway, spec.GatewayMode, spec.NAT = cluster.Networks{}, "", false
 			return noMore(c)
 		}
 		if spec.Gateway, err = cluster.ParseGateway(text); err != nil {
@@ -35,17 +37,21 @@ func setGateway(c *cli.Context, spec *cluster.VPCSpec) (err error) {
 			return &refusal{exitUsage, err, ""}
 		}
 	}
-	if !spec.AskedGateway().Exists() && c.IsSet("gateway-mode") {
-		return usage("give --gateway ADDRESS/LENGTH too", "--gateway-mode without a gateway")
+	if c.Bool("nat") && c.Bool("no-nat") {
+		return usage("give one of them", "--nat and --no-nat exclude each other")
+	}
+	spec.NAT = spec.NAT && !c.Bool("no-nat") || c.Bool("nat")
+	if !spec.AskedGateway().Exists() {
+		return noMore(c)
 	}
 	return nil
 }
 
-// noMore refuses what is asked of a gateway that is taken away.
+// noMore refuses what is asked of a gateway that there is not.
 func noMore(c *cli.Context) error {
-	for _, name := range gatewayWords()[1:] {
+	for _, name := range []string{"gateway-mode", "nat"} {
 		if c.IsSet(name) {
-			return usage("leave it out", "--%s without a gateway", name)
+			return usage("give --gateway ADDRESS/LENGTH too, or leave it out", "--%s without a gateway", name)
 		}
 	}
 	return nil

@@ -13,7 +13,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	switch op := op.(type) {
 	case hostops.CreateFilter:
 		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals, Bindings: f.Bindings,
-			Wards: f.Wards, Budgets: f.Budgets, NoBudgets: f.NoBudgets,
+			Wards: f.Wards, Uplinks: f.Uplinks, Budgets: f.Budgets, NoBudgets: f.NoBudgets,
 			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
 	case hostops.DeleteFilter:
@@ -35,6 +35,12 @@ func (h *Host) applyFilter(op hostops.Op) error {
 		}
 		f.Exists = true
 		f.Seals[op.Object] = struct{}{}
+		return nil
+	case hostops.GuardUplinks:
+		f.Exists, f.Uplinks = true, op.Port
+		return nil
+	case hostops.UnguardUplinks:
+		f.Uplinks = 0
 		return nil
 	case hostops.SetWard:
 		if f.NoShields {

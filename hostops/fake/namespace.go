@@ -54,6 +54,18 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 		p := *old
 		p.MTU, p.Up, p.Forwards = op.MTU, true, op.Forwards
 		h.setPortOf(name, op.Inner, &p)
+	case hostops.SetUplink:
+		return h.set(name, func(d *hostops.Device) {
+			d.MTU, d.Addresses, d.Up, d.Quiet, d.Forwards = op.MTU, slices.Clone(op.Addresses), true, true, true
+		})
+	case hostops.SetDefault:
+		old := portOf(h.state.Namespaces[name], op.Inner)
+		if old == nil {
+			return syscall.ENOENT
+		}
+		p := *old
+		p.Gateways = slices.Clone(op.Gateways)
+		h.setPortOf(name, op.Inner, &p)
 	case hostops.AddAddress:
 		if portOf(h.state.Namespaces[name], op.Inner) == nil {
 			return syscall.ENOENT

@@ -60,6 +60,7 @@ func gateway(t *testing.T, b *bench) {
 	for _, change := range []func(*hostops.Gateway){
 		func(g *hostops.Gateway) { g.Addresses = []netip.Prefix{netip.MustParsePrefix("10.0.0.254/24")} },
 		func(g *hostops.Gateway) { g.MAC, g.Anycast = cluster.MAC{0x0e, 0x68, 10, 100, 0, 1}, false },
+		func(g *hostops.Gateway) { g.NAT = true },
 		func(g *hostops.Gateway) { *g = *MakeGateway(v) },
 	} {
 		g := *w.Gateway
@@ -78,6 +79,8 @@ func gateway(t *testing.T, b *bench) {
 	if d := diff(before, b.state()); d != "" {
 		t.Errorf("of the gateway is left (-before +after):\n%s", d)
 	}
+	nat := *w.Gateway
+	nat.NAT, w.Gateway = true, &nat
 	b.converge(w)
 	b.takenOverAndGone(w)
 }
@@ -85,6 +88,7 @@ func gateway(t *testing.T, b *bench) {
 func tamperingGateway(t *testing.T, b *bench) {
 	v, k := MakeVPC(0), b.kernel
 	v.Gateway = MakeGateway(v)
+	v.Gateway.NAT = true
 	b.repairs(t, v, []tamper{
 		{"deleted", func() error { return k.DeleteDevice("mg-10000") }},
 		{"down", func() error { return k.SetUp("mg-10000", false) }},
@@ -92,6 +96,10 @@ func tamperingGateway(t *testing.T, b *bench) {
 		{"isolated", func() error { return k.SetFlag("mg-10000", "isolated", true) }},
 		{"MTU", func() error { return k.SetMTU("mg-10000", 1280) }},
 		{"address of the host's end", func() error { return k.AddAddress("mg-10000", netip.MustParsePrefix("10.0.0.9/24")) }},
+		{"uplink deleted", func() error { return k.DeleteDevice("mu-10000") }},
+		{"uplink down", func() error { return k.SetUp("mu-10000", false) }},
+		{"MTU of the uplink", func() error { return k.SetMTU("mu-10000", 1280) }},
+		{"address of the uplink", func() error { return k.AddAddress("mu-10000", netip.MustParsePrefix("10.0.0.9/24")) }},
 		{"namespace deleted", func() error { return k.DeleteNamespace("vpc-neta") }},
 		{"filter wiped", k.WipeFilter},
 	})
@@ -101,6 +109,7 @@ func tamperingGateway(t *testing.T, b *bench) {
 func gatewayHeld(t *testing.T, b *bench) {
 	v := MakeVPC(0)
 	v.Gateway = MakeGateway(v)
+	v.Gateway.NAT = true
 	b.converge(v)
 	before := b.state()
 	must(t, b.driver.Close())
@@ -110,8 +119,9 @@ func gatewayHeld(t *testing.T, b *bench) {
 	if len(r.Problems) > 0 || !slices.ContainsFunc(texts(r.Applied), func(s string) bool { return strings.HasPrefix(s, "keep MAC") }) {
 		t.Errorf("problems %v, applied %q", r.Problems, texts(r.Applied))
 	}
-	if diff := cmp.Diff(before.Filter.Wards, b.state().Filter.Wards, values()); diff != "" {
-		t.Errorf("wards (-before +after):\n%s", diff)
+	after := b.state().Filter
+	if diff := cmp.Diff(before.Filter.Wards, after.Wards, values()); diff != "" || after.Uplinks != before.Filter.Uplinks || after.Uplinks == 0 {
+		t.Errorf("uplinks guarded for port %d, wards (-before +after):\n%s", after.Uplinks, diff)
 	}
 	b.silent(true, v)
 }

@@ -54,6 +54,12 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.setShield(op.VNI, op.Network)
 	case hostops.Unshield:
 		return d.filter.unshield(op.VNI)
+	case hostops.SetDefault:
+		return d.setDefault(op)
+	case hostops.GuardUplinks:
+		return d.filter.guardUplinks(op.Port)
+	case hostops.UnguardUplinks:
+		return d.filter.unguardUplinks()
 	case hostops.SetWard:
 		return d.filter.setWard(op.Object, op.Ward)
 	case hostops.RemoveWard:
@@ -104,6 +110,8 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.setBridge(v)
 	case hostops.SetInner:
 		return d.setInner(v, op)
+	case hostops.SetUplink:
+		return d.setUplink(v, op)
 	case hostops.SetTap:
 		return d.setTap(v, op.User)
 	case hostops.SetUp:
@@ -152,14 +160,13 @@ func (d *Driver) deleteGroup(owner cluster.VNI) error {
 			failed = append(failed, d.release(v.index))
 		}
 	}
-	for _, use := range []hostops.Use{hostops.UseMade, hostops.UseVPC} {
-		failed = append(failed, d.deleteUse(ds, use, owner))
+	for _, group := range []uint32{hostops.GroupFor(hostops.UseMade, owner), hostops.GroupOf(owner), hostops.GroupUplink | uint32(owner)} {
+		failed = append(failed, d.deleteMarked(ds, group))
 	}
 	return errors.Join(failed...)
 }
 
-func (d *Driver) deleteUse(ds devices, use hostops.Use, owner cluster.VNI) error {
-	group := hostops.GroupFor(use, owner)
+func (d *Driver) deleteMarked(ds devices, group uint32) error {
 	there, foreign := false, false
 	for _, v := range ds {
 		if v.group == group {

@@ -2,7 +2,7 @@
 // tools of the host are run.
 //
 // What is where: the bridge "<vpc>", the shared tunnels "mv4-<vni>" and
-// "mv6-<vni>", the pairs' own "mp-<pair>" and the ports "mn-<vni>" and "mg-<vni>" are in the host's namespace, workloads'
+// "mv6-<vni>", the pairs' own "mp-<pair>" the ports "mn-<vni>" and "mg-<vni>" and the uplink "mu-<vni>" are in the host's namespace, workloads'
 // ports "me-<hash of VPC and endpoint>", taps and lent devices too; the inner end "vtep0"
 // with the VTEP address is in the namespace pinned at /run/netns/vpc-<vpc>,
 // whose loopback carries the VPC's link group as the mark. The filter is the
@@ -89,6 +89,16 @@
 // their bridge. In the namespace IPv4 that comes in by gw0 alone is forwarded, by that
 // device's own setting, IPv6 by that of all devices; a chain drops what does not go from
 // gw0 to gw0, and each device answers ARP only for its own addresses.
+//
+// What the uplinks reach. "mu-<vni>", with "up0" in the namespace, is no port of a bridge and
+// has a link group of its own. Both ends have addresses that follow from the VNI, of
+// 240.0.0.0/4 and fd6d:6573:6800::/40. The namespace masquerades to its end's, so that
+// VPCs may overlap, and the host from there to its own. The table "inet meshvpc-uplinks"
+// drops what comes in by an uplink for the host (but neighbour discovery), for another
+// uplink, or for the UDP port of tunnels anywhere: the other end takes this host's
+// address for a peer's. What goes out by an uplink is answers only. IPv4 is forwarded by
+// the uplink's own setting, IPv6 too from kernel 6.17 on; answers come in by another
+// device, whose setting is the administrator's.
 //
 // What the bindings reach. One chain at the bridges' prerouting judges what comes in
 // by a bound port, by sets whose keys begin with the port's name: a port more is a

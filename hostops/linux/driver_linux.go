@@ -140,6 +140,10 @@ func (d *Driver) drain() (changed bool) {
 		if d.devices == nil {
 			return
 		}
+		if h.Type == unix.RTM_NEWNETCONF { // what is forwarded concerns uplinks
+			changed = changed || len(d.uplinks()) > 0
+			return
+		}
 		had := d.devices.addressed(b)
 		diff, unknown := d.devices.event(h.Type, b)
 		changed = changed || diff
@@ -175,7 +179,7 @@ func (d *Driver) filterEvents() {
 }
 
 func sameFilter(a, b hostops.Filter) bool {
-	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && maps.Equal(a.VNIs, b.VNIs) &&
+	return a.Exists == b.Exists && a.Foreign == b.Foreign && a.Port == b.Port && a.Uplinks == b.Uplinks && maps.Equal(a.VNIs, b.VNIs) &&
 		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) && maps.Equal(a.Budgets, b.Budgets) &&
 		maps.Equal(a.Placed, b.Placed) && maps.EqualFunc(a.Places, b.Places, hostops.PlaceSet.Equal) &&
 		maps.Equal(a.Seals, b.Seals) && a.Fenced.Equal(b.Fenced) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal) &&
@@ -217,6 +221,8 @@ func (d *Driver) state() hostops.State {
 		Namespaces: make(map[string]hostops.Namespace, len(d.spaces)),
 		Filter:     d.filter.share(),
 	}
+	uplinks, closed := d.forwarding()
+	s.Closed = closed
 	for _, v := range d.devices {
 		owner, ours := v.ours()
 		if !ours {
@@ -234,6 +240,7 @@ func (d *Driver) state() hostops.State {
 			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
 			Answers: hostops.TableOf(v.answers.share()),
 			Use:     hostops.UseOf(v.group), User: v.user, Space: v.room(),
+			Forwards: uplinks[v.name],
 		}
 	}
 	for _, v := range d.devices {

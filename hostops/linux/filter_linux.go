@@ -101,7 +101,7 @@ func (f *filter) touched() bool {
 		}
 		attrs(b[nfgenmsg:], func(kind int, data []byte) {
 			// Attribute 1 is the table's name in every message of nftables but NEWGEN.
-			if kind == 1 && cstr(data) == hostops.FilterName && h.Type&0xff != unix.NFT_MSG_NEWGEN {
+			if kind == 1 && (cstr(data) == hostops.FilterName || cstr(data) == uplinkTable().Name) && h.Type&0xff != unix.NFT_MSG_NEWGEN {
 				touched = true
 			}
 		})
@@ -196,7 +196,7 @@ func (f *filter) create(port uint16) error {
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
 		VNIs: map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
-		Bindings: f.state.Bindings, Wards: f.state.Wards, Budgets: f.state.Budgets, NoBudgets: f.state.NoBudgets,
+		Bindings: f.state.Bindings, Wards: f.state.Wards, Uplinks: f.state.Uplinks, Budgets: f.state.Budgets, NoBudgets: f.state.NoBudgets,
 	}
 	return nil
 }
@@ -211,6 +211,9 @@ func (f *filter) remove() error {
 		f.cc.DelTable(t)
 	}
 	if err := f.flush(); err != nil {
+		return err
+	}
+	if err := f.unguardUplinks(); err != nil {
 		return err
 	}
 	f.state = hostops.Filter{NoShields: f.state.NoShields, NoBudgets: f.state.NoBudgets}
@@ -353,6 +356,9 @@ func (f *filter) read() error {
 	}
 	if err := f.readShields(&s); err != nil {
 		return fmt.Errorf("read nftables table bridge %s: %w", hostops.FilterName, err)
+	}
+	if err := f.readUplinks(&s); err != nil {
+		return fmt.Errorf("read nftables table inet %s: %w", uplinkTable().Name, err)
 	}
 	if err := f.readSeals(&s); err != nil {
 		return fmt.Errorf("read nftables table netdev %s: %w", hostops.FilterName, err)

@@ -16,16 +16,30 @@ import (
 type spaceChain struct {
 	name  string
 	hook  *nftables.ChainHook
+	kind  nftables.ChainType
 	rules []rule
 }
 
 // spaceChains are all of them, for what the namespace is to forward.
 func spaceChains(r hostops.Routing) []spaceChain {
-	chains := []spaceChain{{"input", nftables.ChainHookInput, namespaceRules()}}
+	chains := []spaceChain{{"input", nftables.ChainHookInput, nftables.ChainTypeFilter, namespaceRules()}}
 	if r.Gateway {
-		chains = append(chains, spaceChain{"forward", nftables.ChainHookForward, forwardRules()})
+		chains = append(chains, spaceChain{"forward", nftables.ChainHookForward, nftables.ChainTypeFilter, forwardRules(r)})
+	}
+	if r.NAT {
+		chains = append(chains, spaceChain{"nat", nftables.ChainHookPostrouting, nftables.ChainTypeNAT, natRules()})
 	}
 	return chains
+}
+
+// of is the chain in a table, with what becomes of that which no rule judges.
+func (c spaceChain) of(t *nftables.Table, policy nftables.ChainPolicy) *nftables.Chain {
+	chain := &nftables.Chain{Name: c.name, Table: t, Type: c.kind, Hooknum: c.hook, Priority: nftables.ChainPriorityFilter, Policy: &policy}
+	if c.kind == nftables.ChainTypeNAT {
+		accept := nftables.ChainPolicyAccept
+		chain.Priority, chain.Policy = nftables.ChainPriorityNATSource, &accept
+	}
+	return chain
 }
 
 // makeFiltered lets ICMP echo and neighbour discovery into the calling thread's
@@ -36,17 +50,14 @@ func makeFiltered(r hostops.Routing) error {
 		return err
 	}
 	defer cc.CloseLasting()
-	t, drop := table(), nftables.ChainPolicyDrop
+	t := table()
 	there, err := hasTable(cc, t)
 	if err != nil {
 		return err
 	}
 	replaceTable(cc, t, there)
 	for _, w := range spaceChains(r) {
-		c := cc.AddChain(&nftables.Chain{
-			Name: w.name, Table: t, Type: nftables.ChainTypeFilter, Policy: &drop,
-			Hooknum: w.hook, Priority: nftables.ChainPriorityFilter,
-		})
+		c := cc.AddChain(w.of(t, nftables.ChainPolicyDrop))
 		for _, r := range w.rules {
 			cc.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: r.exprs, UserData: comment(r.text)})
 		}
@@ -75,9 +86,30 @@ func namespaceRules() []rule {
 }
 
 // forwardRules keep what comes in by the gateway off the peer network.
-func forwardRules() []rule {
-	gateway := func(key expr.MetaKey) []expr.Any { return name(key, hostops.InnerGateway, expr.CmpOpEq) }
-	return []rule{{"meshvpc gateway", join(gateway(expr.MetaKeyIIFNAME), gateway(expr.MetaKeyOIFNAME), accept())}}
+func forwardRules(r hostops.Routing) []rule {
+	in := func(device string) []expr.Any { return name(expr.MetaKeyIIFNAME, device, expr.CmpOpEq) }
+	out := func(device string) []expr.Any { return name(expr.MetaKeyOIFNAME, device, expr.CmpOpEq) }
+	rules := []rule{{"meshvpc gateway", join(in(hostops.InnerGateway), out(hostops.InnerGateway), accept())}}
+	if r.NAT {
+		rules = append(rules,
+			rule{"meshvpc out", join(in(hostops.InnerGateway), out(hostops.InnerUplink), accept())},
+			rule{"meshvpc answers", join(in(hostops.InnerUplink), out(hostops.InnerGateway), answers(), accept())})
+	}
+	return rules
+}
+
+// natRules have the host see one address.
+func natRules() []rule {
+	return []rule{{"meshvpc nat", join(name(expr.MetaKeyOIFNAME, hostops.InnerUplink, expr.CmpOpEq), []expr.Any{&expr.Masq{}})}}
+}
+
+// answers is that a packet belongs to what has begun on the other side.
+func answers() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: u32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
 }
 
 // filtered reads what the calling thread's namespace forwards at most, and whether it
@@ -99,20 +131,23 @@ func filtered() (r hostops.Routing, whole bool, err error) {
 			chains[c.Name] = c
 		}
 	}
-	r.Gateway = chains["forward"] != nil
+	r.Gateway, r.NAT = chains["forward"] != nil, chains["nat"] != nil
 	wants := spaceChains(r)
 	for _, w := range wants {
-		c := chains[w.name]
-		if c == nil || c.Hooknum == nil || *c.Hooknum != *w.hook || c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop {
-			return r, false, nil
-		}
-		rs, err := cc.GetRules(t, c)
-		if err != nil {
+		if whole, err := w.is(cc, t, chains[w.name], nftables.ChainPolicyDrop); err != nil || !whole {
 			return r, false, err
-		}
-		if !slices.EqualFunc(rs, w.rules, func(r *nftables.Rule, w rule) bool { return commentOf(r) == w.text }) {
-			return r, false, nil
 		}
 	}
 	return r, len(chains) == len(wants), nil
+}
+
+// is reports whether a chain that is there is as of makes it, with its rules.
+func (c spaceChain) is(cc *nftables.Conn, t *nftables.Table, has *nftables.Chain, policy nftables.ChainPolicy) (bool, error) {
+	want := c.of(t, policy)
+	if has == nil || has.Hooknum == nil || *has.Hooknum != *want.Hooknum || has.Policy == nil || *has.Policy != *want.Policy {
+		return false, nil
+	}
+	rs, err := cc.GetRules(t, has)
+	same := func(r *nftables.Rule, w rule) bool { return commentOf(r) == w.text && len(r.Exprs) == len(w.exprs) }
+	return slices.EqualFunc(rs, c.rules, same), err
 }

@@ -115,7 +115,7 @@ func (k kernel) HasFilter() bool {
 	for _, f := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyBridge, nftables.TableFamilyNetdev} {
 		ts, err := k.nft().ListTablesOfFamily(f)
 		must(k.t, err)
-		if slices.ContainsFunc(ts, func(t *nftables.Table) bool { return t.Name == hostops.FilterName }) {
+		if slices.ContainsFunc(ts, func(t *nftables.Table) bool { return strings.HasPrefix(t.Name, hostops.FilterName) }) {
 			return true
 		}
 	}

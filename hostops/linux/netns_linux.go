@@ -164,7 +164,7 @@ func (d *Driver) reread(name string) (changed bool, err error) {
 		sp.state.Routing, sp.state.Filtered, err = filtered()
 		sp.state.Quiet = lo.up && quiet(sp.state.Routing)
 		sp.readPorts(ds)
-		return err
+		return errors.Join(err, sp.readDefaults())
 	})
 	if err != nil {
 		return true, fmt.Errorf("read namespace %s: %w", name, err)
@@ -188,7 +188,7 @@ func (sp *space) readPorts(ds devices) {
 		switch v.name {
 		case inner:
 			sp.end, sp.state.Port = end{v.index, v.peer}, p
-		case hostops.InnerGateway:
+		case hostops.InnerGateway, hostops.InnerUplink:
 			sp.others[v.name] = end{v.index, v.peer}
 			if sp.state.Further == nil {
 				sp.state.Further = map[string]*hostops.NamespacePort{}
@@ -196,6 +196,38 @@ func (sp *space) readPorts(ds devices) {
 			sp.state.Further[v.name] = p
 		}
 	}
+}
+
+// readDefaults reads the default routes by the uplink.
+func (sp *space) readDefaults() error {
+	p := sp.state.Further[hostops.InnerUplink]
+	if p == nil {
+		return nil
+	}
+	routes, err := sp.conn.routes(sp.others[hostops.InnerUplink].index)
+	for _, r := range routes {
+		if r.to.Bits() == 0 && r.table == unix.RT_TABLE_MAIN && r.gateway.IsValid() {
+			p.Gateways = append(p.Gateways, r.gateway)
+		}
+	}
+	return err
+}
+
+// setDefault makes the default routes by a port.
+func (d *Driver) setDefault(op hostops.SetDefault) error {
+	sp := d.spaces[op.Object]
+	if sp == nil || sp.of(op.Inner).index == 0 {
+		return os.ErrNotExist
+	}
+	own := []netip.Prefix{}
+	if p := sp.state.Further[op.Inner]; p != nil {
+		own = p.Addresses
+	}
+	if err := sp.conn.setGateways(sp.of(op.Inner).index, op.Gateways, own); err != nil {
+		return err
+	}
+	_, err := d.reread(op.Object)
+	return err
 }
 
 // of is one of the ends, the VTEP's for "".
@@ -215,7 +247,7 @@ func samePort(a, b *hostops.NamespacePort) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.MAC == b.MAC && a.MTU == b.MTU && a.Up == b.Up && a.Forwards == b.Forwards && slices.Equal(a.Addresses, b.Addresses)
+	return a.MAC == b.MAC && a.MTU == b.MTU && a.Up == b.Up && a.Forwards == b.Forwards && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways)
 }
 
 // pinDir makes the directory of pinned namespaces a shared mount point, as
@@ -328,6 +360,9 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 	}
 	name := cmp.Or(op.Inner, inner)
 	group := attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))
+	if name == hostops.InnerUplink {
+		group = attr(unix.IFLA_GROUP, u32(hostops.GroupUplink|uint32(op.Owner)))
+	}
 	peer := attr(nl.VETH_INFO_PEER, nl.NewIfInfomsg(unix.AF_UNSPEC).Serialize())
 	peer.AddRtAttr(unix.IFLA_IFNAME, zstr(name))
 	peer.AddRtAttr(unix.IFLA_ADDRESS, op.MAC[:])
