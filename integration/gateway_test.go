@@ -37,7 +37,8 @@ func TestAnycastGateway(t *testing.T) {
 		m.routed(ctx, h, a.Endpoint, true)
 		m.reached(ctx, h, a.Endpoint, gatewayAddresses()...)
 	}
-	m.answeredHere(ctx, at)
+	mac := m.anycast(ctx)
+	m.answeredHere(ctx, at, func(int) cluster.MAC { return mac })
 	m.keptOff(ctx, at)
 	m.spoofedByTunnel(ctx, at)
 	m.spoofedHere(ctx, at)
@@ -49,6 +50,47 @@ func TestAnycastGateway(t *testing.T) {
 		m.must(m.Until(ctx, func() error { return m.nothingToDo(ctx, h) }))
 		m.routed(ctx, h, at[i].Endpoint, false)
 		m.unreached(ctx, h, at[i].Endpoint, gatewayAddresses()[0].Addr())
+	}
+}
+
+// TestPerHostGateway has every host answer for its own workloads, each with its own MAC,
+// and a workload that moves find the gateway of the host that it comes to.
+func TestPerHostGateway(t *testing.T) {
+	ctx := within(t)
+	m := newNodes(t, lab.Dual)
+	m.create(ctx, "vpc1", "--network", tenants, "--gateway", gateways, "--gateway-mode", "per-host")
+	var at []local.Attached
+	macs := map[string]bool{}
+	neighbour := func(host, workload string) string {
+		return m.output(ctx, host, fmt.Sprintf("ip -n %s neigh show %s | cut -d' ' -f5", workload, gatewayAddresses()[0].Addr()))
+	}
+	for i, h := range m.hosts {
+		a := m.inside(ctx, h, fmt.Sprintf("web%d", i+1))
+		at = append(at, a)
+		m.reached(ctx, h, a.Endpoint, gatewayAddresses()...)
+		macs[neighbour(h, a.Endpoint)] = true
+	}
+	if len(macs) != 3 {
+		t.Errorf("the gateways of three hosts have the MACs %v", macs)
+	}
+	m.answeredHere(ctx, at, func(i int) cluster.MAC {
+		mac, err := cluster.ParseMAC(neighbour(m.hosts[i], at[i].Endpoint))
+		m.must(err)
+		return mac
+	})
+	_, err := m.Meshvpc(ctx, m.hosts[2], "endpoint", "detach", "web3")
+	m.must(err)
+	h := m.hosts[1]
+	m.shell(ctx, h, `ip netns add web3 && ip -n web3 link add own0 type veth peer name own1 && ip -n web3 addr add 192.0.2.200/24 dev own0 &&
+		ip -n web3 link set own0 up && ip -n web3 link set own1 up && ip -n web3 route add default via 192.0.2.201`)
+	m.refused(ctx, h, "attach it with --no-gateway", "endpoint", "attach", "web3", "--netns", "web3")
+	a := m.attach(ctx, h, "web3", "--netns", "web3", "--no-gateway")
+	if len(a.Gateways) > 0 {
+		t.Errorf("attached without a gateway: %+v", a)
+	}
+	m.reached(ctx, h, "web3", gatewayAddresses()...)
+	if got, own := neighbour(h, "web3"), neighbour(h, "web2"); got != own {
+		t.Errorf("a workload that moved has the gateway's MAC %s, those of its host have %s", got, own)
 	}
 }
 
@@ -88,11 +130,11 @@ func (m *mesh) anycast(ctx context.Context) cluster.MAC {
 
 // answeredHere has each workload ask 100 times who has the gateway's address: each
 // question is answered once, and none is heard on another host.
-func (m *mesh) answeredHere(ctx context.Context, at []local.Attached) {
+func (m *mesh) answeredHere(ctx context.Context, at []local.Attached, macOf func(host int) cluster.MAC) {
 	m.t.Helper()
 	const questions = 100
-	mac := m.anycast(ctx)
 	for i, from := range at {
+		mac := macOf(i)
 		var ears []*lab.SniffRun
 		for j := range at {
 			match := lab.Match{EtherType: 0x0806, Source: from.MAC[:]}

@@ -143,7 +143,8 @@ func (m *mesh) noTunnelByNAT(ctx context.Context, web1, web2 local.Attached) {
 		m.must(err)
 		inner, err := m.Lab.StartSniff(ctx, lab.Sniff{Host: peer.Name, Workload: web2.Endpoint, Match: lab.Match{Contains: []byte(text)}})
 		m.must(err)
-		for _, send := range [][]byte{f.udp(4789, vxlan(uint32(v.VNI), frame(text+" in a tunnel"))), f.udp(9, []byte(text+" elsewhere"))} {
+		const foreign = 9999999 // of no VPC here: the host's filter for tunnels does not judge it
+		for _, send := range [][]byte{f.udp(4789, vxlan(uint32(v.VNI), frame(text+" in a tunnel"))), f.udp(4789, vxlan(foreign, frame(text+" in another"))), f.udp(9, []byte(text+" elsewhere"))} {
 			m.must(m.Lab.SendFrames(ctx, lab.Frames{Host: m.hosts[0], Workload: web1.Endpoint, Frame: send, Count: 20, Interval: time.Millisecond}))
 		}
 		m.reached(ctx, m.hosts[0], web1.Endpoint, web2.Addresses...) // what was sent before has arrived

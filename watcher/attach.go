@@ -155,6 +155,9 @@ func (a *Agent) attachAgain(v *vpc, q local.AttachRequest, old, at attachment) (
 		if old.Trusted {
 			with = ", trusted"
 		}
+		if old.NoGateway {
+			with += ", without the gateway"
+		}
 		return false, refuse(local.CodeTaken, "meshvpc endpoint detach "+q.Endpoint, "attach endpoint %q: it is attached already, to %s%s", q.Endpoint, old, with)
 	}
 	if old.lost != "" {
@@ -169,7 +172,7 @@ func (a *Agent) attachAgain(v *vpc, q local.AttachRequest, old, at attachment) (
 
 // attachmentOf reads what is asked for.
 func attachmentOf(q local.AttachRequest) (attachment, *local.Refusal) {
-	at := attachment{Trusted: q.Trust, Standby: q.Standby, Create: q.Create, For: q.For}
+	at := attachment{Trusted: q.Trust, NoGateway: q.NoGateway, Standby: q.Standby, Create: q.Create, For: q.For}
 	targets := 0
 	for _, t := range []string{q.Netns, q.Tap, q.Device} {
 		if t != "" {
@@ -190,8 +193,8 @@ func attachmentOf(q local.AttachRequest) (attachment, *local.Refusal) {
 		at.Owner = *q.TapOwner
 	}
 	switch {
-	case at.Kind != hostops.PortNetns && q.Inner != "", at.Kind != hostops.PortTap && q.TapOwner != nil:
-		return at, refuse(local.CodeInvalid, "", "attach endpoint: only a device in a namespace has an inner name, and only a tap an owner")
+	case at.Kind != hostops.PortNetns && (q.Inner != "" || q.NoGateway), at.Kind != hostops.PortTap && q.TapOwner != nil:
+		return at, refuse(local.CodeInvalid, "", "attach endpoint: only a device in a namespace has an inner name and default routes, and only a tap an owner")
 	case at.Owner < -1 || at.Owner > 1<<32-2:
 		return at, refuse(local.CodeInvalid, "", "attach endpoint: owner %d of a tap: want a user's number", at.Owner)
 	case cluster.CleanText(at.For) != at.For:

@@ -22,8 +22,11 @@ type attachment struct {
 	Kind hostops.PortKind `json:"kind"`
 	// Target is the path of the workload's network namespace, or the name of a
 	// device on the host.
-	Target  string `json:"target"`
-	Inner   string `json:"inner,omitempty"` // name of the device in the namespace
+	Target string `json:"target"`
+	Inner  string `json:"inner,omitempty"` // name of the device in the namespace
+	// NoGateway: the namespace has default routes of its own, or none.
+	NoGateway bool `json:"no_gateway,omitempty"`
+
 	Owner   int    `json:"owner,omitempty"` // of a tap
 	Trusted bool   `json:"trusted,omitempty"`
 	Standby bool   `json:"standby,omitempty"` // it does not ask to be the owner
@@ -75,7 +78,7 @@ type released struct {
 // sameTarget reports whether two attachments are of the same workload, in the
 // same manner.
 func (a attachment) sameTarget(b attachment) bool {
-	return a.Kind == b.Kind && a.Target == b.Target && a.Inner == b.Inner && a.Owner == b.Owner && a.Trusted == b.Trusted
+	return a.Kind == b.Kind && a.Target == b.Target && a.Inner == b.Inner && a.Owner == b.Owner && a.Trusted == b.Trusted && a.NoGateway == b.NoGateway
 }
 
 // collides reports whether two endpoints cannot be attached so at once.
@@ -182,7 +185,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		}
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner
-			p.Gateways = v.gatewaysFor(p.Addresses)
+			p.Gateways = v.gatewaysOf(a)
 		}
 		ps = append(ps, p)
 	}

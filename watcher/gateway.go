@@ -20,6 +20,15 @@ func (v *vpc) gateway(mine *cluster.Member) *hostops.Gateway {
 	}
 }
 
+// gatewaysOf are where the default routes of what is attached lead. Those of what is no
+// network namespace are its own matter.
+func (v *vpc) gatewaysOf(a attachment) []netip.Addr {
+	if a.Kind != hostops.PortNetns || a.NoGateway || a.Own == nil {
+		return nil
+	}
+	return v.gatewaysFor(v.addressesOf(a.Own))
+}
+
 // gatewaysFor are where the default routes of a workload with these addresses lead:
 // to the gateway of each family in which it has one.
 func (v *vpc) gatewaysFor(addresses []netip.Prefix) (gs []netip.Addr) {

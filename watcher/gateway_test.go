@@ -48,3 +48,25 @@ func TestGatewayOfHost(t *testing.T) {
 		}
 	}
 }
+
+func TestGatewaysOfAttachment(t *testing.T) {
+	addresses, err := cluster.ParseGateway("10.10.11.1/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &vpc{Gateway: cluster.Gateway{Addresses: addresses}}
+	own := &cluster.EndpointOwn{IPs: []netip.Addr{netip.MustParseAddr("10.10.11.5")}}
+	for name, tt := range map[string]struct {
+		at   attachment
+		want int
+	}{
+		"namespace":                  {attachment{Kind: hostops.PortNetns, Own: own}, 1},
+		"one with routes of its own": {attachment{Kind: hostops.PortNetns, Own: own, NoGateway: true}, 0},
+		"no addresses yet":           {attachment{Kind: hostops.PortNetns}, 0},
+		"virtual machine":            {attachment{Kind: hostops.PortTap, Own: own}, 0},
+	} {
+		if got := v.gatewaysOf(tt.at); len(got) != tt.want {
+			t.Errorf("%s: gateways %v, want %d", name, got, tt.want)
+		}
+	}
+}

@@ -59,9 +59,7 @@ func (a *Agent) attached(id portID, at attachment) local.Attached {
 	}
 	if at.Own != nil {
 		t.MAC, t.Addresses = at.Own.MAC, v.addressesOf(at.Own)
-		if at.Kind == hostops.PortNetns {
-			t.Gateways = v.gatewaysFor(t.Addresses)
-		}
+		t.Gateways = v.gatewaysOf(at)
 	}
 	return t
 }

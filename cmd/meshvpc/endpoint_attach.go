@@ -27,6 +27,7 @@ func (p *program) endpointAttachCommand() *cli.Command {
 		inVPCFlag(),
 		&cli.StringFlag{Name: "netns", Usage: "its network namespace: a `NAME|PID|PATH` (a name of /run/netns, a number always a process)"},
 		&cli.StringFlag{Name: "inner", Usage: "`NAME` of the device in the namespace (default eth0)"},
+		&cli.BoolFlag{Name: "no-gateway", Usage: "leave the namespace's default routes alone, though the VPC has a gateway"},
 		&cli.StringFlag{Name: "tap", Usage: "make the tap device `NAME`, for a virtual machine"},
 		&cli.StringFlag{Name: "owner", Usage: "`USER|UID` who may open the tap (default root)"},
 		&cli.StringFlag{Name: "device", Usage: "lend the device `DEV` of this host to the VPC"},
@@ -67,7 +68,7 @@ func (p *program) endpointAttach(ctx context.Context, c *cli.Context) error {
 
 // attachRequest reads the command line.
 func attachRequest(c *cli.Context) (r local.AttachRequest, err error) {
-	r = local.AttachRequest{VPC: c.String("vpc"), Endpoint: c.Args().First(), Inner: c.String("inner"), Tap: c.String("tap"),
+	r = local.AttachRequest{VPC: c.String("vpc"), Endpoint: c.Args().First(), Inner: c.String("inner"), NoGateway: c.Bool("no-gateway"), Tap: c.String("tap"),
 		Device: c.String("device"), Trust: c.Bool("trust"), Standby: c.Bool("standby")}
 	if err := checkLocalNames(r.VPC, r.Endpoint); err != nil {
 		return r, err
@@ -162,8 +163,12 @@ func attachedText(w io.Writer, a local.Attached) {
 	if a.Trusted {
 		to += ", trusted"
 	}
-	fmt.Fprintf(w, "endpoint:   %s of VPC %s\nattached:   %s\naddresses:  %s\nmac:        %s\nmtu:        %d\nstate:      %s\n", a.Endpoint, a.VPC, to,
-		cmp.Or(prefixes(a.Addresses), "-"), a.MAC, a.MTU, string(a.State)+suffix(": ", clean(a.Reason)))
+	gateways := ""
+	for _, g := range a.Gateways {
+		gateways += fmt.Sprintf("gateway:    %s\n", g)
+	}
+	fmt.Fprintf(w, "endpoint:   %s of VPC %s\nattached:   %s\naddresses:  %s\n%smac:        %s\nmtu:        %d\nstate:      %s\n", a.Endpoint, a.VPC, to,
+		cmp.Or(prefixes(a.Addresses), "-"), gateways, a.MAC, a.MTU, string(a.State)+suffix(": ", clean(a.Reason)))
 }
 
 func prefixes(list []netip.Prefix) string {

@@ -92,7 +92,7 @@ func (c *conn) setGateways(index int32, want []netip.Addr, own []netip.Prefix) e
 		far := !slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(g) })
 		err := c.defaultRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, g, far)
 		if errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add gateway %s: the namespace has a default route already: remove it, or attach without the gateway: %w", g, hostops.ErrForeign)
+			return fmt.Errorf("add gateway %s: the namespace has a default route already: remove it, or attach it with --no-gateway: %w", g, hostops.ErrForeign)
 		}
 		if err != nil {
 			return wrap("add gateway "+g.String(), err)

@@ -25,6 +25,8 @@ type AttachRequest struct {
 	// or /proc/1234/ns/net; Inner names the device there, default eth0.
 	Netns string `json:"netns,omitempty"`
 	Inner string `json:"inner,omitempty"`
+	// NoGateway leaves the namespace without default routes by the VPC's gateway.
+	NoGateway bool `json:"no_gateway,omitempty"`
 	// Tap is the name of a tap device that is made for user TapOwner, nil: root.
 	Tap      string `json:"tap,omitempty"`
 	TapOwner *int   `json:"tap_owner,omitempty"`
