@@ -40,10 +40,11 @@ func TestAnycastGateway(t *testing.T) {
 	mac := m.anycast(ctx)
 	m.answeredHere(ctx, at, func(int) cluster.MAC { return mac })
 	m.keptOff(ctx, at)
-	m.spoofedByTunnel(ctx, at)
-	m.spoofedHere(ctx, at)
-	m.gatewaySurvives(ctx)
+	m.spoofedByTunnel(within(t), at)
+	m.spoofedHere(within(t), at)
+	m.gatewaySurvives(within(t))
 
+	ctx = within(t)
 	_, err := m.Meshvpc(ctx, m.Server, "vpc", "set", "vpc1", "--gateway", "none")
 	m.must(err)
 	for i, h := range m.hosts {

@@ -48,11 +48,13 @@ func TestNAT(t *testing.T) {
 		ip -n internet addr add 203.0.113.2/24 dev eth0 && ip -n internet addr add 2001:db8:ffff::2/64 dev eth0 nodad && ip -n internet link set eth0 up`)
 	web1, web2 := m.inside(ctx, h, "web1"), m.inside(ctx, m.hosts[1], "web2")
 
+	ctx = within(t)
 	m.leaves(ctx, web1)
 	m.staysOut(ctx, web1, web2)
 	m.noTunnelByNAT(ctx, web1, web2)
 	m.natSurvives(within(t))
 
+	ctx = within(t)
 	_, err = m.Meshvpc(ctx, m.Server, "vpc", "set", "vpc1", "--no-nat")
 	m.must(err)
 	m.unreached(ctx, h, "web1", internet()[0].Addr())
