@@ -205,6 +205,11 @@ func (d *Driver) Observe(ctx context.Context, full bool) (hostops.State, error) 
 	if err := d.watchPins(full); err != nil {
 		return hostops.State{}, err
 	}
+	for name := range d.spaces { // one end of a pair that is gone took the other with it
+		if _, err := d.follow(name, false); err != nil {
+			return hostops.State{}, err
+		}
+	}
 	if full || !d.filter.known || d.filter.touched() {
 		if err := d.filter.read(); err != nil {
 			return hostops.State{}, err
