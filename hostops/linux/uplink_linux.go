@@ -175,6 +175,10 @@ func (d *Driver) setUplink(v *device, op hostops.SetUplink) error {
 		if err := ignore(err, unix.EEXIST); err != nil {
 			return wrap("add address "+a.String(), err)
 		}
+		// The kernel tells of one of IPv6 when it has looked whether another has it.
+		if d.drain(); !slices.Contains(v.addrs, a) {
+			v.addrs = append(slices.Clip(v.addrs), a)
+		}
 	}
 	return nil
 }
