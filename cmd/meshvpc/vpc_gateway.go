@@ -16,7 +16,6 @@ func gatewayFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "gateway", Usage: "`ADDRESS/LENGTH` of the VPC's router on every member: one IPv4, one IPv6 or both; repeated or joined by a comma; vpc set takes it away by none (default: none, nothing leaves the VPC)"},
 		&cli.StringFlag{Name: "gateway-mode", Usage: "anycast, one MAC for all hosts, or `per-host`, each its own (default: anycast)"},
 		&cli.BoolFlag{Name: "nat", Usage: "let workloads out by the gateway and their host, with the host's address: to all that the host reaches, but for the host"},
-		&cli.BoolFlag{Name: "no-nat", Usage: "let nothing out (default)"},
 	}
 }
 

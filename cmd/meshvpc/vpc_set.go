@@ -22,6 +22,7 @@ func (p *program) vpcSetCommand() *cli.Command {
 		transportFlag(), groupFlag(), learningFlag(), floodFlag(), excludeFlag(), yesFlag(),
 		&cli.BoolFlag{Name: "protect", Usage: "refuse to delete it"},
 		&cli.BoolFlag{Name: "no-protect", Usage: "allow to delete it"},
+		&cli.BoolFlag{Name: "no-nat", Usage: "let nothing out by the gateway"},
 		&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until it is so"},
 	), gatewayFlags()...), p.withStore(p.vpcSet))
 }
