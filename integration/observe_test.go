@@ -179,8 +179,6 @@ func (m *mesh) fences(ctx context.Context, at []local.Attached) {
 		m.must(m.Lab.Kill(ctx, h, "agent"))
 		m.lost(ctx, "without an agent", h, fmt.Sprint("web", i+1), at[2])
 		m.must(m.Lab.StartServices(ctx, h, "agent"))
-		var ports []local.Attached
-		m.must(m.Until(ctx, func() error { return m.localPorts(ctx, h, &ports) })) // "plan" looks by itself where no agent runs, and keeps one from starting
 		m.must(m.Until(ctx, func() error { return m.nothingToDo(ctx, h) }))
 	}
 	m.lost(ctx, "agents began anew", m.hosts[0], "web1", at[2])

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -59,7 +60,7 @@ func (p *program) agent(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	driver, err := newDriver(log)
+	driver, err := takeHost(ctx, func() (hostops.Driver, error) { return newDriver(log) })
 	if err != nil {
 		return fmt.Errorf("start agent: %w", err)
 	}
@@ -69,6 +70,32 @@ func (p *program) agent(ctx context.Context, c *cli.Context) error {
 	}
 	log.Info("agent stopped", zap.Error(err))
 	return err
+}
+
+// How long another may have the host when an agent starts: "meshvpc plan" for a
+// moment, an agent that ends for up to 5 s.
+const (
+	hostWithin = 6 * time.Second
+	hostAgain  = 100 * time.Millisecond
+)
+
+// takeHost opens the host's driver, and waits for another who has the host.
+func takeHost(ctx context.Context, open func() (hostops.Driver, error)) (hostops.Driver, error) {
+	ctx, cancel := context.WithTimeout(ctx, hostWithin)
+	defer cancel()
+	again := time.NewTicker(hostAgain)
+	defer again.Stop()
+	for {
+		driver, err := open()
+		if !errors.Is(err, hostops.ErrBusy) {
+			return driver, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-again.C:
+		}
+	}
 }
 
 // checkHost refuses a host that cannot carry VPCs.
