@@ -74,6 +74,9 @@ func (p *program) warnPlaces(v *store.View, name, vpc string, place cluster.Plac
 	case len(datacenters) == 1:
 		p.warn("all its places are in %s: the loss of that datacenter is the loss of the endpoint", datacenters[0])
 	}
+	if of, ok := store.At[*cluster.VPCSpec](v, cluster.KeyVPCSpec(vpc)); ok && cmp.Or(of.Value.Learning, cluster.LearnDynamic) == cluster.LearnDynamic {
+		p.warn("hosts of VPC %s learn by flooding: they check who is fenced, not from where an endpoint's frames come; for both, meshvpc vpc set %s --learning static", vpc, vpc)
+	}
 	if len(names) > 0 {
 		fmt.Fprintf(p.err, "attach its workload on each of %s: meshvpc endpoint attach %s\n", few(names), name)
 	}
