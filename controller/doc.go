@@ -106,8 +106,9 @@
 // What the leader does and a person would want to read (it was elected; a VPC came
 // up, cannot, or only in part; nodes were admitted, refused, taken out, or have
 // another address; a record that nobody could read was reclaimed) is told in a
-// digest: at most one event in 10 s, each of at most 128 changes with 16 names each,
-// what has no room only counted. A thousand nodes that join at once are a handful of
+// digest: at most one event in 10 s, in 1 s where an alarm is in it (a node judged or
+// fenced, an endpoint moved by failover), each of at most 128 changes with 16 names
+// each, what has no room only counted. A thousand nodes that join at once are a handful of
 // events. A digest comes after the changes, and one that was not written when the
 // leader ends is lost: the records say what is.
 //

@@ -67,9 +67,12 @@ func doomedEvents(all []eventItem, now time.Time, most int) (doomed []eventItem)
 
 // Pace of what the controller tells of itself: one event, at most so often, holds
 // all that came in between, and the first of a row waits a little for the others.
+// Alarms wait less: a fence and the moves after it are one event.
 const (
 	digestEvery = 10 * time.Second
 	digestAfter = 2 * time.Second
+	alarmsEvery = time.Second
+	alarmsAfter = 500 * time.Millisecond
 	digestMost  = cluster.MaxEventChanges
 	digestNodes = 16 // names of one change; of more, the number
 )
@@ -93,11 +96,12 @@ func (d *digest) add(now time.Time, c cluster.Change) {
 	if c.Verb == cluster.VerbAdmitted { // for a moment, before its report was there
 		d.forget(cluster.VerbRefused, c.Key, c.Nodes)
 	}
-	if len(d.changes) == 0 {
-		d.due = now.Add(digestAfter)
-		if next := d.last.Add(digestEvery); next.After(d.due) {
-			d.due = next
-		}
+	every, after := digestEvery, digestAfter
+	if alarming(c.Verb) {
+		every, after = alarmsEvery, alarmsAfter
+	}
+	if due := slices.MaxFunc([]time.Time{now.Add(after), d.last.Add(every)}, time.Time.Compare); len(d.changes) == 0 || due.Before(d.due) {
+		d.due = due
 	}
 	for i := range d.changes {
 		was := &d.changes[i]

@@ -99,6 +99,41 @@ func TestHistoryNoStorm(t *testing.T) {
 	})
 }
 
+// TestAlarmsToldSoon: what is alarming waits for nothing that is not, and draws what
+// waits with it; many alarms are one event a second.
+func TestAlarmsToldSoon(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	d := &digest{by: "server:a"}
+	tell := func(at time.Duration) (told int) {
+		if _, _, ok := d.event(start.Add(at)); ok {
+			told = len(d.changes)
+			d.told(start.Add(at))
+		}
+		return told
+	}
+	joined := cluster.Change{Verb: cluster.VerbAdmitted, Key: "vpcs/blue/net", Nodes: []string{"h1"}}
+	fenced := cluster.Change{Verb: cluster.VerbFenced, Key: "fences/h1"}
+	d.add(start, joined)
+	if n := tell(digestAfter); n != 1 {
+		t.Errorf("told %d changes after %v", n, digestAfter)
+	}
+	d.add(start.Add(3*time.Second), joined)
+	d.add(start.Add(4*time.Second), fenced)
+	if n := tell(4*time.Second + alarmsAfter - 1); n != 0 {
+		t.Errorf("told %d changes at once", n)
+	}
+	if n := tell(4*time.Second + alarmsAfter); n != 2 {
+		t.Errorf("an alarm drew %d changes with it", n)
+	}
+	d.add(start.Add(5*time.Second), fenced)
+	if n := tell(5*time.Second + alarmsAfter - 1); n != 0 {
+		t.Errorf("told %d changes within a second of the last", n)
+	}
+	if n := tell(5*time.Second + alarmsAfter); n != 1 {
+		t.Errorf("told %d changes after a second", n)
+	}
+}
+
 // TestHistoryTrimmed: what is old goes, and what is too much of whoever has most.
 func TestHistoryTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
