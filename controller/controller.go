@@ -42,10 +42,18 @@ const (
 	awaitMost = 2 * time.Second
 )
 
+// A leader that has a reason to yields to another server, not often, and does not
+// stand again before that one can be elected. If it is not, so be it.
+const (
+	yieldEvery = 10 * time.Minute
+	yieldFor   = 2 * time.Second
+)
+
 // Controller is a candidate, and the leader when it is elected.
 type Controller struct {
-	cfg    Config
-	mirror *store.Mirror
+	cfg     Config
+	mirror  *store.Mirror
+	yielded time.Time // when this one did, the loop's
 }
 
 // New checks the configuration and starts nothing.
@@ -96,8 +104,8 @@ func (c *Controller) Run(ctx context.Context) error {
 // term is the time that this candidate leads.
 type term struct {
 	*store.Leadership
-	giveUp context.CancelFunc // ends it early: the fence did not hold
-	gaveUp <-chan struct{}
+	pause  time.Duration      // before it stands again, set before giveUp
+	giveUp context.CancelFunc // ends it early
 }
 
 // campaign hands over a term each time that the candidate is elected.
@@ -115,16 +123,21 @@ func (c *Controller) campaign(ctx context.Context, terms chan<- *term) {
 		}
 		wait = backoffFirst
 		end, giveUp := context.WithCancel(ctx)
+		t := &term{Leadership: l, giveUp: giveUp}
 		select {
-		case terms <- &term{l, giveUp, end.Done()}:
+		case terms <- t:
 			select {
 			case <-l.Done():
 			case <-end.Done():
 			}
 		case <-ctx.Done():
 		}
+		gaveUp := end.Err() != nil
 		giveUp()
 		c.resign(ctx, l)
+		if gaveUp && t.pause > 0 {
+			store.Sleep(ctx, t.pause)
+		}
 	}
 }
 
@@ -145,6 +158,13 @@ func (c *Controller) ttl(ctx context.Context) time.Duration {
 func (c *Controller) outlived(view *store.View, t *term) bool {
 	it, ok := store.At[*cluster.Config](view, cluster.KeyConfig)
 	return ok && c.cfg.TTL == 0 && it.Value.Failover.LeaderLease() != t.TTL()
+}
+
+// yield ends a term for another server's.
+func (c *Controller) yield(t *term, to string) {
+	c.cfg.Log.Info("another server leads better: nothing that can move is in its datacenter", zap.String("name", to))
+	c.yielded, t.pause = c.cfg.Now(), yieldFor
+	t.giveUp()
 }
 
 // resign is bounded, for the store may be gone: then the lease ends by itself.
@@ -183,6 +203,8 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 			}
 			if lead.Retired() || c.outlived(view, lease) {
 				lease.giveUp()
+			} else if to := lead.Yields(); to != "" && c.cfg.Now().Sub(c.yielded) >= yieldEvery {
+				c.yield(lease, to)
 			}
 			asks.put(ctx, lead)
 		}

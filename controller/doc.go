@@ -58,6 +58,14 @@
 // A pair without a common address family has no tunnel. One that had, and lost
 // the family, is left as it is.
 //
+// # Where it leads from
+//
+// Who leads is lost with its datacenter, and failover is blind until another was
+// elected and has looked around for itself. So a leader in whose datacenter something
+// is that can move yields to a server in whose datacenter nothing is, while all is
+// calm, and once in ten minutes at most. It resigns, and stands again after 2 s if
+// nobody else was elected.
+//
 // # Endpoints
 //
 // An endpoint's spec says what it asks for, its own record what it has. Both

@@ -42,6 +42,9 @@ func NewLeader(s *store.Store, log *zap.Logger, now func() time.Time) *Leader {
 // Retired reports whether the fence did not hold: somebody else leads.
 func (l *Leader) Retired() bool { return l.retired }
 
+// Yields names another server that should rather lead, "" if none should.
+func (l *Leader) Yields() string { return l.state.seat }
+
 // Pass does what is to be done, if the time has come, and says in how long to
 // call it again at the latest. v is a view of cluster.Root; each change of it
 // asks for a pass.

@@ -162,3 +162,39 @@ func TestLeaderFollowsTheProfile(t *testing.T) {
 		}
 	})
 }
+
+// TestLeaderYields: who leads from where something is that can move has another lead
+// that has nothing of the kind, once; where both have, or none, it stays.
+func TestLeaderYields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := moving(t, "h1", "h2", "h3")
+		stop := r.start("h1", r.mem)
+		for _, name := range []string{"a", "h1", "w"} {
+			r.put(cluster.KeyServer(name), &cluster.Server{Datacenter: map[string]string{"h1": "hetzner", "a": "skynet"}[name],
+				Address: "192.0.2.9:2379", Joined: cluster.At(time.Now()), Witness: name == "w"})
+		}
+		for name, dc := range map[string]string{"h1": "hetzner", "h2": "skynet", "h3": "skynet"} {
+			r.editNode(name, func(n *cluster.Node) { n.Datacenter = dc })
+		}
+		leads := func(what, want string) {
+			t.Helper()
+			pass(15 * time.Second)
+			if got := get[*cluster.Leader](r, cluster.KeyLeader); got == nil || got.Name != want {
+				t.Errorf("%s: %+v leads, want %s", what, got, want)
+			}
+		}
+		leads("nobody has it", "a")
+		r.request("h2", "db1", cluster.WantAttach, false)
+		leads("it is in the leader's datacenter, and nothing in the other", "h1")
+		r.port("h2", "db1", cluster.PortReady)
+		r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.Failover.MoveTo = cluster.InEpoch{Node: "h1", Epoch: 2} })
+		r.wantHas("db1", "[] assigned h1 1.3 ")
+		r.port("h1", "db1", cluster.PortReady)
+		r.put(cluster.KeyEndpointSpec("blue", "db2"), &cluster.EndpointSpec{State: cluster.EndpointActive,
+			Failover: cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"all"}}})
+		r.request("h2", "db2", cluster.WantAttach, false)
+		leads("both have one", "h1")
+		stop()
+		leads("its own server has ended", "a")
+	})
+}

@@ -16,7 +16,7 @@ import (
 // failover has the nodes judged, if anything can move or is fenced. What is to move is
 // left at the endpoints, for whoever looks after them; the plan has the fences.
 func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
-	p.group = "failover"
+	p.group, s.seat = "failover", ""
 	if !w.judges() {
 		s.judge = nil // what it knows would be old when it is asked again
 		return p, again
@@ -25,6 +25,9 @@ func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
 		s.judge = failover.New()
 	}
 	d := s.judge.Decide(w.failoverView(now))
+	if d.Calm() {
+		s.seat = w.betterSeat()
+	}
 	for i := range d.Grants {
 		g := &d.Grants[i]
 		w.vpc(g.VPC).endpoint(g.Endpoint).grant = g

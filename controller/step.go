@@ -23,6 +23,7 @@ type state struct {
 	questions  []Question           // to be put
 	judge      *failover.Judge      // nil: nothing is judged
 	waits      map[string]time.Time // since when endpoints wait to be moved
+	seat       string               // the server that should rather lead; "": none
 }
 
 // step decides what has to be written so that the records are as they should

@@ -58,6 +58,16 @@ type Decision struct {
 	Again time.Time
 }
 
+// Calm reports whether all nodes are well, and nothing is to be done or waited for.
+func (d *Decision) Calm() bool {
+	for _, n := range d.Nodes {
+		if n.Class != OK {
+			return false
+		}
+	}
+	return d.Mode == ModeNormal && len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Waits) == 0
+}
+
 // NewFence is a fence to write, if the node has none.
 type NewFence struct {
 	Node string
