@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -37,7 +38,9 @@ func (p *program) labCommands() []*cli.Command {
 			func(ctx context.Context, l *lab.Lab, c *cli.Context) error {
 				return l.OneWay(ctx, c.Args().Get(0), c.Args().Get(1))
 			}),
-		p.labFault("heal", "", "end all cuts", false,
+		p.labFault("delay", "HOST|DC HOST|DC DURATION", "have each packet between two sides take longer by so much", false, impair),
+		p.labFault("loss", "HOST|DC HOST|DC PERCENT", "lose so many packets between two sides", false, impair),
+		p.labFault("heal", "", "end all cuts, delays and losses", false,
 			func(ctx context.Context, l *lab.Lab, _ *cli.Context) error { return l.Heal(ctx) }),
 		p.labFault("readdress", "HOST", "move it to another underlay address", false,
 			func(ctx context.Context, l *lab.Lab, c *cli.Context) error {
@@ -59,6 +62,8 @@ func (p *program) labCommands() []*cli.Command {
 			"meshvpc lab exec jhoster1 --workload web -- ping -c 3 10.10.11.2",
 			"meshvpc lab fault kill jhoster1 --only agent",
 			"meshvpc lab fault cut hetzner skynet",
+			"meshvpc lab fault delay hetzner skynet 75ms",
+			"meshvpc lab fault loss hetzner skynet 5%",
 			"meshvpc lab stranger -- ip address",
 			"meshvpc lab down",
 		},
@@ -105,6 +110,24 @@ func (p *program) labFault(name, args, text string, only bool, do func(context.C
 		}
 		return do(ctx, l, c)
 	})
+}
+
+// impair is for the faults delay and loss.
+func impair(ctx context.Context, l *lab.Lab, c *cli.Context) (err error) {
+	fault := lab.Impairment{A: c.Args().Get(0), B: c.Args().Get(1)}
+	text := c.Args().Get(2)
+	if c.Command.Name == "delay" {
+		if fault.Delay, err = time.ParseDuration(text); err != nil || fault.Delay < 0 {
+			return usage("want a time like 75ms", "invalid delay %q", clean(text))
+		}
+	} else {
+		percent, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+		if err != nil || !(percent >= 0 && percent <= 100) {
+			return usage("want 0% to 100%", "invalid loss %q", clean(text))
+		}
+		fault.Loss = percent / 100
+	}
+	return l.Impair(ctx, fault)
 }
 
 // onServices applies a method of the lab to the host and the service named.
@@ -221,6 +244,9 @@ func (p *program) labStatus(ctx context.Context, c *cli.Context) error {
 				between = "→"
 			}
 			fmt.Fprintf(w, "cut: %s %s %s\n", cut.A, between, cmp.Or(cut.B, "everybody else"))
+		}
+		for _, i := range s.Impaired {
+			fmt.Fprintf(w, "impaired: %s – %s: %s later each way, %g%% lost\n", i.A, cmp.Or(i.B, "everybody else"), i.Delay, 100*i.Loss)
 		}
 	})
 }

@@ -12,6 +12,8 @@ type Status struct {
 	MTU      int      `json:"mtu"`
 	Hosts    []Host   `json:"hosts"`
 	Cuts     []Cut    `json:"cuts"`
+
+	Impaired []Impairment `json:"impaired,omitempty"`
 }
 
 // Host is one host of a lab.

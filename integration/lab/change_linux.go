@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,17 +151,8 @@ func (s *supervisor) services(op string) func(target) (any, error) {
 func (s *supervisor) cut(c Cut) (any, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
-	for _, side := range []string{c.A, c.B} {
-		if side == "" && side != c.A {
-			continue
-		}
-		list, err := s.side(side)
-		if err != nil {
-			return nil, fmt.Errorf("cut %s: %w", c.A, err)
-		}
-		if c.A == c.B && len(list) == 1 {
-			return nil, fmt.Errorf("cut %s from itself: name two sides, or one to cut it from everybody else", c.A)
-		}
+	if err := s.checkSides("cut", c.A, c.B); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	s.cuts = append(s.cuts, c)
@@ -168,27 +160,65 @@ func (s *supervisor) cut(c Cut) (any, error) {
 	return nil, s.applyCuts()
 }
 
-func (s *supervisor) heal(struct{}) (any, error) {
+func (s *supervisor) impair(i Impairment) (any, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
+	if err := s.checkSides("impair", i.A, i.B); err != nil {
+		return nil, err
+	}
+	if i.Delay < 0 || i.Loss < 0 || i.Loss > 1 {
+		return nil, fmt.Errorf("impair %s: delay %v, loss %v: want no less than 0, and a loss of at most 1", i.A, i.Delay, i.Loss)
+	}
 	s.mu.Lock()
-	s.cuts = nil
+	s.impaired = append(s.impaired, i)
 	s.mu.Unlock()
 	return nil, s.applyCuts()
 }
 
-// applyCuts tells the router which directions are closed now.
+// checkSides wants two sides that are there and not one host; b "" is everybody else.
+func (s *supervisor) checkSides(verb, a, b string) error {
+	for _, side := range []string{a, b} {
+		if side == "" && side != a {
+			continue
+		}
+		list, err := s.side(side)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", verb, a, err)
+		}
+		if a == b && len(list) == 1 {
+			return fmt.Errorf("%s %s from itself: name two sides, or one to %s it from everybody else", verb, a, verb)
+		}
+	}
+	return nil
+}
+
+func (s *supervisor) heal(struct{}) (any, error) {
+	s.change.Lock()
+	defer s.change.Unlock()
+	s.mu.Lock()
+	s.cuts, s.impaired = nil, nil
+	s.mu.Unlock()
+	return nil, s.applyCuts()
+}
+
+// applyCuts tells the router which directions are closed now, and which impaired.
 func (s *supervisor) applyCuts() error {
 	s.mu.Lock()
 	var places []place
+	addresses := map[int][]netip.Addr{}
 	for _, n := range s.nodes {
-		if n.power != nil {
-			places = append(places, place{n.Name, n.Datacenter, n.power.device})
+		if n.power == nil {
+			continue
+		}
+		places = append(places, place{n.Name, n.Datacenter, n.power.device})
+		for _, p := range n.ends.Host {
+			addresses[n.power.device] = append(addresses[n.power.device], p.Addr())
 		}
 	}
 	closed := severed(places, s.cuts)
+	lanes := impaired(places, s.impaired, closed)
 	s.mu.Unlock()
-	return s.router.drop(closed)
+	return errors.Join(s.router.drop(closed), s.router.impair(lanes, addresses))
 }
 
 func (s *supervisor) readdress(t target) (any, error) {
@@ -226,6 +256,9 @@ func (s *supervisor) readdress(t target) (any, error) {
 	n.ends = fresh
 	s.subnets.giveBack(old.Subnet)
 	s.mu.Unlock()
+	if err := s.applyCuts(); err != nil {
+		return nil, err
+	}
 	return s.describe(n)
 }
 

@@ -154,7 +154,13 @@ func (l *Lab) OneWay(ctx context.Context, from, to string) error {
 	return l.call(ctx, opCut, "", Cut{A: from, B: to, OneWay: true}, nil)
 }
 
-// Heal ends all cuts.
+// Impair delays or loses packets between two hosts or datacenters, until Heal.
+// Otherwise it is as Cut.
+func (l *Lab) Impair(ctx context.Context, i Impairment) error {
+	return l.call(ctx, opImpair, "", i, nil)
+}
+
+// Heal ends all cuts and impairments.
 func (l *Lab) Heal(ctx context.Context) error { return l.call(ctx, opHeal, "", nil, nil) }
 
 // Readdress moves a host to another subnet of the underlay. The old addresses
@@ -347,6 +353,7 @@ const (
 	opFreeze      = "freeze"
 	opThaw        = "thaw"
 	opCut         = "cut"
+	opImpair      = "impair"
 	opHeal        = "heal"
 	opReaddress   = "readdress"
 	opPowerOff    = "power-off"

@@ -13,7 +13,9 @@
 //
 // The supervisor's network namespace is the internet: a router with one link to
 // each host, each host on a subnet of its own out of the documentation prefixes,
-// no uplink, no layer 2 between hosts. Cuts are a set in the router's filter. The
+// no uplink, no layer 2 between hosts. Cuts are a set in the router's filter; what is
+// delayed or lossy comes by a TUN device of the supervisor's, which keeps each packet
+// for its time: many kernels have no netem. The
 // router forwards no multicast. With Config.Segment the links are ports of one
 // bridge, so that multicast reaches all; all else goes by the router as before.
 //

@@ -123,6 +123,79 @@ func TestOneWay(t *testing.T) {
 	wantReach(t, l, gold1, jhoster, true)
 }
 
+// TestImpair: what is delayed takes its time and no less, what is lossy is lost in
+// part, others are as they were, and a cut is a cut also there.
+func TestImpair(t *testing.T) {
+	l := mustStart(t, lab.Config{Underlay: lab.Dual})
+	ctx := t.Context()
+	ping := func(from, to string, count int) (list []lab.PingResult) {
+		t.Helper()
+		h, err := l.Host(ctx, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range h.Underlay {
+			r, err := l.Ping(ctx, lab.Ping{Host: from, To: a.Addr(), Count: count, Interval: time.Millisecond, Timeout: 5 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, r)
+		}
+		return list
+	}
+	const delay = 40 * time.Millisecond
+	impair := func(i lab.Impairment) {
+		t.Helper()
+		if err := l.Impair(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	impair(lab.Impairment{A: "skynet", B: "hetzner", Delay: delay})
+	for _, r := range ping(gold2, jhoster, 5) {
+		if r.Lost > 0 || r.Min < 2*delay {
+			t.Errorf("delayed by %v each way: %d lost, round trips from %v on", delay, r.Lost, r.Min)
+		}
+	}
+	for _, r := range ping(gold2, gold1, 5) {
+		if r.Lost > 0 || r.Min >= 2*delay {
+			t.Errorf("within a datacenter: %d lost, round trips from %v on", r.Lost, r.Min)
+		}
+	}
+	if _, err := l.Readdress(ctx, gold2); err != nil {
+		t.Fatal(err)
+	}
+	impair(lab.Impairment{A: gold2, Loss: 0.3})
+	for _, r := range ping(gold2, jhoster, 200) { // 98 come back of 200, give or take 7
+		if r.Received < 40 || r.Received > 160 || r.Min < 2*delay {
+			t.Errorf("30%% lost each way: %d of 200 came back, after %v", r.Received, r.Min)
+		}
+	}
+	for _, r := range ping(gold1, jhoster, 5) {
+		if r.Lost > 0 || r.Min < 2*delay {
+			t.Errorf("delayed, not lossy: %d lost, round trips from %v on", r.Lost, r.Min)
+		}
+	}
+	if err := l.Cut(ctx, gold1, jhoster); err != nil {
+		t.Fatal(err)
+	}
+	wantReach(t, l, gold1, jhoster, false)
+	s, err := l.Status(ctx)
+	if err != nil || len(s.Impaired) != 2 || s.Impaired[1] != (lab.Impairment{A: gold2, Loss: 0.3}) {
+		t.Errorf("status says %v, %v", s.Impaired, err)
+	}
+	if err := l.Impair(ctx, lab.Impairment{A: gold1, Loss: 1.1}); err == nil || !strings.Contains(err.Error(), "a loss of at most 1") {
+		t.Errorf("a loss of 110%%: %v", err)
+	}
+	if err := l.Heal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range ping(gold2, jhoster, 50) {
+		if r.Lost > 0 || r.Min >= 2*delay {
+			t.Errorf("healed: %d lost, round trips from %v on", r.Lost, r.Min)
+		}
+	}
+}
+
 func TestCutHoldsForHostsThatComeLater(t *testing.T) {
 	l := mustStart(t, lab.Config{})
 	if err := l.Cut(t.Context(), "skynet", "hetzner"); err != nil {

@@ -23,6 +23,7 @@ import (
 type router struct {
 	mtu     int
 	filter  *filter // nil until the first cut
+	detour  *detour // nil until something is impaired
 	segment int     // a bridge that all links are ports of; 0: none
 
 	mu   sync.Mutex

@@ -31,10 +31,11 @@ type supervisor struct {
 
 	change sync.Mutex // one change of the lab at a time
 
-	mu      sync.Mutex
-	nodes   []*node // in the order of their making; a stranger is one
-	cuts    []Cut
-	subnets subnets
+	mu       sync.Mutex
+	nodes    []*node // in the order of their making; a stranger is one
+	cuts     []Cut
+	impaired []Impairment
+	subnets  subnets
 }
 
 // node is a host as the supervisor sees it.
@@ -82,6 +83,7 @@ func superviseLab() error {
 		opFreeze:      handle(s.services(opFreeze)),
 		opThaw:        handle(s.services(opThaw)),
 		opCut:         handle(s.cut),
+		opImpair:      handle(s.impair),
 		opHeal:        handle(s.heal),
 		opReaddress:   handle(s.readdress),
 		opPowerOff:    handle(s.powerOff),
@@ -307,7 +309,7 @@ func (s *supervisor) powerOf(n *node) (*power, error) {
 
 func (s *supervisor) status(struct{}) (any, error) {
 	s.mu.Lock()
-	st := Status{Name: s.cfg.Name, Underlay: s.cfg.Underlay, MTU: s.cfg.MTU, Cuts: slices.Clone(s.cuts)}
+	st := Status{Name: s.cfg.Name, Underlay: s.cfg.Underlay, MTU: s.cfg.MTU, Cuts: slices.Clone(s.cuts), Impaired: slices.Clone(s.impaired)}
 	nodes := slices.Clone(s.nodes)
 	s.mu.Unlock()
 	for _, n := range nodes {
