@@ -121,6 +121,12 @@ type EndpointOwn struct {
 	Epoch int64 `json:"epoch"`
 	// Moved is the last change of the owner that nobody asked for.
 	Moved *Moved `json:"moved,omitempty"`
+	// HandOver is the node that the owner is to make way for: to close, to stop the
+	// workload, and to report this epoch as released.
+	HandOver string `json:"hand_over,omitempty"`
+	// Restored says that the store went back in time: another node than the owner may
+	// have had the workload since. It is not started before somebody says where.
+	Restored bool `json:"restored,omitempty"`
 }
 
 // maxEpoch is the largest integer that all JSON readers keep.
@@ -144,6 +150,8 @@ func (o *EndpointOwn) Validate() error {
 		return fmt.Errorf("%w endpoint: %s with the node %q", ErrInvalid, o.State, CleanText(o.Node))
 	case o.Node != "" && CheckNodeName(o.Node) != nil:
 		return CheckNodeName(o.Node)
+	case o.HandOver != "" && CheckNodeName(o.HandOver) != nil:
+		return CheckNodeName(o.HandOver)
 	case o.Era < 0 || o.Era > maxEpoch || o.Epoch < 0 || o.Epoch > maxEpoch:
 		return fmt.Errorf("%w endpoint: era %d, epoch %d", ErrInvalid, o.Era, o.Epoch)
 	}

@@ -12,9 +12,11 @@ type Mode string
 
 // The modes. Stateless: the workload runs at several nodes, attached at each, and one
 // of them serves. Each client sees one owner; the two sides of a cut may each have
-// one.
+// one. Stateful: it is started at another node only when it surely has ended at the
+// one before.
 const (
 	ModeStateless Mode = "stateless"
+	ModeStateful  Mode = "stateful"
 )
 
 // Failback is when an endpoint returns to a place that its list prefers.
@@ -28,10 +30,11 @@ const (
 
 // ParseMode reads what an operator asks for. Errors wrap ErrInvalid.
 func ParseMode(s string) (Mode, error) {
-	if s != string(ModeStateless) {
-		return "", fmt.Errorf("%w mode %q: want stateless", ErrInvalid, CleanText(s))
+	switch m := Mode(s); m {
+	case ModeStateless, ModeStateful:
+		return m, nil
 	}
-	return ModeStateless, nil
+	return "", fmt.Errorf("%w mode %q: want stateless or stateful", ErrInvalid, CleanText(s))
 }
 
 // ParseFailback reads what an operator asks for; never is what an endpoint has that
@@ -56,6 +59,20 @@ type Failover struct {
 	// MoveTo is where an operator wants it, said in an epoch: in a later one it has
 	// been done, and what happens then is nobody's word.
 	MoveTo InEpoch `json:"move_to,omitzero"`
+
+	// Workload names what a host starts when it becomes the owner, and stops when it
+	// is one no more: a directory of programs there. "": it runs by itself.
+	Workload string `json:"workload,omitempty"`
+	// MayRunTwice says that no harm is done if it runs at two nodes for a while.
+	MayRunTwice bool `json:"may_run_twice,omitempty"`
+	// OpenEarly lets frames pass before it was started.
+	OpenEarly bool `json:"open_early,omitempty"`
+	// HookTimeout is how long a program of it may take; unset: HookTimeout.
+	HookTimeout Period `json:"hook_timeout,omitempty"`
+	// Check is done every CheckEvery; after CheckMisses in a row it has failed.
+	Check       Check  `json:"check,omitempty"`
+	CheckEvery  Period `json:"check_every,omitempty"`
+	CheckMisses int    `json:"check_misses,omitempty"`
 }
 
 // Place is a list of one-term selectors, joined by commas as JSON and text.
@@ -114,7 +131,8 @@ func (f *Failover) Moves() bool { return f.Mode != "" }
 
 // IsZero reports whether nothing is said.
 func (f Failover) IsZero() bool {
-	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.MoveTo == InEpoch{}
+	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.MoveTo == InEpoch{} && f.Workload == "" && !f.MayRunTwice &&
+		!f.OpenEarly && f.HookTimeout == 0 && f.Check == "" && f.CheckEvery == 0 && f.CheckMisses == 0
 }
 
 // Validate checks mode, places and failback.
@@ -133,6 +151,9 @@ func (f *Failover) Validate() error {
 	if err := f.MoveTo.validate("move to"); err != nil {
 		return err
 	}
+	if err := f.validateWorkload(); err != nil {
+		return err
+	}
 	return f.Place.validate()
 }
 
@@ -148,6 +169,8 @@ type Moved struct {
 	// Changes is how many of these there were lately, this one included: the next
 	// leader goes on counting.
 	Changes int `json:"changes,omitempty"`
+	// Failed are the nodes where its workload failed, one after the other.
+	Failed []string `json:"failed,omitempty"`
 }
 
 func (m *Moved) validate() error {
@@ -157,10 +180,10 @@ func (m *Moved) validate() error {
 	if err := CheckNodeName(m.From); err != nil {
 		return err
 	}
-	if err := checkSize("unfenced nodes", len(m.Unfenced), maxPeers); err != nil {
+	if err := checkSize("unfenced nodes", len(m.Unfenced)+len(m.Failed), maxPeers); err != nil {
 		return err
 	}
-	for _, n := range m.Unfenced {
+	for _, n := range slices.Concat(m.Unfenced, m.Failed) {
 		if err := CheckNodeName(n); err != nil {
 			return err
 		}

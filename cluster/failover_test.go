@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func observedBy(t *testing.T, size, dcs int) map[string]*Node {
@@ -108,6 +109,52 @@ func TestFailoverOfSpec(t *testing.T) {
 		s := ok()
 		if spoil(s); s.Validate() == nil {
 			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// TestWorkloadOfSpec: what may run twice says so, and what may not has a workload
+// whose end can be confirmed.
+func TestWorkloadOfSpec(t *testing.T) {
+	of := func(mode Mode, workload string, edit func(*Failover)) error {
+		s := &EndpointSpec{State: EndpointActive, Failover: Failover{Mode: mode, Place: Place{"a"}, Workload: workload}}
+		edit(&s.Failover)
+		return s.Validate()
+	}
+	none := func(*Failover) {}
+	for name, err := range map[string]error{
+		"stateful":  of(ModeStateful, "pg", none),
+		"stateless": of(ModeStateless, "pg", func(f *Failover) { f.MayRunTwice = true }),
+		"a check":   of(ModeStateful, "pg", func(f *Failover) { f.Check, f.CheckEvery, f.CheckMisses = CheckExec, Period(time.Second), 2 }),
+		"a timeout": of(ModeStateful, "pg", func(f *Failover) { f.HookTimeout = Period(10 * time.Minute) }),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"stateful without one":      of(ModeStateful, "", none),
+		"it may run twice":          of(ModeStateless, "pg", none),
+		"a stateful one twice":      of(ModeStateful, "pg", func(f *Failover) { f.MayRunTwice = true }),
+		"none may run twice":        of(ModeStateless, "", func(f *Failover) { f.MayRunTwice = true }),
+		"a path":                    of(ModeStateful, "../x", none),
+		"no such check":             of(ModeStateful, "pg", func(f *Failover) { f.Check = "sql" }),
+		"misses of no check":        of(ModeStateful, "pg", func(f *Failover) { f.CheckMisses = 2 }),
+		"too many misses":           of(ModeStateful, "pg", func(f *Failover) { f.Check, f.CheckMisses = CheckExec, 101 }),
+		"a timeout that is none":    of(ModeStateful, "pg", func(f *Failover) { f.HookTimeout = Period(time.Millisecond) }),
+		"a period that is too long": of(ModeStateful, "pg", func(f *Failover) { f.Check, f.CheckEvery = CheckExec, Period(time.Hour) }),
+	} {
+		if err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	s := &EndpointSpec{Failover: Failover{Workload: "pg"}}
+	if s.SetNeeds(); s.Needs != versionWorkload || Version < versionWorkload {
+		t.Errorf("needs %d; an older version would let frames pass to what does not run", s.Needs)
+	}
+	for _, state := range []WorkloadState{WorkloadUnknown, WorkloadStarting, WorkloadRunning, WorkloadStopping} {
+		if !state.MayRun() {
+			t.Errorf("%s is taken for ended", state)
 		}
 	}
 }

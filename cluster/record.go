@@ -13,12 +13,14 @@ import (
 
 // Version is what this build understands; a record that needs more is left
 // alone.
-const Version = 3
+const Version = 4
 
-// The first versions that know of LearnStatic, and of a Gateway.
+// The first versions that know of LearnStatic, of a Gateway, and of workloads: an older
+// agent would let frames pass to one that does not run.
 const (
-	versionStatic  = 2
-	versionGateway = 3
+	versionStatic   = 2
+	versionGateway  = 3
+	versionWorkload = 4
 )
 
 // Record is what every record type does. Validate wraps ErrInvalid and says

@@ -59,21 +59,25 @@ func examples() map[string]Record {
 		KeyAllocMAC("blue", mac):        &Allocation{Holder: "web1"},
 		KeyEndpointSpec("blue", "web1"): &EndpointSpec{State: EndpointActive, IPs: []netip.Addr{addr6}, Auto: true, MAC: mac, Node: "a", Requester: "b", ForcedFrom: InEpoch{"b", 7}, Created: when},
 		KeyEndpointSpec("blue", "web2"): &EndpointSpec{State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateless, Place: Place{"dc=gold", "a"}, Failback: FailbackAuto, MoveTo: InEpoch{"c", 3}}},
+		KeyEndpointSpec("blue", "db"): &EndpointSpec{Needs: versionWorkload, State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateful, Place: Place{"a", "b"}, Workload: "pg", OpenEarly: true,
+			HookTimeout: Period(90 * time.Second), Check: CheckExec, CheckEvery: Period(2 * time.Second), CheckMisses: 5}},
 		KeyEndpointOwn("blue", "web1"): &EndpointOwn{State: OwnAssigned, Reason: "r", IPs: []netip.Addr{addr4, addr6}, MAC: mac, Node: "a", Era: 1, Epoch: 2,
-			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}, Changes: 2}},
+			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}, Changes: 2, Failed: []string{"d"}}, HandOver: "c", Restored: true},
 		KeyEndpointStatus("a", "blue", "web1"): &EndpointStatus{NodeID: "n1", State: PortFailed, Reason: "r", Device: "ve1", Era: 1, Epoch: 2, At: when},
-		KeyRequest("a", "blue", "web1"):        &Request{NodeID: "n1", Want: WantAttach, Create: true, At: when},
-		KeyEndpointHold("blue", "web1"):        &Hold{Why: "disk", Since: when},
-		KeyJudgement:                           &Judgement{SafeMode: "too many", Nodes: []Judged{{Node: "a", Class: ClassDown, Why: "silent", Since: when}}},
-		KeyFence("a"):                          &Fence{NodeID: "n1", Underlay: []netip.Addr{netip.MustParseAddr("2001:db8::1")}, Why: "silent", Since: when},
-		KeyVerdicts("a"):                       &Verdicts{NodeID: "n1", Counter: 7, Suspects: []Suspect{{Node: "b", Kernel: true}}},
-		KeyFenceStatus("a"):                    &FenceStatus{NodeID: "n1", Revision: 12},
-		KeyServer("a"):                         &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
-		KeyToken("0a1b2c3d4e"):                 &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
-		KeyUser("alice"):                       &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
-		KeyNodeTrust("a"):                      &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
-		KeyServerTrust("a"):                    &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
-		KeyLeader:                              &Leader{Name: "a", Since: when},
+		KeyEndpointStatus("a", "blue", "db"): &EndpointStatus{NodeID: "n1", State: PortStandby, Era: 1, Epoch: 2, At: when,
+			Workload: &WorkloadStatus{State: WorkloadStopping, Reason: "stop: exit status 1", Era: 1, Epoch: 1}},
+		KeyRequest("a", "blue", "web1"): &Request{NodeID: "n1", Want: WantAttach, Create: true, At: when},
+		KeyEndpointHold("blue", "web1"): &Hold{Why: "disk", Since: when},
+		KeyJudgement:                    &Judgement{SafeMode: "too many", Nodes: []Judged{{Node: "a", Class: ClassDown, Why: "silent", Since: when}}},
+		KeyFence("a"):                   &Fence{NodeID: "n1", Underlay: []netip.Addr{netip.MustParseAddr("2001:db8::1")}, Why: "silent", Since: when},
+		KeyVerdicts("a"):                &Verdicts{NodeID: "n1", Counter: 7, Suspects: []Suspect{{Node: "b", Kernel: true}}},
+		KeyFenceStatus("a"):             &FenceStatus{NodeID: "n1", Revision: 12},
+		KeyServer("a"):                  &Server{Datacenter: "gold", Address: "[2001:db8::1]:2379", Voter: true, Joined: when},
+		KeyToken("0a1b2c3d4e"):          &Token{Role: TokenNode, Hash: strings.Repeat("0a", 32), Uses: 1, Created: when, Expires: At(when.Add(time.Hour)), By: "user:admin"},
+		KeyUser("alice"):                &User{Role: UserViewer, Key: strings.Repeat("0b", 32), Created: when, By: "user:admin"},
+		KeyNodeTrust("a"):               &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
+		KeyServerTrust("a"):             &Trusting{CAs: []string{strings.Repeat("0d", 16)}, Signer: strings.Repeat("0d", 16), At: when},
+		KeyLeader:                       &Leader{Name: "a", Since: when},
 	}
 }
 
@@ -175,8 +179,8 @@ func TestEncodePrior(t *testing.T) {
 		"known only":               {prior: `{"state":"leaving"}`, want: `{"state":"member"}`},
 		"known in another case":    {prior: `{"State":"leaving","ſtate":"leaving"}`, want: `{"state":"member"}`},
 		"unknown":                  {prior: `{"state":"leaving","x":{"y":1}}`, want: `{"state":"member","x":{"y":1}}`},
-		"needs this version":       {prior: `{"needs":3,"x":1}`, want: `{"state":"member","x":1}`},
-		"needs a newer":            {prior: `{"needs":4,"state":"member"}`, err: ErrNewer},
+		"needs this version":       {prior: `{"needs":4,"x":1}`, want: `{"state":"member","x":1}`},
+		"needs a newer":            {prior: `{"needs":5,"state":"member"}`, err: ErrNewer},
 		"needs a much newer":       {prior: `{"needs":9007199254740993}`, err: ErrNewer},
 		"larger than any record":   {prior: `{"x":"` + strings.Repeat("x", MaxRecord) + `"}`, err: ErrInvalid},
 		"the omitted stay omitted": {prior: `{"needs":0}`, want: `{"state":"member"}`},
@@ -203,8 +207,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"a string":           {key, `"member"`, ErrInvalid},
 		"cut short":          {key, `{"state":"mem`, ErrInvalid},
 		"two values":         {key, `{"state":"member"} {}`, ErrInvalid},
-		"newer":              {key, `{"needs":4,"state":{}}`, ErrNewer},
-		"newer and invalid":  {key, `{"needs":4,"state":"x"}`, ErrNewer},
+		"newer":              {key, `{"needs":5,"state":{}}`, ErrNewer},
+		"newer and invalid":  {key, `{"needs":5,"state":"x"}`, ErrNewer},
 		"needs no number":    {key, `{"needs":"2","state":"member"}`, ErrInvalid},
 		"needs less than 0":  {key, `{"needs":-1,"state":"member"}`, ErrInvalid},
 		"needs beyond int64": {key, `{"needs":1e30,"state":"member"}`, ErrInvalid},
@@ -481,7 +485,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(key, raw)
 	}
-	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":4}`))
+	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":5}`))
 	f.Add(KeyMember("blue", "a"), []byte(`{"node_id":"n","vtep":"::ffff:10.0.0.1"}`))
 	f.Add(KeyLeader, []byte(`{"Name":"a","name":"b","since":"9999-12-31T23:59:59-01:00"}`))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {

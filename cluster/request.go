@@ -61,7 +61,9 @@ type EndpointStatus struct {
 	// word), those of which the last was less than a day ago. It is not newer than
 	// a minute.
 	Dropped map[string]uint64 `json:"dropped,omitempty"`
-	At      Time              `json:"at"`
+	// Workload is how what the host starts for it is; nil: it starts nothing.
+	Workload *WorkloadStatus `json:"workload,omitempty"`
+	At       Time            `json:"at"`
 }
 
 // mostReasons is for how many reasons frames are dropped at most.
@@ -84,6 +86,9 @@ func (s *EndpointStatus) Validate() error {
 	if err := checkSize("dropped", len(s.Dropped), mostReasons); err != nil {
 		return err
 	}
+	if err := s.Workload.validate(); err != nil {
+		return err
+	}
 	for reason := range s.Dropped {
 		if err := CheckNodeName(reason); err != nil {
 			return fmt.Errorf("%w endpoint status: dropped for %q", ErrInvalid, CleanText(reason))
@@ -92,4 +97,11 @@ func (s *EndpointStatus) Validate() error {
 	return checkText("reason", s.Reason)
 }
 
-func (s *EndpointStatus) clean() { cleanText(&s.Reason); cleanText(&s.Device) }
+func (s *EndpointStatus) clean() {
+	cleanText(&s.Reason, &s.Device)
+	if s.Workload != nil {
+		w := *s.Workload
+		cleanText(&w.Reason)
+		s.Workload = &w
+	}
+}
