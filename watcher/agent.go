@@ -36,6 +36,7 @@ type Agent struct {
 
 	fences        fences
 	gate          gate
+	orders        int64 // of programs of workloads, so far
 	duty          duty
 	hold          string              // why no records count
 	underlay      []string            // problems of the underlay
@@ -93,6 +94,7 @@ type Input struct {
 	// not wait any more.
 	Questions []Question
 	Gone      []int64
+	Hooked    []HookResult // what came of Effects.Hooks, of this step or earlier ones
 }
 
 // Effects is what a step wants to be done, beside what it did to the host.
@@ -105,6 +107,8 @@ type Effects struct {
 	Observe *observe.Duty
 	Probes  []Probe // echo requests to be sent; Answered takes the answers
 	Pings   []PingOrder
+	// Hooks are programs to be run, in no order. Each is answered by a HookResult.
+	Hooks []HookOrder
 	// Answers are for questions, of this step or earlier ones.
 	Answers []Answer
 	// Moved says that the underlay changed: connections from an address that
@@ -197,7 +201,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if in.Full && hold == "" && records.synced && !a.memory.Left {
 		changed = max(changed, more(a.sweep(in.View)))
 	}
-	changed = max(changed, more(a.ask(ctx, in)), more(a.shutPorts(ctx)))
+	changed = max(changed, more(a.ask(ctx, in)), more(a.shutPorts(ctx)), more(a.moveWorkloads(in)))
 	look := in.Full || !in.Still || !a.settled
 	if look || !a.portsAt.IsZero() && !a.now.Before(a.portsAt) {
 		changed = max(changed, more(a.lookAtTargets(ctx)))

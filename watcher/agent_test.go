@@ -42,11 +42,13 @@ type world struct {
 	away   bool                     // the store, for the next agents
 	now    func() time.Time         // of the next agents; nil: the bubble's
 	log    *zap.Logger              // of the next agents
+	hooks  map[string]*programs     // of workloads, by node
 	moved  map[string]*atomic.Int64 // how often the agent of a node said so
+	boot   map[string]string        // ids, by node
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, kv: mvcc.NewMemory(mvcc.Config{}), net: fake.NewNetwork(), hosts: map[string]*fake.Host{}, agents: map[string]*Agent{}, caches: t.TempDir(), stop: map[string]func(){}, moved: map[string]*atomic.Int64{}}
+	w := &world{t: t, kv: mvcc.NewMemory(mvcc.Config{}), net: fake.NewNetwork(), hosts: map[string]*fake.Host{}, agents: map[string]*Agent{}, caches: t.TempDir(), stop: map[string]func(){}, moved: map[string]*atomic.Int64{}, boot: map[string]string{}}
 	w.put(cluster.Operator, cluster.KeyConfig, &cluster.Config{Cluster: "c", ID: "c1", Era: 1, UnderlayPort: 4789, VNIs: cluster.DefaultVNIRange, Encryption: "none"})
 	return w
 }
@@ -110,7 +112,7 @@ func (w *world) start(name string) {
 	a, err := New(Config{
 		Node: name, NodeID: "id-" + name, Driver: driver, Cache: filepath.Join(w.caches, name), Version: "test", OS: "fake",
 		Store: store.New(kv, cluster.Identity{Role: cluster.Agent, Name: name}), Underlay: []UnderlaySpec{{Device: "u0"}},
-		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now, Log: w.log, Prober: w.proberOf(),
+		Moved: func(cluster.Underlay) { moved.Add(1) }, Now: w.now, Log: w.log, Prober: w.proberOf(), Hooks: w.hooksOf(name), BootID: w.boot[name],
 		Hint: func() netip.Addr {
 			w.t.Error("the hint costs a socket in every pass, and the underlay is named")
 			return netip.Addr{}

@@ -40,7 +40,7 @@ func (a *Agent) announce(ctx context.Context) {
 			return true
 		}
 		at, ok := v.Attachments[n.port.endpoint]
-		if !ok || termOf(at.Own) != n.term || !v.serves(n.port.endpoint, a.cfg.Node) || at.shut != "" {
+		if !ok || termOf(at.Own) != n.term || !v.serves(n.port.endpoint, a.cfg.Node) || at.shut != "" || !v.mayServe(n.port.endpoint) {
 			return true
 		}
 		if a.now.Before(n.at) {

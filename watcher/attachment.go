@@ -42,6 +42,8 @@ type attachment struct {
 	Own     *cluster.EndpointOwn `json:"own,omitempty"` // in force here; nil: none yet
 	// Failover: the endpoint can move without anybody's word.
 	Failover bool `json:"failover,omitempty"`
+	// Workload is what is started here when this host is its owner.
+	Workload workloadSpec `json:"workload,omitzero"`
 
 	made  bool   // there was no such endpoint when it was asked for
 	kept  bool   // the cache file has had it
@@ -73,6 +75,8 @@ func (t term) before(u term) bool { return t.Era < u.Era || t.Era == u.Era && t.
 type released struct {
 	term
 	Created cluster.Time `json:"created,omitzero"` // of the endpoint, as in attachment
+
+	kept bool // the cache file has had it
 }
 
 // sameTarget reports whether two attachments are of the same workload, in the
@@ -161,7 +165,7 @@ func (v *vpc) release(endpoint, me string, o *cluster.EndpointOwn, created clust
 	}
 	v.portsRead = nil
 	if r, ok := v.Released[endpoint]; !ok || r.before(termOf(o)) {
-		v.Released[endpoint] = released{termOf(o), created}
+		v.Released[endpoint] = released{term: termOf(o), Created: created}
 	}
 	return true
 }
@@ -181,7 +185,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		}
 		p := hostops.Port{
 			Endpoint: name, Kind: a.Kind, Device: a.device(vpc, name), MAC: a.Own.MAC, Addresses: v.addressesOf(a.Own),
-			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me) || a.shut != "",
+			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me) || a.shut != "" || !v.mayServe(name),
 		}
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner
@@ -200,6 +204,9 @@ func (v *vpc) validatePorts() error {
 		if err := cluster.CheckNodeName(name); err != nil {
 			return err
 		}
+	}
+	if err := v.validateWorkloads(); err != nil {
+		return err
 	}
 	for name, a := range v.Attachments {
 		if err := a.validate(name); err != nil {

@@ -51,7 +51,9 @@ type Config struct {
 	Capabilities []string
 	Log          *zap.Logger // nil: none
 	// Prober opens what other nodes are observed by. nil: none is.
-	Prober   func(log *zap.Logger) (observe.Prober, error)
+	Prober func(log *zap.Logger) (observe.Prober, error)
+	// Hooks runs what endpoints have this host start. nil: none can.
+	Hooks    Hooks
 	LeaseTTL time.Duration    // of live/<node>; default 15 s
 	Resync   time.Duration    // between full observations; default 60 s
 	Now      func() time.Time // nil: time.Now

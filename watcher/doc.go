@@ -110,6 +110,28 @@
 // the controller grants to nobody any more is released again. An agent that ends
 // between the two leaves the attachment to the next, which goes on with it.
 //
+// # What is started and stopped
+//
+// An endpoint may name a workload, for which the host has programs (package hooks).
+// They are run beside the passes, one at a time for each workload, and what came of
+// them is an event like any other: one that hangs holds up nothing but its own.
+//
+//   - The owner starts it, then lets frames pass. A node that is one no more mutes the
+//     port, then stops it. Both are reported, with the epoch of the start.
+//   - That it is being started is in the cache file before, and so is its end before
+//     that is reported, if it must not run twice. The next agent goes on from there: what
+//     runs in this boot is not started again, and no agent's end stops anything.
+//   - After a boot, and when an endpoint is attached, nobody knows whether it runs: it is
+//     started where the endpoint is, and stopped elsewhere. Until that is done a node
+//     is no candidate, and its fence is not lifted.
+//   - One that fails to start, or its checks, is stopped and reported as failed. It is
+//     started again in a greater epoch only.
+//   - An owner that is to make way (EndpointOwn.HandOver), and a stateful one whose
+//     node is fenced, stop and then report the epoch as released: in that they start
+//     nothing any more. So does one that is detached. A stop that fails is tried again,
+//     and nothing is released meanwhile.
+//   - No mistake in the records, and no store that is away, stops anything.
+//
 // # Fences
 //
 // A record below fences/ says that nothing may be taken from a node. Each agent

@@ -68,6 +68,8 @@ type vpc struct {
 	Attachments map[string]attachment `json:"attachments,omitempty"`
 	Released    map[string]released   `json:"released,omitempty"`
 	Deletes     map[string]bool       `json:"deletes,omitempty"`
+	// Workloads are what endpoints have this host start, by endpoint.
+	Workloads map[string]*workload `json:"workloads,omitempty"`
 
 	expected  map[string]time.Time        // endpoints that may become this host's, until then, see expect
 	portsRead *vpcRecords                 // what the endpoints were read with; nil: they have to be
@@ -91,6 +93,11 @@ func (m *memory) clone() *memory {
 		v.Links, v.Open, v.inForce = maps.Clone(v.Links), maps.Clone(v.Open), nil
 		v.Places = maps.Clone(v.Places)
 		v.Attachments, v.Released, v.Deletes, v.expected = maps.Clone(v.Attachments), maps.Clone(v.Released), maps.Clone(v.Deletes), nil
+		v.Workloads = maps.Clone(v.Workloads)
+		for name, w := range v.Workloads {
+			w := *w
+			v.Workloads[name] = &w
+		}
 		c.VPCs[name] = &v
 	}
 	return &c
@@ -301,7 +308,7 @@ func (m *memory) see(on hostops.State) (gone bool) {
 		return !on.Carries(v) || !on.Marked(v) && m.ofPair(v)
 	})
 	for name, v := range m.VPCs {
-		v.gone = v.Leaving && !slices.Contains(m.Remove, v.VNI) && !slices.ContainsFunc(on.OwnersOf(name), m.unwanted)
+		v.gone = v.Leaving && !slices.Contains(m.Remove, v.VNI) && !slices.ContainsFunc(on.OwnersOf(name), m.unwanted) && !v.mayRun()
 	}
 	return len(m.Remove) != had
 }
@@ -585,6 +592,15 @@ func (m *memory) keep(cannot bool) {
 			if !a.kept && !cannot {
 				a.kept = true
 				v.Attachments[name] = a
+			}
+		}
+		for _, w := range v.Workloads {
+			w.kept = w.kept || !cannot
+		}
+		for name, r := range v.Released {
+			if !r.kept && !cannot {
+				r.kept = true
+				v.Released[name] = r
 			}
 		}
 	}

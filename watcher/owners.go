@@ -97,6 +97,8 @@ func (a *attachment) absorb(r endpointRecords, me string) (changed bool) {
 		a.Created, a.bound, a.Ours = r.spec.Created, r.spec.Node, r.spec.Requester == me
 		changed = changed || a.Failover != (r.spec.Failover.Moves())
 		a.Failover = r.spec.Failover.Moves()
+		changed = changed || a.Workload != workloadOf(&r.spec.Failover)
+		a.Workload = workloadOf(&r.spec.Failover)
 	}
 	a.hold = ""
 	switch o := r.own; {
@@ -116,7 +118,8 @@ func (a *attachment) absorb(r endpointRecords, me string) (changed bool) {
 }
 
 func sameOwn(a, b *cluster.EndpointOwn) bool {
-	return a.State == b.State && a.MAC == b.MAC && a.Node == b.Node && termOf(a) == termOf(b) && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs)
+	return a.State == b.State && a.MAC == b.MAC && a.Node == b.Node && termOf(a) == termOf(b) && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs) &&
+		a.HandOver == b.HandOver && a.Restored == b.Restored
 }
 
 // absorbReleased forgets the terms that this host has ended when another has

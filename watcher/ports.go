@@ -37,12 +37,32 @@ func (a *Agent) portState(id portID, at attachment) (_ cluster.PortState, reason
 		return cluster.PortFailed, cmp.Or(cluster.CleanText(a.status(id.vpc).Reason), "it is not in place yet")
 	case serves && at.shut != "":
 		return cluster.PortStandby, at.shut
+	case at.Workload.Name != "":
+		return v.workloadPort(id.endpoint, at, serves)
 	case serves:
 		return cluster.PortReady, at.hold
 	case at.Own.Node != "" && at.Own.Node != a.cfg.Node:
 		return cluster.PortStandby, at.hold
 	}
 	return cluster.PortStandby, cmp.Or(at.hold, "waiting for the controller to make this node its owner")
+}
+
+// workloadPort is portState of a port that is in place, as far as its workload goes.
+func (v *vpc) workloadPort(endpoint string, at attachment, serves bool) (_ cluster.PortState, reason string) {
+	w := v.Workloads[endpoint]
+	switch {
+	case w == nil || w.State.MayRun() && w.tries > 0:
+		return cluster.PortFailed, w.waits()
+	case serves && w.State == cluster.WorkloadFailed && w.term == termOf(at.Own):
+		return cluster.PortFailed, cluster.CleanText("its workload failed: " + w.Reason)
+	case serves && at.Own.Restored && w.State != cluster.WorkloadRunning:
+		return cluster.PortStandby, "the store was restored, and nobody says where its workload is to run"
+	case serves && v.mayServe(endpoint):
+		return cluster.PortReady, at.hold
+	case serves || w.State.MayRun():
+		return cluster.PortStandby, w.waits()
+	}
+	return cluster.PortStandby, at.hold
 }
 
 // attached is a workload's port as clients see it.
@@ -99,6 +119,9 @@ func (a *Agent) reportPorts() {
 		for name := range v.Released {
 			a.reportPort(portID{vpc, name}, seen)
 		}
+		for name := range v.Workloads {
+			a.reportPort(portID{vpc, name}, seen)
+		}
 	}
 	for id := range a.told {
 		if !seen[id] {
@@ -136,21 +159,29 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 		s.State, s.Reason = a.portState(id, at)
 		s.Dropped = a.dropped(id, at)
 		s.Device, s.Era, s.Epoch = at.device(id.vpc, id.endpoint), termOf(at.Own).Era, termOf(at.Own).Epoch
+		s.Workload = v.Workloads[id.endpoint].status()
 		ready := s.State == cluster.PortReady
 		if ended, was := v.Released[id.endpoint]; (!was || ended.before(termOf(at.Own)) || at.Own.Node != a.cfg.Node) && (at.kept || !ready) && (ready || !a.unanswered[id]) {
 			return s
 		}
 	}
 	ended, ok := v.Released[id.endpoint]
+	if w := v.Workloads[id.endpoint]; w != nil && w.State.MayRun() { // nothing is released before that has ended
+		return &cluster.EndpointStatus{NodeID: a.cfg.NodeID, State: cluster.PortFailed, Reason: w.waits(), Era: w.Era, Epoch: w.Epoch, Workload: w.status()}
+	}
 	if !ok {
 		return nil
 	}
-	return &cluster.EndpointStatus{NodeID: a.cfg.NodeID, State: cluster.PortReleased, Era: ended.Era, Epoch: ended.Epoch}
+	w := v.Workloads[id.endpoint]
+	if w != nil && !ended.kept {
+		return &cluster.EndpointStatus{NodeID: a.cfg.NodeID, State: cluster.PortStandby, Reason: "its end is not in the cache file yet", Era: ended.Era, Epoch: ended.Epoch, Workload: w.status()}
+	}
+	return &cluster.EndpointStatus{NodeID: a.cfg.NodeID, State: cluster.PortReleased, Era: ended.Era, Epoch: ended.Epoch, Workload: w.status()}
 }
 
 func sameEndpoint(x, y *cluster.EndpointStatus) bool {
 	return x.NodeID == y.NodeID && x.State == y.State && x.Reason == y.Reason && x.Device == y.Device && x.Era == y.Era && x.Epoch == y.Epoch &&
-		maps.Equal(x.Dropped, y.Dropped)
+		maps.Equal(x.Dropped, y.Dropped) && (x.Workload == y.Workload || x.Workload != nil && y.Workload != nil && *x.Workload == *y.Workload)
 }
 
 // compareEndpoints sees that the store holds what was reported of endpoints, and

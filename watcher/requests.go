@@ -64,7 +64,7 @@ func (a *Agent) wanted() map[portID]cluster.Request {
 // wantsOwner reports whether this host asks to be the endpoint's owner: it does
 // not ask for what another node has.
 func (v *vpc) wantsOwner(endpoint string, at attachment, me string) bool {
-	if at.Standby || v.serves(endpoint, me) || at.bound != "" && at.bound != me {
+	if at.Standby || at.Workload.Name != "" || v.serves(endpoint, me) || at.bound != "" && at.bound != me {
 		return false
 	}
 	o := at.Own

@@ -35,6 +35,7 @@ type runner struct {
 	own     chan []mvcc.KeyValue
 	look    chan struct{} // asks for own at once
 	pings   errgroup.Group
+	hooks   *hooker
 	placed  bool // Moved was called
 }
 
@@ -64,6 +65,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		ended:   make(chan struct{}),
 		own:     make(chan []mvcc.KeyValue),
 		look:    make(chan struct{}, 1),
+		hooks:   newHooker(a.cfg.Hooks, a.log),
 	}
 	if a.cfg.Prober != nil {
 		var err error
@@ -97,7 +99,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	})
 	err := g.Wait()
-	return errors.Join(err, r.pings.Wait())
+	return errors.Join(err, r.pings.Wait(), r.hooks.wait())
 }
 
 // loop waits for whatever concerns the host and lets the agent decide.
@@ -124,7 +126,7 @@ func (r *runner) loop(ctx context.Context) error {
 			}
 			in := r.input(full)
 			r.agent.desk.take(&asked)
-			in.Still, in.Own, in.Questions, in.Gone = still, own, asked.Questions, asked.Gone
+			in.Still, in.Own, in.Questions, in.Gone, in.Hooked = still, own, asked.Questions, asked.Gone, asked.Hooked
 			asked = Input{}
 			e = r.agent.Step(ctx, in)
 			still = true
@@ -155,6 +157,8 @@ func (r *runner) loop(ctx context.Context) error {
 		case own = <-r.own:
 		case c := <-r.agent.desk.calls:
 			r.agent.desk.admit(&asked, c)
+		case h := <-r.hooks.results:
+			asked.Hooked = append(asked.Hooked, h)
 		case id := <-r.agent.desk.gone:
 			r.agent.desk.dismiss(&asked, id)
 		case a := <-r.answers:
@@ -248,6 +252,9 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 			r.agent.Answered(r.cfg.Now(), p, 0, err)
 			unsent = true
 		}
+	}
+	for _, o := range e.Hooks {
+		r.hooks.start(ctx, o)
 	}
 	for _, o := range e.Pings {
 		r.ping(ctx, o)

@@ -71,7 +71,7 @@ func (a *Agent) answerAttach(view *store.View, w *waiter) (done bool, _ *local.A
 		}
 	}
 	state, reason := a.portState(w.port, at)
-	inPlace := state == cluster.PortReady ||
+	inPlace := state == cluster.PortReady || at.Workload.Name != "" && a.host0.Attached[vpc][endpoint] ||
 		state == cluster.PortStandby && (at.Standby || r.moves() && r.own != nil && r.own.Node != "" && r.own.Node != a.cfg.Node)
 	switch {
 	case at.lost != "":
@@ -146,7 +146,7 @@ func (a *Agent) portsNext() (next time.Time) {
 	for _, n := range a.announcements {
 		next = earliest(next, n.at)
 	}
-	next = earliest(next, a.reopens())
+	next = earliest(earliest(next, a.reopens()), a.workloadsNext())
 	if a.waitsForTarget() {
 		next = earliest(next, a.now.Add(targetEvery))
 	}
