@@ -49,6 +49,8 @@ type Decision struct {
 	Fences []NewFence
 	Lifts  []Lift
 	Grants []Grant
+	// HandOvers are what owners are to be told, and no others are.
+	HandOvers []HandOver
 
 	// Waits are the endpoints that nobody serves, or that should be elsewhere, and
 	// are not moved now.
@@ -88,8 +90,8 @@ type Lift struct {
 type Grant struct {
 	VPC, Endpoint string
 	From          string // "" for none
-	To            string
-	Era, Epoch    int64 // that are in force until then
+	To            string // "" for none: its workload failed at too many nodes
+	Era, Epoch    int64  // that are in force until then
 	Fence         int64
 	// Moved is what the own record is to say of it; nil, the first owner: as it is.
 	Moved *cluster.Moved

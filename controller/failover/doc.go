@@ -5,11 +5,12 @@
 // (a Decision). There is no goroutine, no I/O and no clock. What is asked for is asked
 // for again until the View shows it, so that a write may fail or be lost.
 //
-// It is for endpoints of mode stateless: the workload runs at several nodes, and
-// receivers take its address from one of them. A node that is cut off goes on to serve
-// its own side. Nothing here makes sure that a node which cannot be reached has ended:
-// where two of something do harm, that takes a time limit at the owner itself, which
-// would be one more condition in causeFor.
+// An endpoint of mode stateless may be at two nodes for a while: receivers take its
+// address from one of them, and a node that is cut off goes on to serve its own side.
+// One of mode stateful goes to another node only when its workload surely has ended at
+// the one before (see below). A node that cannot be reached is no proof of that; a
+// time limit at the owner itself, by which its workload is killed, would be one more
+// cause in proof.
 //
 // # What is known of a node
 //
@@ -83,16 +84,30 @@
 //
 //   - It has none, or its node is no member of the VPC any more; or the owner
 //     reports it as released in this very epoch: at once.
+//
 //   - Its owner is fenced, and was booted anew since: at once.
+//
 //   - Barrier. Its owner is fenced: when all members of the VPC that are there have
 //     confirmed the fence, or after Barrier. Then those that have not are named
 //     (Moved.Unfenced): they may take frames of both until they read it.
 //
+//   - Its owner says that its workload failed in this very epoch, and has ended: at
+//     once. It goes to none of the nodes where it failed one after the other, and after
+//     three of them to no node, until an operator moves it. When it ran for a minute,
+//     that is forgotten.
+//
+// One of mode stateful gets another node only by its owner's word, that it has ended
+// this epoch or that its workload failed and has; or when its owner is fenced, and was
+// booted anew since: it then starts nothing in this epoch, as its fence is lifted only
+// when it has released that. A node is not fenced for it. What is planned has the
+// owner make way first (HandOver), and is off if it need not.
+//
 // And never if an operator holds it, in safe mode, or if it changed five times in
 // 180 s: then it stays until it was quiet for as long, or an operator moves or holds
 // it. Of the nodes that have it attached, are in its places and are well (alive, OK,
-// suspected by nobody, neither fenced nor draining, without failures that count), the
-// one that its list prefers gets it, then one without a penalty, then one whose report
+// suspected by nobody, neither fenced nor draining, without failures that count) and
+// say that its workload does not run there, the one where that has not failed gets it,
+// then one that its list prefers, then one without a penalty, then one whose report
 // is of this epoch, then the one with the fewest endpoints, then the first by name. At
 // most 500 in a second.
 //
@@ -104,7 +119,8 @@
 //
 // A fence is lifted when its node is alive and nobody has suspected it for a detection
 // and a keepalive, and it reports no endpoint that is another's by now: each is standby
-// or released, or the report is of the epoch in force. Also in safe mode.
+// or released, or the report is of the epoch in force; and that the workloads of these
+// have ended there. Also in safe mode.
 //
 // An endpoint with failback auto returns when a node that its list prefers was well for
 // 10 minutes and nothing is lost, one a second into a datacenter. A node that is

@@ -49,8 +49,12 @@ func (p *pass) isLost(name string) bool {
 				continue
 			}
 			why := p.forbids(e)
-			if why == "" {
-				why = p.noTarget(e)
+			switch {
+			case why != "":
+			case e.Failover.Stateful():
+				why = "nobody knows whether its workload runs there; if it surely does not: \"endpoint move --force\""
+			default:
+				why = p.noTarget(e, nil)
 			}
 			p.wait(e, name+" is down: "+why)
 		}
@@ -105,7 +109,9 @@ func (p *pass) liftable(name string) string {
 		return ""
 	}
 	for _, e := range p.Endpoints {
-		if s := e.Reports[name]; s != nil && s.NodeID == n.ID && p.servesOld(e, s) && p.holds(ruleLift) {
+		s := e.Reports[name]
+		old := s != nil && s.NodeID == n.ID && p.servesOld(e, name, s)
+		if (old || p.hasToRelease(e, name)) && p.holds(ruleLift) {
 			return ""
 		}
 	}
@@ -113,9 +119,18 @@ func (p *pass) liftable(name string) string {
 }
 
 // servesOld reports whether by its report a node may let frames of an endpoint pass
-// that is another's by now.
-func (p *pass) servesOld(e *Endpoint, s *cluster.EndpointStatus) bool {
+// that is another's by now, or has its workload.
+func (p *pass) servesOld(e *Endpoint, name string, s *cluster.EndpointStatus) bool {
+	if s.Workload.MayRun() && e.owner() != name {
+		return true
+	}
 	return s.State != cluster.PortStandby && s.State != cluster.PortReleased && (e.Own == nil || !e.isCurrent(s))
+}
+
+// hasToRelease reports whether a node that was fenced has a workload that may not run
+// twice, and has not given it up: as long as its fence stands, it starts none.
+func (p *pass) hasToRelease(e *Endpoint, name string) bool {
+	return e.Failover != nil && e.Failover.Stateful() && e.owner() == name && !p.released(e)
 }
 
 // receivers are the members of a VPC that have not confirmed a fence yet.

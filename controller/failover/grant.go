@@ -16,6 +16,7 @@ type cause struct {
 	why      string // or, if not ok, what is waited for; "" for nothing
 	fence    int64
 	unfenced []string
+	failed   bool // the owner's workload did
 }
 
 // grant gives endpoints that nobody serves, or may serve, to others.
@@ -27,7 +28,11 @@ func (p *pass) grant() {
 		c := p.causeFor(e)
 		switch {
 		case c.ok:
-			p.give(e, c, p.target(e))
+			but := p.failedFor(e, c)
+			if !c.failed && e.owner() != "" {
+				but = nil // better there than nowhere
+			}
+			p.give(e, c, p.target(e, but))
 		case c.why != "":
 			p.wait(e, c.why)
 		}
@@ -47,7 +52,12 @@ func (p *pass) causeFor(e *Endpoint) cause {
 	n := p.Nodes[owner]
 	switch {
 	case owner == "":
-		return cause{ok: true, why: "it had no node"}
+		why := p.given(e)
+		return cause{ok: why == "", why: cmp.Or(why, "it had no node")}
+	case p.failed(e):
+		return cause{ok: true, why: cluster.CleanText("its workload failed at " + owner + ": " + e.Reports[owner].Workload.Reason), failed: true}
+	case e.Failover.Stateful():
+		return p.proof(e)
 	case !e.Members[owner]:
 		return cause{ok: true, why: owner + " is no member of the VPC any more"}
 	case n == nil:
@@ -62,8 +72,8 @@ func (p *pass) causeFor(e *Endpoint) cause {
 
 // released reports whether the owner says that it ended this very epoch.
 func (p *pass) released(e *Endpoint) bool {
-	s, n := e.Reports[e.owner()], p.Nodes[e.owner()]
-	return s != nil && n != nil && s.NodeID == n.ID && s.State == cluster.PortReleased && e.isCurrent(s)
+	s := p.ofOwner(e)
+	return s != nil && s.State == cluster.PortReleased && !s.Workload.MayRun()
 }
 
 // barrier waits for the receivers' word that they have the fence, but not for ever.
@@ -86,12 +96,16 @@ func (p *pass) barrier(e *Endpoint, owner string) cause {
 // give has an endpoint granted to a node, unless something forbids that now.
 func (p *pass) give(e *Endpoint, c cause, to string) {
 	m := p.judge.endpoints[e.id()]
+	failed := p.failedFor(e, c)
+	if c.failed && len(failed) >= maxFailed {
+		to = ""
+	}
 	switch why := p.forbids(e); {
 	case why != "":
 		p.wait(e, why)
 		return
-	case to == "":
-		p.wait(e, p.noTarget(e))
+	case to == "" && !c.failed:
+		p.wait(e, p.noTarget(e, nil))
 		return
 	case p.judge.granted.since(p.Now.Add(-grantWindow)) >= grantsAtOnce:
 		p.due(p.judge.granted[0].Add(grantWindow))
@@ -100,11 +114,23 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 	}
 	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Why: c.why}
 	if g.From != "" {
-		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1}
+		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1, Failed: failed}
 	}
 	p.judge.granted = append(p.judge.granted, p.Now)
-	p.owned[to]++
+	if to != "" {
+		p.owned[to]++
+	}
 	p.out.Grants = append(p.out.Grants, g)
+}
+
+// failedFor are the nodes where a workload has failed one after the other, when an
+// endpoint has another owner by that cause.
+func (p *pass) failedFor(e *Endpoint, c cause) []string {
+	failed := slices.Clone(p.failures(e))
+	if c.failed && !slices.Contains(failed, e.owner()) {
+		failed = append(failed, e.owner())
+	}
+	return failed
 }
 
 // forbids says why no endpoint, or not this one, is moved now.
@@ -125,7 +151,7 @@ func (p *pass) forbids(e *Endpoint) string {
 // to somebody needs no evidence.
 func (p *pass) first(e *Endpoint) bool {
 	return e.owner() == "" && !slices.ContainsFunc(slices.Collect(maps.Values(e.Reports)), func(s *cluster.EndpointStatus) bool {
-		return s.State == cluster.PortReady
+		return s.State == cluster.PortReady || s.Workload.MayRun()
 	})
 }
 
@@ -135,7 +161,7 @@ func (p *pass) movable(name string) bool {
 		p.movers = map[string]bool{}
 		for _, e := range p.Endpoints {
 			if owner := e.owner(); owner != "" && !p.movers[owner] {
-				p.movers[owner] = e.settled() && !p.stays(e) && !p.released(e) && p.target(e) != ""
+				p.movers[owner] = e.settled() && !e.Failover.Stateful() && !p.stays(e) && !p.released(e) && p.target(e, nil) != ""
 			}
 		}
 	}
@@ -147,29 +173,37 @@ func (p *pass) stays(e *Endpoint) bool {
 	return e.Held && p.holds(ruleHeld) || p.judge.endpoints[e.id()].frozen && p.holds(ruleChanges)
 }
 
-// target is the node that an endpoint goes to if it has to leave its own, "" for none:
-// by place, then one that has not failed lately, then one whose report is of this
+// target is the node that an endpoint goes to if it has to leave its own, "" for none,
+// and none of but: where it is being handed over to, then where its workload has not
+// failed, then by place, then one that has not failed lately, then one whose report is of this
 // epoch, then the one with the fewest endpoints, then by name.
-func (p *pass) target(e *Endpoint) string {
+func (p *pass) target(e *Endpoint, but []string) string {
 	type choice struct {
 		name               string
+		awaited, failed    int
 		rank               int
 		punished, outdated int
 	}
 	var best *choice
 	for _, name := range slices.Sorted(maps.Keys(e.Reports)) {
 		rank, ok := p.candidate(e, name)
-		if !ok || p.unfit(name) != "" {
+		if !ok || p.unfit(name) != "" || slices.Contains(but, name) {
 			continue
 		}
 		c := &choice{name: name, rank: rank}
+		if w := e.Reports[name].Workload; w != nil && w.State == cluster.WorkloadFailed {
+			c.failed = 1
+		}
+		if e.Own.HandOver != name {
+			c.awaited = 1
+		}
 		if p.worth(p.judge.node(name)) >= penaltyLeast {
 			c.punished = 1
 		}
 		if !e.isCurrent(e.Reports[name]) {
 			c.outdated = 1
 		}
-		if best == nil || cmp.Or(cmp.Compare(c.rank, best.rank), cmp.Compare(c.punished, best.punished), cmp.Compare(c.outdated, best.outdated),
+		if best == nil || cmp.Or(cmp.Compare(c.awaited, best.awaited), cmp.Compare(c.failed, best.failed), cmp.Compare(c.rank, best.rank), cmp.Compare(c.punished, best.punished), cmp.Compare(c.outdated, best.outdated),
 			cmp.Compare(p.owned[c.name], p.owned[best.name])) < 0 {
 			best = c
 		}
@@ -187,6 +221,9 @@ func (p *pass) candidate(e *Endpoint, name string) (rank int, ok bool) {
 	if n == nil || name == e.owner() || !e.Members[name] || s.NodeID != n.ID ||
 		s.State != cluster.PortStandby && s.State != cluster.PortReady {
 		return 0, false
+	}
+	if e.Failover.Workload != "" && (s.Workload == nil || s.Workload.MayRun()) {
+		return 0, false // it has yet to end there
 	}
 	return e.Failover.Place.Rank(name, n)
 }
@@ -215,11 +252,11 @@ func (p *pass) unfit(name string) string {
 	return ""
 }
 
-// noTarget says why an endpoint can go nowhere.
-func (p *pass) noTarget(e *Endpoint) string {
+// noTarget says why an endpoint can go nowhere, and none of but is meant.
+func (p *pass) noTarget(e *Endpoint, but []string) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(e.Reports)) {
-		if _, ok := p.candidate(e, name); ok && len(parts) < most {
+		if _, ok := p.candidate(e, name); ok && len(parts) < most && !slices.Contains(but, name) {
 			parts = append(parts, name+": "+p.unfit(name))
 		}
 	}

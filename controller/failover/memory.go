@@ -143,6 +143,8 @@ type endpointMemory struct {
 	moved      cluster.Time // At of the last Moved
 	changes    window       // of the owner, by the leader
 	frozen     bool
+	runsSince  time.Time // the workload runs at its owner
+	well       bool      // it did for a while, in this epoch
 }
 
 // watchEndpoints takes whose the endpoints are, and counts the changes that nobody
@@ -176,6 +178,8 @@ func (j *Judge) watchEndpoints(p *pass) {
 		}
 		m.era, m.epoch, m.owner, m.moved = e.Own.Era, e.Own.Epoch, e.owner(), moved.At
 		p.thaw(m)
+		mark(&m.runsSince, !changed && p.workload(e) == cluster.WorkloadRunning, p.Now)
+		m.well = !changed && m.well || !m.runsSince.IsZero() && p.Now.Sub(m.runsSince) >= stableLeast
 	}
 	maps.DeleteFunc(j.endpoints, func(id string, _ *endpointMemory) bool { return !seen[id] })
 }

@@ -34,6 +34,9 @@ type model struct {
 	cuts    map[[2]string]bool // hosts or datacenters, from and to, between which nothing passes
 	broken  map[[2]string]span // when a pair did not hear each other last
 
+	work  map[string]map[string]*work // by endpoint and host, of those that are started and stopped
+	hasty bool                        // hosts say that a workload has ended before it has
+
 	store  *content
 	leader *leader
 	outage bool // the store takes nothing
@@ -217,6 +220,7 @@ func (m *model) start(name string) {
 	h.up, h.boot, h.upSince, h.frozen, h.stuck, h.said = true, h.boot+1, m.now, false, false, nil
 	clear(h.missed)
 	h.epochs, h.serves, h.drops, h.released, h.confirmed = map[string]int64{}, map[string]int64{}, map[string]bool{}, map[string]int64{}, 0
+	m.bootWork(h)
 	m.keepalive(h)
 	m.wake(h)
 }
@@ -352,6 +356,10 @@ func (m *model) applyEndpoint(h *host, e *Endpoint) {
 		m.problem("%s: the epoch of %s falls from %d to %d", h.name, e.Name, h.epochs[e.Name], e.Own.Epoch)
 	}
 	h.epochs[e.Name] = e.Own.Epoch
+	if m.work[e.Name] != nil {
+		m.applyWork(h, e)
+		return
+	}
 	s := &cluster.EndpointStatus{NodeID: h.name, State: cluster.PortStandby, Era: e.Own.Era, Epoch: e.Own.Epoch}
 	delete(h.serves, e.Name)
 	switch {
@@ -413,7 +421,7 @@ func (m *model) pass(l *leader) {
 			}
 		})
 	}
-	if len(d.Fences)+len(d.Lifts)+len(d.Grants) == 0 {
+	if len(d.Fences)+len(d.Lifts)+len(d.Grants) == 0 && !m.wantsHandOver(v, d) {
 		return
 	}
 	l.busy = true

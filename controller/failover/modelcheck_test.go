@@ -16,6 +16,7 @@ func (m *model) check(v *View, d *Decision) {
 		e := m.endpointIn(v, g.Endpoint)
 		_, fenced := v.Fences[g.To]
 		switch {
+		case g.To == "" && e.Failover.Workload != "" && !e.Held:
 		case e.Held:
 			m.problem("%s is held, and goes to %s", g.Endpoint, g.To)
 		case fenced, v.Nodes[g.To].State != cluster.NodeActive, v.Live[g.To] == nil:
@@ -51,20 +52,25 @@ func (m *model) commit(v *View, d *Decision) {
 	}
 	for _, g := range d.Grants {
 		e := m.store.endpoints[g.Endpoint]
-		if e.Own.Epoch != g.Epoch || e.Held || has(m.store.fences, g.To) || m.store.live[g.To] == nil || g.Fence != 0 && m.store.fences[g.From].Revision != g.Fence {
+		said := e.Reports[g.From] != m.endpointIn(v, g.Endpoint).Reports[g.From]
+		if e.Own.Epoch != g.Epoch || e.Held || has(m.store.fences, g.To) || g.To != "" && m.store.live[g.To] == nil || said && m.work[g.Endpoint] != nil || g.Fence != 0 && m.store.fences[g.From].Revision != g.Fence {
 			continue
 		}
 		m.checkGrant(v, e, g)
 		m.note("%s: %s to %s: %s", g.Endpoint, g.From, g.To, g.Why)
 		m.own(e, g.To, g.Moved)
 	}
+	m.handOver(v, d)
 }
 
 func has[V any](in map[string]V, name string) bool { _, ok := in[name]; return ok }
 
 func (m *model) own(e *Endpoint, node string, moved *cluster.Moved) {
 	now, own := *e, *e.Own
-	own.Node, own.State, own.Epoch = node, cluster.OwnAssigned, own.Epoch+1
+	own.Node, own.State, own.Epoch, own.HandOver = node, cluster.OwnAssigned, own.Epoch+1, ""
+	if node == "" {
+		own.State = cluster.OwnUnplaced
+	}
 	if moved != nil {
 		own.Moved = moved
 	}
@@ -167,7 +173,7 @@ func (m *model) checkGrant(v *View, e *Endpoint, g Grant) {
 		m.problem("%s moves, and more is lost than can be explained", e.Name)
 	}
 	to := m.hosts[g.To]
-	if !to.up && m.now-to.downSince > m.t.Silence()+2*m.t.Probe {
+	if to != nil && !to.up && m.now-to.downSince > m.t.Silence()+2*m.t.Probe && !m.unseen(g.To) {
 		m.problem("%s goes to %s, which crashed %s ago", e.Name, g.To, m.now-to.downSince)
 	}
 	m.moves[e.Name] = append(m.moves[e.Name], m.now)
@@ -201,6 +207,17 @@ func (m *model) cutOff(name string) bool {
 		}
 	}
 	return n >= 2
+}
+
+// unseen reports whether most who would say that a host is silent are frozen.
+func (m *model) unseen(name string) bool {
+	frozen := 0
+	for _, o := range m.observers(name) {
+		if m.hosts[o].frozen || !m.hosts[o].up {
+			frozen++
+		}
+	}
+	return 2*frozen > len(m.observers(name))
 }
 
 // checkLift: what comes back does not serve what was moved.

@@ -141,6 +141,19 @@ func (m *model) settle() { m.run(m.t.Silence() + 2*m.t.Keepalive + time.Second) 
 // faults lets several things go wrong, then nothing, and looks whether all is served.
 func (m *model) faults() {
 	m.settle()
+	m.mischief()
+	for _, name := range slices.Sorted(maps.Keys(m.store.fences)) {
+		m.problem("the fence of %s stays", name)
+	}
+	for _, e := range m.store.endpoints {
+		if m.hosts[e.Own.Node].serves[e.Name] != e.Own.Epoch {
+			m.problem("%s is %s's in epoch %d, which does not serve it", e.Name, e.Own.Node, e.Own.Epoch)
+		}
+	}
+}
+
+// mischief lets several things go wrong, then nothing.
+func (m *model) mischief() {
 	last := m.now
 	for range 1 + m.rng.IntN(7) {
 		m.after(time.Duration(m.rng.Int64N(int64(15*time.Second))), func() {
@@ -156,14 +169,6 @@ func (m *model) faults() {
 	m.run(15 * time.Second)
 	m.run(last - m.now + time.Millisecond)
 	m.run(4*m.t.Silence() + 4*m.t.Keepalive + 10*time.Second)
-	for _, name := range slices.Sorted(maps.Keys(m.store.fences)) {
-		m.problem("the fence of %s stays", name)
-	}
-	for _, e := range m.store.endpoints {
-		if m.hosts[e.Own.Node].serves[e.Name] != e.Own.Epoch {
-			m.problem("%s is %s's in epoch %d, which does not serve it", e.Name, e.Own.Node, e.Own.Epoch)
-		}
-	}
 }
 
 // lost crashes hosts at once.

@@ -31,6 +31,8 @@ func kinds() map[string]kind {
 		"back":       {(*model).back, 200},
 		"liar":       {(*model).liar, 200},
 		"flaps":      {(*model).flaps, 12},
+		"works":      {(*model).works, 80},
+		"cut owner":  {(*model).cutOwner, 60},
 	}
 }
 
@@ -91,6 +93,7 @@ func TestEachRuleMatters(t *testing.T) {
 		"target":     {ruleTarget, "faults", 85, "which is fenced, drained or gone"},
 		"held":       {ruleHeld, "crash", 1, "is held, and goes to"},
 		"changes":    {ruleChanges, "flaps", 1, "moves for the 6th time"},
+		"proof":      {ruleProof, "cut owner", 1, "and runs at"},
 		"what lifts": {ruleLift, "back", 1, "is lifted, which serves"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,6 +106,16 @@ func TestEachRuleMatters(t *testing.T) {
 				t.Errorf("without it: %q, want %q\n%s", text, c.says, strings.Join(log, "\n"))
 			}
 		})
+	}
+}
+
+// TestModelSeesTwo: hosts that say too early that a workload has ended are seen.
+func TestModelSeesTwo(t *testing.T) {
+	m := newModel(5, sites[1], true, 0)
+	m.hasty = true
+	m.cutOwner()
+	if !strings.Contains(strings.Join(m.problems, "\n"), "and runs at") {
+		t.Errorf("%q", m.problems)
 	}
 }
 

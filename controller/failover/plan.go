@@ -16,9 +16,12 @@ func (p *pass) plan() {
 		if !e.settled() || n == nil || !e.Members[owner] || p.released(e) || p.stays(e) || !p.reads(owner) {
 			continue
 		}
+		if e.Failover.Workload != "" && e.Own.HandOver == "" && p.workload(e) != cluster.WorkloadRunning {
+			continue // it is on its way already
+		}
 		switch {
 		case n.State == cluster.NodeDraining:
-			p.planned(e, p.target(e), "drain "+owner, drainPause, owner+" is drained")
+			p.planned(e, p.target(e, nil), "drain "+owner, drainPause, owner+" is drained")
 		case n.State == cluster.NodeActive && p.out.Mode == ModeNormal && p.loss.gone == 0:
 			if to := p.preferred(e); to != "" {
 				p.planned(e, to, "failback "+p.Nodes[to].Datacenter, failbackPause, to+" is preferred, and well again")
@@ -35,6 +38,10 @@ func (p *pass) reads(owner string) bool {
 
 // planned moves an endpoint if nothing of the kind was done for a while.
 func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why string) {
+	if e.Failover.Stateful() {
+		p.makeWay(e, to, kind, pause, why)
+		return
+	}
 	if to != "" && p.forbids(e) == "" && !p.due(p.judge.paused[kind]) {
 		p.wait(e, why+"; one after the other is moved")
 		return
@@ -51,8 +58,11 @@ func (p *pass) preferred(e *Endpoint) string {
 	if e.Failover.Failback != cluster.FailbackAuto {
 		return ""
 	}
-	to := p.target(e)
+	to := p.target(e, nil)
 	if to == "" {
+		return ""
+	}
+	if w := e.Reports[to].Workload; w != nil && w.State == cluster.WorkloadFailed {
 		return ""
 	}
 	has, ok := e.Failover.Place.Rank(e.owner(), p.Nodes[e.owner()])

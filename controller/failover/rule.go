@@ -22,6 +22,7 @@ const (
 	ruleHeld                       // an operator's hold
 	ruleChanges                    // an endpoint that moves too often stays
 	ruleLift                       // a fence goes when its node serves nothing of what was moved
+	ruleProof                      // what may not run twice is moved when it surely has ended
 )
 
 // Numbers of the rules that no profile changes.
