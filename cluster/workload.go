@@ -116,6 +116,13 @@ func (s *EndpointSpec) SetNeeds() {
 	}
 }
 
+// SetNeeds is as that of the spec.
+func (o *EndpointOwn) SetNeeds(f *Failover) {
+	if f.Workload != "" {
+		o.Needs = max(o.Needs, versionWorkload)
+	}
+}
+
 // Stateful reports whether its workload must not run at two nodes at any moment.
 func (f *Failover) Stateful() bool { return f.Mode == ModeStateful }
 

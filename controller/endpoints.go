@@ -23,6 +23,7 @@ type endpoint struct {
 	ports   map[string]portItem // what nodes report, by node
 	granted *request            // see requests; nil: none
 	grant   *failover.Grant     // that moves it; nil: none
+	makeWay string              // the node that its owner is to hand over to; "": none
 	waits   string              // why it is not moved
 	blocked bool                // a record cannot be read that must not be written over
 }
@@ -158,6 +159,7 @@ func (s *state) bringEndpoint(w *world, v *vpc, e *endpoint, p *plan) {
 	if own.MAC.Unicast() {
 		w.place(v, e, &own, &u)
 	}
+	own.SetNeeds(&e.spec.Value.Failover)
 	if e.own.Value == nil || !sameOwn(&own, e.own.Value) {
 		store.Put(&u.change, e.own, &own)
 		u.object = describeOwn(&own)
@@ -282,7 +284,7 @@ func (s *state) claimMAC(v *vpc, e *endpoint) (*allocator.Claim, error) {
 
 func sameOwn(a, b *cluster.EndpointOwn) bool {
 	return a.State == b.State && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs) && a.MAC == b.MAC &&
-		a.Node == b.Node && a.Era == b.Era && a.Epoch == b.Epoch
+		a.Node == b.Node && a.Era == b.Era && a.Epoch == b.Epoch && a.HandOver == b.HandOver && a.Restored == b.Restored && a.Needs == b.Needs
 }
 
 func describeOwn(own *cluster.EndpointOwn) string {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -280,8 +281,12 @@ func noteOfOwn(v *store.View, key string, value []byte) []cluster.Change {
 	if was, ok := store.At[*cluster.EndpointOwn](v, key); ok && was.Value.Moved != nil && was.Value.Moved.At.Equal(is.Moved.At.Time) {
 		return nil
 	}
-	return []cluster.Change{{Verb: cluster.VerbMoved, Key: cluster.Short(key), Nodes: []string{is.Node},
-		Detail: fmt.Sprintf("from %s to %s, epoch %d: %s", is.Moved.From, is.Node, is.Epoch, is.Moved.Why)}}
+	var to []string
+	if is.Node != "" {
+		to = []string{is.Node}
+	}
+	return []cluster.Change{{Verb: cluster.VerbMoved, Key: cluster.Short(key), Nodes: to,
+		Detail: fmt.Sprintf("from %s to %s, epoch %d: %s", is.Moved.From, cmp.Or(is.Node, "no node"), is.Epoch, is.Moved.Why)}}
 }
 
 func notesOfNet(v *store.View, key string, value []byte) (list []cluster.Change) {

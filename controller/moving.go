@@ -32,6 +32,9 @@ func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
 		g := &d.Grants[i]
 		w.vpc(g.VPC).endpoint(g.Endpoint).grant = g
 	}
+	for _, h := range d.HandOvers {
+		w.vpc(h.VPC).endpoint(h.Endpoint).makeWay = h.To
+	}
 	again = earlier(d.Again, s.tellWaits(w, d, now))
 	for i := range d.Fences {
 		f := &d.Fences[i]
@@ -202,16 +205,19 @@ func keepSince(is, was *cluster.Judgement) {
 }
 
 // requireGrant guards a change of the owner by all that it was decided from: that
-// nobody holds the endpoint or asked for something else, and that its new node is
-// well.
+// nobody holds the endpoint or asked for something else, and that its new node, if it
+// has one, is well.
 func (w *world) requireGrant(v *vpc, e *endpoint, to string, u *unit) {
 	g := e.grant
 	u.change.Require(cluster.KeyEndpointHold(v.name, e.name), 0)
 	u.change.Require(e.spec.Key, e.spec.Mod)
-	u.change.Require(cluster.KeyFence(to), 0)
 	if g.Fence != 0 {
 		u.change.Require(cluster.KeyFence(g.From), g.Fence)
 	}
+	if to == "" {
+		return
+	}
+	u.change.Require(cluster.KeyFence(to), 0)
 	for _, key := range []string{cluster.KeyNode(to), cluster.KeyLive(to)} {
 		it, _ := store.At[cluster.Record](w.view, key)
 		u.change.Require(key, it.Mod)

@@ -21,7 +21,17 @@ func (e *endpoint) report(node string, it portItem) {
 // released reports whether the owner said that it ended this epoch.
 func (e *endpoint) released(own *cluster.EndpointOwn) bool {
 	p, ok := e.ports[own.Node]
-	return ok && p.Value.State == cluster.PortReleased && p.Value.Era == own.Era && p.Value.Epoch == own.Epoch
+	return ok && p.Value.State == cluster.PortReleased && p.Value.Era == own.Era && p.Value.Epoch == own.Epoch && !p.Value.Workload.MayRun()
+}
+
+// workload is in which state the owner has what it started in this epoch, "" if it has
+// not said so.
+func (e *endpoint) workload(own *cluster.EndpointOwn) cluster.WorkloadState {
+	p, ok := e.ports[own.Node]
+	if !ok || p.Value.Workload == nil || p.Value.Workload.Era != own.Era || p.Value.Workload.Epoch != own.Epoch {
+		return ""
+	}
+	return p.Value.Workload.State
 }
 
 // attached reports whether a workload has the endpoint's addresses on a host that
@@ -55,6 +65,8 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 	if first {
 		own.Node, own.Epoch = w.lastOwner(v, e)
 	}
+	own.HandOver = ""
+	own.Restored = own.Restored && e.workload(own) != cluster.WorkloadRunning
 	node, why := w.ownerOf(v, e, own)
 	if own.Reason == "" {
 		own.Reason = why
@@ -71,7 +83,8 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 		it, _ := store.At[*cluster.EndpointStatus](w.view, cluster.KeyEndpointStatus(own.Node, v.name, e.name))
 		u.change.Require(it.Key, it.Mod)
 	}
-	if e.grant != nil && node != "" {
+	own.Restored = older && !first && node != "" && node == own.Node && e.spec.Value.Failover.Stateful()
+	if e.grant != nil && (node != "" || e.grant.To == "") {
 		w.requireGrant(v, e, node, u)
 		own.Moved = cmp.Or(e.grant.Moved, own.Moved)
 	}
@@ -108,30 +121,62 @@ func (w *world) ownerOf(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, wh
 // movesTo is ownerOf for an endpoint that moves by itself: an operator's word comes
 // first, then what failover decided.
 func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays bool) (node, why string) {
-	to := e.spec.Value.Failover.MoveTo
+	f := &e.spec.Value.Failover
+	stays = stays || f.Stateful() && own.Node != "" // that it is no member any more does not end it there
+	to := f.MoveTo
+	if forced := e.spec.Value.ForcedFrom; own.Restored && to == forced && to.Node == own.Node && to.Epoch == own.Epoch {
+		own.Restored = false // an operator knows that it is there
+	}
 	asked := to.Node != "" && to.Epoch == own.Epoch && to.Node != own.Node && w.serves(v, to.Node) && !w.fenced[to.Node]
 	switch {
 	case asked && (!stays || e.grant != nil || w.letsGo(e, own)):
 		return to.Node, ""
 	case e.grant != nil:
 		return e.grant.To, ""
+	case asked && f.Stateful() && w.alive[own.Node] && !own.Restored:
+		if why := w.notReady(e, to.Node); why != "" {
+			return own.Node, fmt.Sprintf("it is to move to %s, where %s", to.Node, why)
+		}
+		own.HandOver = to.Node
+		return own.Node, ""
 	case asked:
 		return own.Node, fmt.Sprintf("it is to move to %s, and stays at %s, which had it and does not answer", to.Node, own.Node)
 	case stays && !e.released(own):
+		own.HandOver = e.makeWay
 		return own.Node, e.waitsFor()
 	case e.granted != nil:
 		return e.granted.node, ""
+	case f.Workload != "":
+		return "", e.waitsFor()
 	}
 	return "", ""
 }
 
+// notReady says why a workload cannot be started at a node, "" if it can.
+func (w *world) notReady(e *endpoint, node string) string {
+	p, ok := e.ports[node]
+	switch {
+	case !ok || !w.alive[node] || p.Value.Workload == nil:
+		return "nothing is attached"
+	case p.Value.State == cluster.PortStandby && !p.Value.Workload.MayRun():
+		return ""
+	}
+	return "it is " + string(p.Value.State) + ", and its workload " + string(p.Value.Workload.State)
+}
+
 // letsGo reports whether the owner has no part in the endpoint any more, or will
-// mute its port as soon as it reads who has it, or the operator vouches for that.
+// mute its port as soon as it reads who has it, or the operator vouches for that. Of a
+// workload that may not run twice only its end counts.
 func (w *world) letsGo(e *endpoint, own *cluster.EndpointOwn) bool {
 	p, reported := e.ports[own.Node]
 	forced := e.spec.Value.ForcedFrom
-	return !reported || p.Value.State == cluster.PortReleased || w.alive[own.Node] ||
-		forced.Node == own.Node && forced.Epoch == own.Epoch
+	switch {
+	case forced.Node == own.Node && forced.Epoch == own.Epoch:
+		return true
+	case e.spec.Value.Failover.Stateful():
+		return !own.Restored && (e.released(own) || e.workload(own) == cluster.WorkloadFailed)
+	}
+	return !reported || p.Value.State == cluster.PortReleased || w.alive[own.Node]
 }
 
 // epochMost bounds what is believed of a node's report: no node shall use up all
@@ -152,7 +197,8 @@ func (w *world) lastOwner(v *vpc, e *endpoint) (node string, epoch int64) {
 		}
 		epoch = max(epoch, s.Epoch)
 		newer := node == "" || s.Era > of.Era || s.Era == of.Era && s.Epoch > of.Epoch
-		if lost && newer && s.State == cluster.PortReady && w.serves(v, name) {
+		runs := s.Workload != nil && (s.Workload.State == cluster.WorkloadStarting || s.Workload.State == cluster.WorkloadRunning)
+		if lost && newer && (s.State == cluster.PortReady || runs) && w.serves(v, name) {
 			node, of = name, *s
 		}
 	}

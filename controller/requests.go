@@ -131,7 +131,7 @@ func (w *world) judgeAttach(r *request) outcome {
 		return refused
 	case spec.State == cluster.EndpointDeleting:
 		return waits
-	case spec.Node != "" && spec.Node != r.node, !w.mayHave(r.node, spec):
+	case spec.Node != "" && spec.Node != r.node, !w.mayHave(r.node, spec), spec.Failover.Workload != "": // what is started is given by failover alone
 		return refused
 	case own == nil, own.Node == "", r.endpoint.released(own), !w.serves(r.vpc, own.Node):
 		return granted
