@@ -13,7 +13,8 @@ const (
 	CheckMisses = 3
 )
 
-const maxMisses = 100
+// MaxMisses bounds how many checks may fail in a row.
+const MaxMisses = 100
 
 // Period is a length of time, as text in records: "1.5s". Zero is unset.
 type Period time.Duration
@@ -92,8 +93,8 @@ func (f *Failover) validateWorkload() error {
 		return fmt.Errorf("%w failover: in mode %s its workload may run twice, and nothing says that it may", ErrInvalid, f.Mode)
 	case f.Check == "" && (f.CheckEvery != 0 || f.CheckMisses != 0):
 		return fmt.Errorf("%w failover: no check, which is done every so often", ErrInvalid)
-	case f.CheckMisses < 0 || f.CheckMisses > maxMisses:
-		return fmt.Errorf("%w failover: %d misses: want 1 to %d", ErrInvalid, f.CheckMisses, maxMisses)
+	case f.CheckMisses < 0 || f.CheckMisses > MaxMisses:
+		return fmt.Errorf("%w failover: %d misses: want 1 to %d", ErrInvalid, f.CheckMisses, MaxMisses)
 	}
 	if f.Check != "" {
 		if _, err := ParseCheck(string(f.Check)); err != nil {

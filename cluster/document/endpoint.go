@@ -52,13 +52,29 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"A fixed MAC; left out: one that goes with the name."),
 	entry("node", parsed("the name of a node", func(s string) (string, error) { return s, cluster.CheckNodeName(s) }), func(s *cluster.EndpointSpec) *string { return &s.Node }, 0,
 		"The node that it has to be on; left out: any."),
-	entry("mode", parsed("stateless", cluster.ParseMode), func(s *cluster.EndpointSpec) *cluster.Mode { return &s.Failover.Mode }, 0,
-		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves; left out: it stays where it is."),
+	entry("mode", parsed("stateless or stateful", cluster.ParseMode), func(s *cluster.EndpointSpec) *cluster.Mode { return &s.Failover.Mode }, 0,
+		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves. stateful: with workload, which is started at another place only when it surely has ended at the one before. Left out: it stays where it is."),
 	entry("place", list(parsed("the name of a node, dc=NAME or label=KEY=VALUE", cluster.ParsePlaceTerm)), func(s *cluster.EndpointSpec) *[]cluster.Selector { return (*[]cluster.Selector)(&s.Failover.Place) }, 0,
 		"Where it may run, the most preferred first; with mode."),
 	entry("failback", parsed("never or auto", cluster.ParseFailback), func(s *cluster.EndpointSpec) *cluster.Failback { return &s.Failover.Failback }, 0,
 		"auto: it returns to a place that is more preferred once that has been well for a while; left out: only by an operator's word."),
+	entry("workload", parsed("the name of a workload", func(s string) (string, error) { return s, cluster.CheckWorkloadName(s) }), func(s *cluster.EndpointSpec) *string { return &s.Failover.Workload }, 0,
+		"What its host starts, and stops when it is another's: programs of that name there; with mode."),
+	entry("may_run_twice", switched(), func(s *cluster.EndpointSpec) *bool { return &s.Failover.MayRunTwice }, 0,
+		"No harm is done if the workload runs at two hosts for a while: it has to be said in mode stateless."),
+	entry("open_early", switched(), func(s *cluster.EndpointSpec) *bool { return &s.Failover.OpenEarly }, 0,
+		"Let frames pass before the workload was started."),
+	entry("hook_timeout", parsed(aPeriod, cluster.ParsePeriod), func(s *cluster.EndpointSpec) *cluster.Period { return &s.Failover.HookTimeout }, 0,
+		"How long each program of the workload may take; left out: 30s."),
+	entry("check", parsed("exec", cluster.ParseCheck), func(s *cluster.EndpointSpec) *cluster.Check { return &s.Failover.Check }, 0,
+		"exec: its program \"check\" is asked whether it is well; left out: nobody asks."),
+	entry("check_every", parsed(aPeriod, cluster.ParsePeriod), func(s *cluster.EndpointSpec) *cluster.Period { return &s.Failover.CheckEvery }, 0,
+		"Between two checks; left out: 5s."),
+	entry("check_misses", number(1, cluster.MaxMisses), func(s *cluster.EndpointSpec) *int { return &s.Failover.CheckMisses }, 0,
+		"Checks in a row that fail until it has; left out: 3."),
 }
+
+const aPeriod = "a time of 1s to 10m, like 30s"
 
 // Words of ip.
 const (
@@ -125,9 +141,12 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 	if mac := e.Spec.MAC; !bad["mac"] && mac != (cluster.MAC{}) && !mac.Unicast() {
 		p.wrong(e.fields["mac"], "mac: %s is a multicast address, which no workload can have", mac)
 	}
-	if !bad["mode"] && !bad["place"] && !bad["failback"] {
-		p.failover(&e)
+	if !bad["mode"] && !bad["place"] && !bad["failback"] && !p.failover(&e) && len(bad) == 0 {
+		if err := e.Spec.Failover.Validate(); err != nil {
+			p.wrong(e.Start, "%v", err)
+		}
 	}
+	e.Spec.SetNeeds()
 	if e.Name != "" && e.VPC != "" {
 		p.once(fmt.Sprintf("%s %q of VPC %s", KindEndpoint, e.Name, e.VPC), p.at(values["name"]))
 		for _, a := range e.Spec.IPs {
@@ -140,20 +159,25 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 	p.file.Endpoints = append(p.file.Endpoints, e)
 }
 
-// failover wants mode and place together, and no node with them.
-func (p *parser) failover(e *Endpoint) {
+// failover wants mode and place together, and no node with them, and reports whether
+// something of that is wrong.
+func (p *parser) failover(e *Endpoint) (wrong bool) {
 	f := &e.Spec.Failover
+	before := len(p.problems)
 	place, mode := e.fields["place"], e.fields["mode"]
 	switch {
 	case f.Mode == "" && len(f.Place) > 0:
-		p.wrong(place, "place: say by mode what becomes of the workload: stateless")
+		p.wrong(place, "place: say by mode what becomes of the workload: stateless or stateful")
 	case f.Mode == "" && f.Failback != "":
 		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
 	case f.Mode != "" && len(f.Place) == 0:
 		p.wrong(mode, "mode: say by place where it may run")
 	case f.Mode != "" && e.Spec.Node != "":
 		p.wrong(e.fields["node"], "node: it has places to go to, so it cannot be bound to %s", e.Spec.Node)
+	case f.Mode == "" && f.Workload != "":
+		p.wrong(e.fields["workload"], "workload: say by mode and place where it may run")
 	}
+	return len(p.problems) > before
 }
 
 func checkEndpointName(name string) error {
@@ -215,6 +239,7 @@ func planEndpoint(e *Endpoint, now *cluster.EndpointSpec) (step Step, why string
 	for _, f := range endpointFields {
 		f.copy(&spec, &e.Spec)
 	}
+	spec.SetNeeds()
 	if step.Fields = endpointFields.changes(now, &spec); len(step.Fields) > 0 {
 		step.Action, step.Endpoint, step.Followed = Change, &spec, true
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -29,6 +30,11 @@ func TestParseEndpoint(t *testing.T) {
 		}),
 		", mode: stateless, place: [dc=gold, n2], failback: auto": with(func(s *cluster.EndpointSpec) {
 			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto}
+		}),
+		", mode: stateful, place: [a, b], workload: pg, open_early: true, hook_timeout: 1m30s, check: exec, check_every: 2s, check_misses: 5": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateful, Place: cluster.Place{"a", "b"}, Workload: "pg", OpenEarly: true,
+				HookTimeout: cluster.Period(90 * time.Second), Check: cluster.CheckExec, CheckEvery: cluster.Period(2 * time.Second), CheckMisses: 5}
+			s.SetNeeds()
 		}),
 	} {
 		f, err := Parse("f", []byte("{kind: Endpoint, name: web1, vpc: blue"+in+"}"))
@@ -57,9 +63,13 @@ func TestParseEndpointMistakes(t *testing.T) {
 		"kind: Endpoint\nname: web1\nvpc: blue\nmac: '01:00:00:00:00:05'\n":                                                       `f:4:6: mac: 01:00:00:00:00:05 is a multicast address, which no workload can have`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmac: 5\n":                                                                         `f:4:6: mac: want a MAC like 02:00:00:00:00:05, got 5`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nnode: A\n":                                                                        `f:4:7: node: want the name of a node, got "A"`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless or stateful`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\n":                                                                `f:4:7: mode: say by place where it may run`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless, got "vip"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless or stateful, got "vip"`,
+		"{kind: Endpoint, name: a, vpc: blue, workload: pg}":                                                                      `f:1:48: workload: say by mode and place where it may run`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], workload: pg}":                                         `f:1:1: invalid failover: in mode stateless its workload may run twice`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateful, place: [n]}":                                                        `f:1:1: invalid mode stateful: it has a workload`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateful, place: [n], workload: pg, hook_timeout: 1ms}":                       `f:1:94: hook_timeout: want a time of 1s to 10m, like 30s, got "1ms"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nfailback: auto":                                                                   `f:4:11: failback: there is no mode, so it never leaves`,
 		"{kind: Endpoint, name: a, vpc: blue, node: n, mode: stateless, place: [n]}":                                              `f:1:44: node: it has places to go to, so it cannot be bound to n`,
@@ -151,6 +161,15 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 			if rapid.Bool().Draw(t, "back") {
 				spec.Failover.Failback = cluster.FailbackAuto
 			}
+			if rapid.Bool().Draw(t, "workload") {
+				spec.Failover.Workload, spec.Failover.Check = anyOf(t), cluster.CheckExec
+				if spec.Failover.MayRunTwice = rapid.Bool().Draw(t, "twice"); !spec.Failover.MayRunTwice {
+					spec.Failover.Mode = cluster.ModeStateful
+				}
+				spec.Failover.HookTimeout = cluster.Period(rapid.IntRange(1, 600).Draw(t, "timeout")) * cluster.Period(time.Second)
+				spec.Failover.CheckMisses = rapid.IntRange(0, 100).Draw(t, "misses")
+				spec.SetNeeds()
+			}
 		}
 		text, err := FormatEndpoint(name, &spec)
 		if err != nil {
@@ -181,7 +200,7 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 
 // The table knows every field of an endpoint's spec that operators may state.
 func TestEndpointTableIsWhole(t *testing.T) {
-	want := []string{"ips", "auto", "mac", "node", "failover"}                     // the first two are ip, the last mode, place, failback
+	want := []string{"ips", "auto", "mac", "node", "failover"}                     // the first two are ip, the last all from mode on
 	notStated := []string{"needs", "state", "created", "requester", "forced_from"} // of the record's life
 	var got []string
 	for f := range reflect.TypeFor[cluster.EndpointSpec]().Fields() {
@@ -189,7 +208,8 @@ func TestEndpointTableIsWhole(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback"}) {
+	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback",
+		"workload", "may_run_twice", "open_early", "hook_timeout", "check", "check_every", "check_misses"}) {
 		t.Errorf("the table has %v, the spec %v", endpointFields.names(), got)
 	}
 }

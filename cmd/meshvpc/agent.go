@@ -21,6 +21,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/watcher"
+	"github.com/meshvpc/meshvpc/watcher/hooks"
 	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
@@ -154,6 +155,7 @@ func (p *program) watch(ctx context.Context, cfg agentConfig, driver hostops.Dri
 		Cache:  d.cache(),
 		Socket: d.socket(),
 		Prober: observe.Open,
+		Hooks:  hooks.Programs{Dir: d.workloads()},
 		BootID: bootID(), OS: osName(), Version: version(), Log: log,
 	})
 	if err != nil {

@@ -129,6 +129,7 @@ func hostDirs() dirs {
 func (d dirs) agent() string     { return filepath.Join(d.config, "agent.yaml") }
 func (d dirs) server() string    { return filepath.Join(d.config, "server.yaml") }
 func (d dirs) client() string    { return filepath.Join(d.config, "client.yaml") }
+func (d dirs) workloads() string { return filepath.Join(d.config, "workloads.d") }
 func (d dirs) socket() string    { return filepath.Join(d.run, "agent.sock") }
 func (d dirs) store() string     { return filepath.Join(d.state, "store") }
 func (d dirs) snapshots() string { return filepath.Join(d.state, "snapshots") }

@@ -19,15 +19,15 @@ import (
 const endpointWait = 15 * time.Second
 
 func (p *program) endpointCreateCommand() *cli.Command {
-	return p.verb("create", "E", "make an endpoint: an address and a MAC that stay", waitFlags(endpointWait,
+	return p.verb("create", "E", "make an endpoint: an address and a MAC that stay", waitFlags(endpointWait, append(workloadFlags(),
 		&cli.StringFlag{Name: "vpc", Usage: "`V` that it is of (required)"},
 		&cli.StringFlag{Name: "ip", Value: ipAuto, Usage: "auto, none, or an `ADDRESS` of the VPC's network, or one of each family joined by a comma; \"10.10.11.5,auto\" fixes one and takes the other"},
 		&cli.StringFlag{Name: "mac", Usage: "a fixed `MAC` (default: one that goes with the name)"},
 		&cli.StringFlag{Name: "node", Usage: "the node `N` that it has to be on"},
 		&cli.StringFlag{Name: "place", Usage: "where it may run, the most preferred first, `dc=A,dc=B,N`: it moves by itself when its node is lost; with --mode"},
-		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves"},
+		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves; stateful: with --workload, it never runs at two"},
 		&cli.StringFlag{Name: "failback", Usage: "never|auto: whether it returns by itself to a place that is more preferred (default never)"},
-	), p.withStore(p.endpointCreate))
+	)...), p.withStore(p.endpointCreate))
 }
 
 // Words of --ip.
@@ -131,6 +131,7 @@ func endpointSpecFrom(c *cli.Context, name string) (*cluster.EndpointSpec, error
 	if err := spec.Validate(); err != nil {
 		return nil, &refusal{exitUsage, err, ""}
 	}
+	spec.SetNeeds()
 	return spec, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,8 +17,13 @@ import (
 	"github.com/meshvpc/meshvpc/cluster/store"
 )
 
-// modeHelp is what the modes mean.
-const modeHelp = "say by --mode what becomes of the workload: \"stateless\": it is attached at several nodes (\"meshvpc endpoint attach\" on each), one of them serves, and each side of a cut network may have one"
+// modeHelp is what the modes mean, a line each.
+const modeHelp = `say by --mode what becomes of the workload:
+  "stateless": it is attached at several nodes ("meshvpc endpoint attach" on each), one of them serves, and each side of a cut network may have one
+  "stateful": with --workload; it is started at another node only when it surely has ended at the one before: if that is lost, it waits for it, or for "endpoint move --force"`
+
+// workloadHelp is what a workload with hooks is.
+const workloadHelp = `its hosts have programs for it, in workloads.d/NAME of their configuration: start, stop, and check if --check exec`
 
 // failoverFrom reads the flags that say where an endpoint may run.
 func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
@@ -29,6 +35,8 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 		return usage("such as --place dc=a,dc=b; \"meshvpc node list\" shows datacenters and nodes", "--mode without --place: where may it run?")
 	case mode == "" && failback != "":
 		return usage("leave --failback out, or add --place and --mode", "--failback of an endpoint that never leaves its node")
+	case mode == "" && workloadFlag(c) != "":
+		return usage("add --place and --mode stateful, or --mode stateless and --may-run-twice", "--%s of an endpoint that never leaves its node", workloadFlag(c))
 	case mode == "":
 		return nil
 	case c.String("node") != "":
@@ -40,10 +48,75 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	if f.Place, err = cluster.ParsePlace(place); err != nil {
 		return &refusal{exitUsage, err, "such as dc=a,dc=b, or names of nodes"}
 	}
+	if err := workloadFrom(c, f); err != nil {
+		return err
+	}
 	if failback != "" {
 		if f.Failback, err = cluster.ParseFailback(failback); err != nil {
 			return &refusal{exitUsage, err, ""}
 		}
+	}
+	return nil
+}
+
+// workloadFlags say what hosts start for an endpoint.
+func workloadFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "workload", Usage: "what its node starts, and stops when it is another's: programs of that `NAME` in workloads.d of the hosts"},
+		&cli.BoolFlag{Name: "may-run-twice", Usage: "no harm is done if that runs at two nodes for a while: then --mode may be stateless"},
+		&cli.BoolFlag{Name: "open-early", Usage: "let frames pass before it was started"},
+		&cli.StringFlag{Name: "hook-timeout", Usage: "how long each of its programs may take, `TIME` (default " + cluster.HookTimeout.String() + ")"},
+		&cli.StringFlag{Name: "check", Usage: "`exec`: ask its program \"check\" whether it is well; if not, another node gets it"},
+		&cli.StringFlag{Name: "check-every", Usage: "between two checks, `TIME` (default " + cluster.CheckEvery.String() + ")"},
+		&cli.IntFlag{Name: "check-misses", Usage: fmt.Sprintf("checks in a row that fail until it has, `N` (default %d)", cluster.CheckMisses)},
+	}
+}
+
+// workloadFlag is the first of them that was given, "" for none.
+func workloadFlag(c *cli.Context) string {
+	for _, f := range workloadFlags() {
+		if name := f.Names()[0]; c.IsSet(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// workloadFrom reads what hosts start for an endpoint that may move.
+func workloadFrom(c *cli.Context, f *cluster.Failover) (err error) {
+	f.Workload, f.MayRunTwice, f.OpenEarly = c.String("workload"), c.Bool("may-run-twice"), c.Bool("open-early")
+	flag := workloadFlag(c)
+	switch {
+	case f.Workload == "" && flag != "":
+		return usage("name it by --workload: "+workloadHelp, "--%s of no workload", flag)
+	case f.Workload == "" && f.Mode == cluster.ModeStateful:
+		return usage("name it by --workload: "+workloadHelp, "--mode stateful without --workload: nobody could say that it has ended")
+	case f.Workload == "":
+		return nil
+	case f.Mode == cluster.ModeStateful && f.MayRunTwice:
+		return usage("leave it out, or use --mode stateless", "--may-run-twice of a stateful workload")
+	case f.Mode != cluster.ModeStateful && !f.MayRunTwice:
+		return usage("--mode stateful, or --may-run-twice if no harm is done by that", "in mode %s workload %s may run at two nodes at once", f.Mode, clean(f.Workload))
+	case f.Check == "" && !c.IsSet("check") && (c.IsSet("check-every") || c.IsSet("check-misses")):
+		return usage("add --check exec", "no --check, which would be done every so often")
+	}
+	if err := cluster.CheckWorkloadName(f.Workload); err != nil {
+		return &refusal{exitUsage, err, workloadHelp}
+	}
+	if c.IsSet("check") {
+		if f.Check, err = cluster.ParseCheck(c.String("check")); err != nil {
+			return &refusal{exitUsage, err, workloadHelp}
+		}
+	}
+	for name, to := range map[string]*cluster.Period{"hook-timeout": &f.HookTimeout, "check-every": &f.CheckEvery} {
+		if c.IsSet(name) {
+			if *to, err = cluster.ParsePeriod(c.String(name)); err != nil {
+				return &refusal{exitUsage, fmt.Errorf("--%s: %w", name, err), ""}
+			}
+		}
+	}
+	if f.CheckMisses = c.Int("check-misses"); c.IsSet("check-misses") && f.CheckMisses < 1 {
+		return usage("want 1 to 100", "--check-misses %d", f.CheckMisses)
 	}
 	return nil
 }
@@ -142,6 +215,12 @@ type failoverReport struct {
 	HeldWhy  string           `json:"held_why,omitempty"`
 	Standby  []string         `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
 	Moved    *cluster.Moved   `json:"moved,omitempty"`
+	// Workload is what hosts start for it, and how that is where.
+	Workload    string                             `json:"workload,omitempty"`
+	MayRunTwice bool                               `json:"may_run_twice,omitempty"`
+	Check       cluster.Check                      `json:"check,omitempty"`
+	Workloads   map[string]*cluster.WorkloadStatus `json:"workloads,omitempty"` // by node
+	HandOver    string                             `json:"hand_over,omitempty"`
 }
 
 // failover is nil for an endpoint that stays where it is.
@@ -150,7 +229,8 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		return nil
 	}
 	f := &e.spec.Failover
-	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Held: e.hold != nil, Standby: []string{}}
+	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Held: e.hold != nil, Standby: []string{},
+		Workload: clean(f.Workload), MayRunTwice: f.MayRunTwice, Check: f.Check}
 	for _, p := range f.Place {
 		r.Place = append(r.Place, clean(string(p)))
 	}
@@ -158,12 +238,18 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		r.HeldWhy = clean(e.hold.Why)
 	}
 	if e.own != nil {
-		r.Moved = e.own.Moved
+		r.Moved, r.HandOver = e.own.Moved, clean(e.own.HandOver)
 	}
 	for it := range store.Below[*cluster.EndpointStatus](v, cluster.PrefixStat) {
 		k, err := cluster.ParseKey(it.Key)
 		if err == nil && k.VPC == e.vpc && k.Name == e.name && it.Value.State == cluster.PortStandby {
 			r.Standby = append(r.Standby, k.Node)
+		}
+		if err == nil && k.VPC == e.vpc && k.Name == e.name && it.Value.Workload != nil && f.Workload != "" {
+			if r.Workloads == nil {
+				r.Workloads = map[string]*cluster.WorkloadStatus{}
+			}
+			r.Workloads[k.Node] = it.Value.Workload
 		}
 	}
 	return r
@@ -176,11 +262,28 @@ func (r *failoverReport) text(w io.Writer) {
 	}
 	fmt.Fprintf(w, "failover:   %s, at %s; failback %s\n", r.Mode, strings.Join(r.Place, ", "), r.Failback)
 	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), "nowhere: attach its workload at another of its places"))
+	if r.Workload != "" {
+		twice := ", which must not run twice"
+		if r.MayRunTwice {
+			twice = ", which may run twice"
+		}
+		fmt.Fprintf(w, "workload:   %s%s\n", r.Workload, twice)
+	}
+	for _, node := range slices.Sorted(maps.Keys(r.Workloads)) {
+		s := r.Workloads[node]
+		fmt.Fprintf(w, "            %s at %s%s\n", s.State, node, suffix(": ", clean(s.Reason)))
+	}
+	if r.HandOver != "" {
+		fmt.Fprintf(w, "moves to:   %s, when its workload has ended\n", r.HandOver)
+	}
 	if r.Held {
 		fmt.Fprintf(w, "held:       yes%s\n", suffix(": ", r.HeldWhy))
 	}
 	if m := r.Moved; m != nil {
 		fmt.Fprintf(w, "moved:      from %s at %s: %s\n", m.From, m.At.UTC().Format(time.RFC3339), clean(m.Why))
+		if len(m.Failed) > 0 {
+			fmt.Fprintf(w, "failed at:  %s\n", strings.Join(m.Failed, ", "))
+		}
 		if len(m.Unfenced) > 0 {
 			fmt.Fprintf(w, "unfenced:   %s: they had not said that they take nothing from %s any more\n", few(m.Unfenced), m.From)
 		}

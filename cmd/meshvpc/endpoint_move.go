@@ -56,6 +56,9 @@ func (p *program) endpointMove(ctx context.Context, c *cli.Context, s *session) 
 	if err := m.check(c.Bool("force")); err != nil {
 		return fmt.Errorf("move endpoint %q: %w", name, err)
 	}
+	if c.Bool("force") && m.spec.Failover.Stateful() && m.alive && m.was != nil && m.was.Workload.MayRun() && m.from != m.to {
+		p.warn("workload %s is %s at %s, whose agent runs: it may run twice now; without --force it is stopped there first", clean(m.spec.Failover.Workload), m.was.Workload.State, m.from)
+	}
 	if !m.attached() {
 		p.warn("nothing is attached to %s at %s: until \"meshvpc endpoint attach %s\" there it answers nowhere", name, to, name)
 	}
@@ -115,7 +118,7 @@ func (s *session) readMove(ctx context.Context, e *endpointRecords, to string) (
 
 // done reports whether the endpoint is where it is to be, and stays there.
 func (m *move) done() bool {
-	return m.spec != nil && m.from == m.to && (m.spec.Node == "" || m.spec.Node == m.to) && m.spec.State == cluster.EndpointActive
+	return m.spec != nil && m.from == m.to && (m.own == nil || !m.own.Restored) && (m.spec.Node == "" || m.spec.Node == m.to) && m.spec.State == cluster.EndpointActive
 }
 
 // epoch is the one that the endpoint is in.
@@ -201,6 +204,9 @@ func (m *move) progress(e *endpointRecords, status *cluster.EndpointStatus) (awa
 	case e.spec != nil && !e.moves() && e.spec.Node != m.to:
 		return "", failed("see \"meshvpc endpoint show "+m.name+"\"", "move endpoint %q: somebody else sends it to %q", m.name, e.spec.Node)
 	case own == nil || own.Node != m.to && (own.Reason == "" || m.own != nil && own.Reason == m.own.Reason):
+		if own.HandOver == m.to {
+			return "the end of its workload at " + own.Node, nil
+		}
 		return "the controller", nil
 	case own.Node != m.to:
 		return "", notSo("once that host surely serves it no more: --force", "move endpoint %q: %s", m.name, clean(own.Reason))

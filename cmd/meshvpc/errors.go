@@ -71,7 +71,11 @@ func (p *program) explain(ctx context.Context, err error) int {
 	code, do := remedy(ctx, err)
 	fmt.Fprintf(p.err, "meshvpc: %s\n", oneLine(err.Error()))
 	if do != "" {
-		fmt.Fprintf(p.err, "hint: %s\n", oneLine(do))
+		lines := strings.Split(strings.TrimSpace(do), "\n") // each of ours, and printable
+		for i := range lines {
+			lines[i] = printable(lines[i])
+		}
+		fmt.Fprintf(p.err, "hint: %s\n", strings.Join(lines, "\n"))
 	}
 	return code
 }

@@ -81,6 +81,7 @@ func (in *sites) takers(e *endpointRecords) (names []string) {
 		at, ok := e.spec.Failover.Place.Rank(name, n)
 		it, attached := store.At[*cluster.EndpointStatus](in.view, cluster.KeyEndpointStatus(name, e.vpc, e.name))
 		ready := attached && (it.Value.State == cluster.PortStandby || it.Value.State == cluster.PortReady)
+		ready = ready && (e.spec.Failover.Workload == "" || !it.Value.Workload.MayRun())
 		if ok && ready && n.State == cluster.NodeActive && in.view.Has(cluster.KeyLive(name)) && !in.view.Has(cluster.KeyFence(name)) {
 			rank[name] = at
 			names = append(names, name)
