@@ -227,14 +227,10 @@ func (m *model) works() {
 	}
 }
 
-// exhausted reports whether a workload failed so often that it is left to people.
+// exhausted reports whether a workload failed, and is left to people, or waits for
+// another node that has been well for long enough.
 func (m *model) exhausted(e *Endpoint) bool {
-	failed := 0
-	if e.Own.Moved != nil {
-		failed = len(e.Own.Moved.Failed)
-	}
-	agents := slices.DeleteFunc(slices.Clone(m.names), func(n string) bool { return !m.nodes[n].Agent })
-	return e.Own.Node == "" && failed >= min(maxFailed, len(agents))
+	return e.Own.Node == "" && e.Own.Moved != nil && len(e.Own.Moved.Failed) > 0
 }
 
 // cutOwner cuts the owner of all from store and data, long enough to be fenced, and
