@@ -224,7 +224,7 @@ func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op,
 			}
 			failed = append(failed, Problem{VPC: on.VPC, Endpoint: endpoints[on], Gone: errors.Is(err, ErrGone), Reason: err.Error()})
 			switch op.(type) {
-			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Announce,
+			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Ungate, Announce,
 				SetAnswer, RemoveAnswer, DenyPlaces, UnguardPlaces, LimitFlood, UnlimitFlood, Fence, Unfence:
 			case CreateFilter: // no tunnel without it
 				noFilter = true

@@ -190,7 +190,7 @@ func (p *planner) filter(vpcs []VPC) {
 		p.problem("", "nftables table inet %s is not meshvpc's: rename or remove it", FilterName)
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
-		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings,
+		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings, Gated: f.Gated,
 			Wards: f.Wards, Uplinks: f.Uplinks, Budgets: f.Budgets, NoBudgets: f.NoBudgets}
 	}
 }

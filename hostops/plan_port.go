@@ -72,6 +72,8 @@ func (p *planner) refused(v VPC, port Port) (why string, gone bool) {
 		return fmt.Sprintf("device %s is a port of another VPC (VNI %d): detach it there", name, d.Owner), false
 	case !port.Trusted && p.actual.Filter.NoShields:
 		return "this kernel cannot keep the port from speaking as others: attach it with --trust, or use a kernel with CONFIG_NF_TABLES_BRIDGE", false
+	case port.Gated && p.actual.Filter.NoShields:
+		return "this kernel cannot shut the port by itself, as an endpoint that is exclusive strict asks for: use a kernel with CONFIG_NF_TABLES_BRIDGE, or another node", false
 	case port.Kind == PortTap && foreign:
 		return fmt.Sprintf("device %s is there and is not meshvpc's: attach it with --device, or name another", name), false
 	case port.Kind == PortNetns && foreign:
@@ -148,6 +150,7 @@ func (p *planner) workload(v VPC, port Port) {
 	if d.Owner != v.VNI {
 		p.add(SetOwner{on, v.VNI})
 	}
+	p.gate(on, port)
 	p.bind(on, port)
 	if port.Standby && d.Up {
 		p.add(SetDown{on})
@@ -253,8 +256,7 @@ func release(on Target, d Device) Op {
 func (p *planner) unbind() {
 	var gone []string
 	for name := range p.actual.Filter.Bindings {
-		d, there := p.actual.Devices[name]
-		if !has(p.ports, name) && !(there && d.Use != UseVPC && (p.keeping[d.Owner] || p.held(d.Owner))) {
+		if !has(p.ports, name) && !p.staysPort(name) {
 			gone = append(gone, name)
 		}
 	}

@@ -47,6 +47,7 @@ func (p *planner) rest() {
 		return
 	}
 	p.unbind()
+	p.ungate()
 	for _, v := range slices.Sorted(maps.Keys(f.VNIs)) {
 		if !p.keeps(v) {
 			p.remove(Unguard{Target{"", "filter"}, v})

@@ -52,6 +52,9 @@ type Port struct {
 	Trusted bool `json:"trusted,omitempty"`
 	// Standby ports are in place and down: no frame passes.
 	Standby bool `json:"standby,omitempty"`
+	// Gated ports pass frames, in both directions, only while the host's gate is open
+	// (see Gater).
+	Gated bool `json:"gated,omitempty"`
 }
 
 // EndpointPortOf is the name of the host's end of a port into a workload's network

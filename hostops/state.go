@@ -318,6 +318,8 @@ type Filter struct {
 	Bindings map[string]Binding
 	// Wards keep what a port of ours has from all others, by the port's device.
 	Wards map[string]Ward
+	// Gated are the devices of gated ports.
+	Gated map[string]struct{}
 	// Placed VNIs are judged by Places too: who may send from which MAC.
 	Placed map[cluster.VNI]struct{}
 	Places map[cluster.VNI]PlaceSet
@@ -340,6 +342,7 @@ func (f Filter) Clone() Filter {
 		f.Sources[v] = as.Clone()
 	}
 	f.Shields, f.Seals, f.Bindings, f.Wards = maps.Clone(f.Shields), maps.Clone(f.Seals), maps.Clone(f.Bindings), maps.Clone(f.Wards)
+	f.Gated = maps.Clone(f.Gated)
 	f.Budgets = maps.Clone(f.Budgets)
 	f.Placed, f.Places = maps.Clone(f.Placed), maps.Clone(f.Places)
 	if f.Fenced != nil {

@@ -201,6 +201,8 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"ports are held", portsHeld},
 		{"MACs are found", finds},
 		{"flood budget", budgets},
+		{"gated ports", gatedPorts},
+		{"gate", gateShuts},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.run(t, newBench(t, newKernel(t)))

@@ -94,6 +94,10 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.bind(op.Object, op.Binding)
 	case hostops.Unbind:
 		return d.filter.unbind(op.Devices)
+	case hostops.Gate:
+		return d.filter.gatePort(op.Object)
+	case hostops.Ungate:
+		return d.filter.ungatePorts(op.Devices)
 	case hostops.Announce:
 		return d.announce(op)
 	case hostops.DeleteDevices:

@@ -183,7 +183,8 @@ func sameFilter(a, b hostops.Filter) bool {
 		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) && maps.Equal(a.Budgets, b.Budgets) &&
 		maps.Equal(a.Placed, b.Placed) && maps.EqualFunc(a.Places, b.Places, hostops.PlaceSet.Equal) &&
 		maps.Equal(a.Seals, b.Seals) && a.Fenced.Equal(b.Fenced) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal) &&
-		maps.EqualFunc(a.Wards, b.Wards, hostops.Ward.Equal)
+		maps.EqualFunc(a.Wards, b.Wards, hostops.Ward.Equal) &&
+		maps.Equal(a.Gated, b.Gated)
 }
 
 // Observe implements hostops.Driver.
