@@ -119,6 +119,9 @@ type EndpointOwn struct {
 	// Era and Epoch order owners: the pair only grows.
 	Era   int64 `json:"era"`
 	Epoch int64 `json:"epoch"`
+	// To is the node that a strict endpoint is being handed to: Node serves it no more
+	// in this epoch, and says so by PortReleased; then another epoch begins.
+	To string `json:"to,omitempty"`
 	// Moved is the last change of the owner that nobody asked for.
 	Moved *Moved `json:"moved,omitempty"`
 }
@@ -144,6 +147,10 @@ func (o *EndpointOwn) Validate() error {
 		return fmt.Errorf("%w endpoint: %s with the node %q", ErrInvalid, o.State, CleanText(o.Node))
 	case o.Node != "" && CheckNodeName(o.Node) != nil:
 		return CheckNodeName(o.Node)
+	case o.To != "" && (o.State != OwnAssigned || o.To == o.Node):
+		return fmt.Errorf("%w endpoint: %s, handed from %q to %q", ErrInvalid, o.State, CleanText(o.Node), CleanText(o.To))
+	case o.To != "" && CheckNodeName(o.To) != nil:
+		return CheckNodeName(o.To)
 	case o.Era < 0 || o.Era > maxEpoch || o.Epoch < 0 || o.Epoch > maxEpoch:
 		return fmt.Errorf("%w endpoint: era %d, epoch %d", ErrInvalid, o.Era, o.Epoch)
 	}

@@ -46,6 +46,54 @@ func ParseFailback(s string) (Failback, error) {
 	return "", fmt.Errorf("%w failback %q: want never or auto", ErrInvalid, CleanText(s))
 }
 
+// Exclusive is who makes sure that an endpoint has one owner.
+type Exclusive string
+
+// ExclusiveReceivers, or empty: those who take its frames take them from one node. The
+// two sides of a cut may each have one, and a client beside an owner that was given
+// up is served by it. ExclusiveStrict: the owner's kernel shuts its port, too, unless
+// the store lets it go on by a time, and no other node gets it before that: no two
+// nodes answer at any moment, as long as their clocks run alike within 1 %.
+const (
+	ExclusiveReceivers Exclusive = "receivers"
+	ExclusiveStrict    Exclusive = "strict"
+)
+
+// ParseExclusive reads what an operator asks for; receivers is what an endpoint has
+// that says nothing. Errors wrap ErrInvalid.
+func ParseExclusive(s string) (Exclusive, error) {
+	switch e := Exclusive(s); e {
+	case ExclusiveReceivers:
+		return "", nil
+	case ExclusiveStrict:
+		return e, nil
+	}
+	return "", fmt.Errorf("%w exclusive %q: want receivers or strict", ErrInvalid, CleanText(s))
+}
+
+// Isolation is what an owner does that cannot reach the store.
+type Isolation string
+
+// IsolationKeep, or empty: it serves on, as long as Exclusive lets it: for ever if
+// that is receivers, until its grant ends if it is strict. IsolationFence is the word
+// that it is not to serve beyond its grant; it takes a strict one.
+const (
+	IsolationKeep  Isolation = "keep"
+	IsolationFence Isolation = "fence"
+)
+
+// ParseIsolation reads what an operator asks for; keep is what an endpoint has that
+// says nothing. Errors wrap ErrInvalid.
+func ParseIsolation(s string) (Isolation, error) {
+	switch i := Isolation(s); i {
+	case IsolationKeep:
+		return "", nil
+	case IsolationFence:
+		return i, nil
+	}
+	return "", fmt.Errorf("%w on isolation %q: want keep or fence", ErrInvalid, CleanText(s))
+}
+
 // Failover is where an endpoint may run without anybody's word, in EndpointSpec.
 type Failover struct {
 	Mode Mode `json:"mode"`
@@ -53,6 +101,10 @@ type Failover struct {
 	// "label=KEY=VALUE" or "all".
 	Place    Place    `json:"place"`
 	Failback Failback `json:"failback,omitempty"`
+	// Exclusive is who makes sure that it has one owner, and OnIsolation what an owner
+	// does that cannot reach the store.
+	Exclusive   Exclusive `json:"exclusive,omitempty"`
+	OnIsolation Isolation `json:"on_isolation,omitempty"`
 	// MoveTo is where an operator wants it, said in an epoch: in a later one it has
 	// been done, and what happens then is nobody's word.
 	MoveTo InEpoch `json:"move_to,omitzero"`
@@ -112,9 +164,21 @@ func (p Place) Rank(name string, n *Node) (rank int, ok bool) {
 // Moves reports whether an endpoint may change its node without anybody's word.
 func (f *Failover) Moves() bool { return f.Mode != "" }
 
+// Strict reports whether its owner's kernel sees to it that no two nodes serve it.
+func (f *Failover) Strict() bool { return f.Moves() && f.Exclusive == ExclusiveStrict }
+
+// Isolation is what an owner does that cannot reach the store, whatever is said of it: a
+// strict one serves no longer than it was granted.
+func (f *Failover) Isolation() Isolation {
+	if f.Exclusive == ExclusiveStrict {
+		return IsolationFence
+	}
+	return IsolationKeep
+}
+
 // IsZero reports whether nothing is said.
 func (f Failover) IsZero() bool {
-	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.MoveTo == InEpoch{}
+	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.Exclusive == "" && f.OnIsolation == "" && f.MoveTo == InEpoch{}
 }
 
 // Validate checks mode, places and failback.
@@ -130,10 +194,30 @@ func (f *Failover) Validate() error {
 			return err
 		}
 	}
+	if err := f.validateExclusive(); err != nil {
+		return err
+	}
 	if err := f.MoveTo.validate("move to"); err != nil {
 		return err
 	}
 	return f.Place.validate()
+}
+
+func (f *Failover) validateExclusive() error {
+	if f.Exclusive != "" {
+		if _, err := ParseExclusive(string(f.Exclusive)); err != nil {
+			return err
+		}
+	}
+	if f.OnIsolation != "" {
+		if _, err := ParseIsolation(string(f.OnIsolation)); err != nil {
+			return err
+		}
+	}
+	if f.OnIsolation == IsolationFence && f.Exclusive != ExclusiveStrict {
+		return fmt.Errorf("%w on isolation fence: nothing shuts the port of an endpoint that is not exclusive strict", ErrInvalid)
+	}
+	return nil
 }
 
 // Moved is the last change of an endpoint's owner that nobody asked for, in
@@ -185,6 +269,7 @@ type FailoverTimings struct {
 	Probe     time.Duration // between two probes of a node
 	Misses    int           // unanswered in a row until an observer says so
 	Keepalive time.Duration // between two counters of a node that owns what can move
+	Grant     time.Duration // after how long without a counter a strict endpoint may be another's; see grant.go
 	Confirm   time.Duration // how long the evidence against a node must hold
 	Barrier   time.Duration // how long members' word about a fence is awaited
 	Hold      time.Duration // how long a whole datacenter must be gone
@@ -193,9 +278,9 @@ type FailoverTimings struct {
 // Timings are those of the profile.
 func (p Profile) Timings() FailoverTimings {
 	if p == ProfileFast {
-		return FailoverTimings{200 * time.Millisecond, 3, time.Second, 0, 300 * time.Millisecond, 2 * time.Second}
+		return FailoverTimings{200 * time.Millisecond, 3, time.Second, 3 * time.Second, 0, 300 * time.Millisecond, 2 * time.Second}
 	}
-	return FailoverTimings{500 * time.Millisecond, 4, 3 * time.Second, time.Second, time.Second, 10 * time.Second}
+	return FailoverTimings{500 * time.Millisecond, 4, 3 * time.Second, 9 * time.Second, time.Second, time.Second, 10 * time.Second}
 }
 
 // LeaderLease is how long the leading controller's silence is borne until another is
@@ -224,7 +309,7 @@ func (t FailoverTimings) Silence() time.Duration { return time.Duration(t.Misses
 func (p Profile) Validate() error {
 	switch p {
 	case ProfileDefault, "default", ProfileFast:
-		return nil
+		return p.Timings().Validate()
 	}
 	return fmt.Errorf("%w failover profile %q: want default or fast", ErrInvalid, CleanText(string(p)))
 }

@@ -80,9 +80,15 @@ type Live struct {
 	BootID      string `json:"boot_id"`     // of the host's kernel
 	Incarnation string `json:"incarnation"` // of the agent's process
 	Counter     int64  `json:"counter"`
+	// Grant is how long the node was granted its strict endpoints for when the counter
+	// moved, in ms; 0: it has none.
+	Grant int64 `json:"grant_ms,omitempty"`
 }
 
-// Validate checks the ids and the counter.
+// maxGrant bounds what a node may make a leader wait, in ms.
+const maxGrant = 60_000
+
+// Validate checks the ids, the counter and the grant.
 func (l *Live) Validate() error {
 	for what, id := range map[string]string{"boot_id": l.BootID, "incarnation": l.Incarnation} {
 		if id != "" {
@@ -93,6 +99,9 @@ func (l *Live) Validate() error {
 	}
 	if l.Counter < 0 || l.Counter > maxCount {
 		return fmt.Errorf("%w counter %d", ErrInvalid, l.Counter)
+	}
+	if l.Grant < 0 || l.Grant > maxGrant {
+		return fmt.Errorf("%w grant of %d ms", ErrInvalid, l.Grant)
 	}
 	return checkID("node_id", l.NodeID)
 }

@@ -58,7 +58,7 @@ func examples() map[string]Record {
 		KeyAllocIP("blue", addr4):       &Allocation{Holder: "web1"},
 		KeyAllocMAC("blue", mac):        &Allocation{Holder: "web1"},
 		KeyEndpointSpec("blue", "web1"): &EndpointSpec{State: EndpointActive, IPs: []netip.Addr{addr6}, Auto: true, MAC: mac, Node: "a", Requester: "b", ForcedFrom: InEpoch{"b", 7}, Created: when},
-		KeyEndpointSpec("blue", "web2"): &EndpointSpec{State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateless, Place: Place{"dc=gold", "a"}, Failback: FailbackAuto, MoveTo: InEpoch{"c", 3}}},
+		KeyEndpointSpec("blue", "web2"): &EndpointSpec{State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateless, Place: Place{"dc=gold", "a"}, Failback: FailbackAuto, Exclusive: ExclusiveStrict, OnIsolation: IsolationFence, MoveTo: InEpoch{"c", 3}}},
 		KeyEndpointOwn("blue", "web1"): &EndpointOwn{State: OwnAssigned, Reason: "r", IPs: []netip.Addr{addr4, addr6}, MAC: mac, Node: "a", Era: 1, Epoch: 2,
 			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}, Changes: 2}},
 		KeyEndpointStatus("a", "blue", "web1"): &EndpointStatus{NodeID: "n1", State: PortFailed, Reason: "r", Device: "ve1", Era: 1, Epoch: 2, At: when},

@@ -58,6 +58,10 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"Where it may run, the most preferred first; with mode."),
 	entry("failback", parsed("never or auto", cluster.ParseFailback), func(s *cluster.EndpointSpec) *cluster.Failback { return &s.Failover.Failback }, 0,
 		"auto: it returns to a place that is more preferred once that has been well for a while; left out: only by an operator's word."),
+	entry("exclusive", parsed("receivers or strict", cluster.ParseExclusive), func(s *cluster.EndpointSpec) *cluster.Exclusive { return &s.Failover.Exclusive }, 0,
+		"strict: its node's kernel shuts its port unless the store lets it go on, and no other node gets it before that; left out: those who take its frames take them from one node."),
+	entry("on_isolation", parsed("keep or fence", cluster.ParseIsolation), func(s *cluster.EndpointSpec) *cluster.Isolation { return &s.Failover.OnIsolation }, 0,
+		"fence, with exclusive strict: its node serves it no longer than it was granted to when it cannot reach the store; left out: as long as exclusive lets it."),
 }
 
 // Words of ip.
@@ -125,7 +129,7 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 	if mac := e.Spec.MAC; !bad["mac"] && mac != (cluster.MAC{}) && !mac.Unicast() {
 		p.wrong(e.fields["mac"], "mac: %s is a multicast address, which no workload can have", mac)
 	}
-	if !bad["mode"] && !bad["place"] && !bad["failback"] {
+	if !bad["mode"] && !bad["place"] && !bad["failback"] && !bad["exclusive"] && !bad["on_isolation"] {
 		p.failover(&e)
 	}
 	if e.Name != "" && e.VPC != "" {
@@ -149,6 +153,10 @@ func (p *parser) failover(e *Endpoint) {
 		p.wrong(place, "place: say by mode what becomes of the workload: stateless")
 	case f.Mode == "" && f.Failback != "":
 		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
+	case f.Mode == "" && f.Exclusive != "":
+		p.wrong(e.fields["exclusive"], "exclusive: there is no mode, so it never has another node")
+	case f.OnIsolation != "" && f.Exclusive == "":
+		p.wrong(e.fields["on_isolation"], "on_isolation: it takes exclusive strict: nothing shuts another's port")
 	case f.Mode != "" && len(f.Place) == 0:
 		p.wrong(mode, "mode: say by place where it may run")
 	case f.Mode != "" && e.Spec.Node != "":

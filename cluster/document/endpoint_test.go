@@ -27,6 +27,12 @@ func TestParseEndpoint(t *testing.T) {
 		", ip: [10.10.11.5, 'fd00:11::5'], mac: '02:00:00:00:00:05', node: a": with(func(s *cluster.EndpointSpec) {
 			s.Auto, s.IPs, s.MAC, s.Node = false, []netip.Addr{addr, addr6}, cluster.MAC{2, 0, 0, 0, 0, 5}, "a"
 		}),
+		", mode: stateless, place: [n2], exclusive: strict, on_isolation: fence": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"n2"}, Exclusive: cluster.ExclusiveStrict, OnIsolation: cluster.IsolationFence}
+		}),
+		", mode: stateless, place: [n2], exclusive: receivers, on_isolation: keep": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"n2"}}
+		}),
 		", mode: stateless, place: [dc=gold, n2], failback: auto": with(func(s *cluster.EndpointSpec) {
 			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto}
 		}),
@@ -62,6 +68,9 @@ func TestParseEndpointMistakes(t *testing.T) {
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless, got "vip"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nfailback: auto":                                                                   `f:4:11: failback: there is no mode, so it never leaves`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nexclusive: strict":                                                                `f:4:12: exclusive: there is no mode, so it never has another node`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nexclusive: both":                                                                  `f:4:12: exclusive: want receivers or strict, got "both"`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], on_isolation: fence}":                                  `f:1:81: on_isolation: it takes exclusive strict`,
 		"{kind: Endpoint, name: a, vpc: blue, node: n, mode: stateless, place: [n]}":                                              `f:1:44: node: it has places to go to, so it cannot be bound to n`,
 		"- {kind: Endpoint, name: a, vpc: blue}\n- {kind: Endpoint, name: a, vpc: red}\n- {kind: Endpoint, name: a, vpc: blue}\n": `f:3:26: Endpoint "a" of VPC blue is in the file twice, first on line 1`,
 		"- {kind: Endpoint, name: a, vpc: blue, ip: 10.0.0.1}\n- {kind: Endpoint, name: b, vpc: blue, ip: 10.0.0.1}\n":            `f:2:44: ip 10.0.0.1 of VPC blue is in the file twice, first on line 1`,
@@ -181,7 +190,7 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 
 // The table knows every field of an endpoint's spec that operators may state.
 func TestEndpointTableIsWhole(t *testing.T) {
-	want := []string{"ips", "auto", "mac", "node", "failover"}                     // the first two are ip, the last mode, place, failback
+	want := []string{"ips", "auto", "mac", "node", "failover"}                     // the first two are ip, the last mode, place and what follows
 	notStated := []string{"needs", "state", "created", "requester", "forced_from"} // of the record's life
 	var got []string
 	for f := range reflect.TypeFor[cluster.EndpointSpec]().Fields() {
@@ -189,7 +198,7 @@ func TestEndpointTableIsWhole(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback"}) {
+	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback", "exclusive", "on_isolation"}) {
 		t.Errorf("the table has %v, the spec %v", endpointFields.names(), got)
 	}
 }
