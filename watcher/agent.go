@@ -21,9 +21,10 @@ import (
 // I/O but the host's driver. Run feeds them from a store; a simulation feeds
 // them from a queue of events. It is for one goroutine at a time.
 type Agent struct {
-	cfg  Config
-	log  *zap.Logger
-	host *hostops.Host
+	cfg   Config
+	log   *zap.Logger
+	host  *hostops.Host
+	gater hostops.Gater // nil: this host cannot shut ports by itself
 
 	memory   *memory
 	gatherer gatherer
@@ -82,6 +83,9 @@ type Input struct {
 	// step: then the host is not looked at, unless there is something to do.
 	Still bool
 	Live  mvcc.LeaseID // lease for live/<node>; 0: none yet
+	// Kept is the last Keeping.Order of which a renewal has committed, and moved the
+	// gate.
+	Kept int64
 	// Saved says that the cache file holds all that Effects.Cache ever was, or
 	// cannot: SaveErr says why.
 	Saved   bool
@@ -156,6 +160,7 @@ func New(cfg Config) (*Agent, error) {
 		save:      saveCache,
 		desk:      newDesk(),
 	}
+	a.gater, _ = cfg.Driver.(hostops.Gater)
 	switch {
 	case len(cfg.Cached) > 0:
 		a.memory, a.loadErr = decodeCache(cfg.Cache, cfg.Cached, cfg.Node, cfg.NodeID)
@@ -197,6 +202,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if in.Full && hold == "" && records.synced && !a.memory.Left {
 		changed = max(changed, more(a.sweep(in.View)))
 	}
+	a.takeGrants(in.Kept)
 	changed = max(changed, more(a.ask(ctx, in)), more(a.shutPorts(ctx)))
 	look := in.Full || !in.Still || !a.settled
 	if look || !a.portsAt.IsZero() && !a.now.Before(a.portsAt) {
@@ -215,6 +221,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if a.answer(in.View) {
 		changed = max(changed, more(a.reconcile(ctx, false)), changedMore)
 	}
+	a.lookAtGate(ctx)
 	a.reportFences()
 	a.announce(ctx)
 	if in.Own != nil {

@@ -42,6 +42,10 @@ type attachment struct {
 	Own     *cluster.EndpointOwn `json:"own,omitempty"` // in force here; nil: none yet
 	// Failover: the endpoint can move without anybody's word.
 	Failover bool `json:"failover,omitempty"`
+	// Strict: its port is gated, because the endpoint is exclusive strict, or was so in
+	// the term StrictIn, which Own is of still.
+	Strict   bool `json:"strict,omitempty"`
+	StrictIn term `json:"strict_in,omitzero"`
 
 	made  bool   // there was no such endpoint when it was asked for
 	kept  bool   // the cache file has had it
@@ -51,6 +55,9 @@ type attachment struct {
 	gone  bool   // the owner that Own names is no member any more
 	read  bool   // Own is what the store has, as read since the start
 	shut  string // why its port is mute whatever Own says, see shutPorts
+	mod   int64  // revision of the record that Own is; 0: it is not what the store has
+	// proved is the last term in which the store has granted it, see grants.
+	proved term
 }
 
 // term is a time in which an endpoint has one owner: they are ordered, and only
@@ -110,7 +117,7 @@ func (a attachment) device(vpc, endpoint string) string {
 func (v *vpc) serves(endpoint, me string) bool {
 	o := v.Attachments[endpoint].Own
 	r, ended := v.Released[endpoint]
-	return o != nil && o.State == cluster.OwnAssigned && o.Node == me && (!ended || r.before(termOf(o)))
+	return o != nil && o.State == cluster.OwnAssigned && o.Node == me && o.To == "" && (!ended || r.before(termOf(o)))
 }
 
 // attach takes an attachment into memory; one of that endpoint is replaced.
@@ -181,7 +188,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		}
 		p := hostops.Port{
 			Endpoint: name, Kind: a.Kind, Device: a.device(vpc, name), MAC: a.Own.MAC, Addresses: v.addressesOf(a.Own),
-			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me) || a.shut != "",
+			Owner: a.Owner, Trusted: a.Trusted, Gated: a.Strict, Standby: !v.serves(name, me) || a.shut != "",
 		}
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner

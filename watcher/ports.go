@@ -134,6 +134,10 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 	s := &cluster.EndpointStatus{NodeID: a.cfg.NodeID}
 	if at, ok := v.Attachments[id.endpoint]; ok {
 		s.State, s.Reason = a.portState(id, at)
+		s.Gated = at.Strict && a.gate.closed[id]
+		if o := at.Own; o != nil && o.Node == a.cfg.Node && o.To != "" && at.hold == "" && a.down(id, at) { // it is being handed over
+			s.State, s.Reason = cluster.PortReleased, ""
+		}
 		s.Dropped = a.dropped(id, at)
 		s.Device, s.Era, s.Epoch = at.device(id.vpc, id.endpoint), termOf(at.Own).Era, termOf(at.Own).Epoch
 		ready := s.State == cluster.PortReady
@@ -149,7 +153,7 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 }
 
 func sameEndpoint(x, y *cluster.EndpointStatus) bool {
-	return x.NodeID == y.NodeID && x.State == y.State && x.Reason == y.Reason && x.Device == y.Device && x.Era == y.Era && x.Epoch == y.Epoch &&
+	return x.NodeID == y.NodeID && x.State == y.State && x.Reason == y.Reason && x.Device == y.Device && x.Era == y.Era && x.Epoch == y.Epoch && x.Gated == y.Gated &&
 		maps.Equal(x.Dropped, y.Dropped)
 }
 

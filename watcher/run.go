@@ -57,7 +57,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		lease:   store.NewLease(a.cfg.Store, a.cfg.LeaseTTL),
 		writer:  newWriter(a.cfg.Store, a.log),
 		prompt:  newWriter(a.cfg.Store, a.log),
-		keeper:  newKeeper(a.cfg.Store, a.cfg.Node, a.log),
+		keeper:  newKeeper(a.cfg.Store, a.cfg.Node, a.gater, a.log),
 		cacher:  newCacher(a.cfg.Cache, a.save),
 		answers: make(chan answer, probeBudget),
 		asks:    make(chan ask),
@@ -152,6 +152,7 @@ func (r *runner) loop(ctx context.Context) error {
 			still = false
 		case <-r.lease.Changed():
 		case <-r.cacher.done:
+		case <-r.keeper.changed:
 		case own = <-r.own:
 		case c := <-r.agent.desk.calls:
 			r.agent.desk.admit(&asked, c)
@@ -207,6 +208,7 @@ func (r *runner) readOwn(ctx context.Context) {
 
 func (r *runner) input(full bool) Input {
 	in := Input{Now: r.cfg.Now(), View: r.mirror.Pull(), Full: full, Saved: r.cacher.settled(), SaveErr: r.cacher.problem()}
+	in.Kept = r.keeper.carried()
 	if id, ok := r.lease.ID(); ok {
 		in.Live = id
 	}
@@ -231,7 +233,7 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 	}
 	for _, w := range e.Writes {
 		if l, is := w.Record.(*cluster.Live); is {
-			l.Counter = r.keeper.count() // put on another lease it is no sign of life
+			l.Counter, l.Grant = r.keeper.said() // put on another lease it is no sign of life
 		}
 		if w.Key == cluster.KeyFenceStatus(r.cfg.Node) {
 			r.prompt.put(w)
