@@ -24,6 +24,7 @@ type endpoint struct {
 	granted *request            // see requests; nil: none
 	grant   *failover.Grant     // that moves it; nil: none
 	waits   string              // why it is not moved
+	to      string              // where its owner is to hand it over to; "": it is not
 	blocked bool                // a record cannot be read that must not be written over
 }
 
@@ -282,7 +283,7 @@ func (s *state) claimMAC(v *vpc, e *endpoint) (*allocator.Claim, error) {
 
 func sameOwn(a, b *cluster.EndpointOwn) bool {
 	return a.State == b.State && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs) && a.MAC == b.MAC &&
-		a.Node == b.Node && a.Era == b.Era && a.Epoch == b.Epoch
+		a.Node == b.Node && a.To == b.To && a.Era == b.Era && a.Epoch == b.Epoch
 }
 
 func describeOwn(own *cluster.EndpointOwn) string {
@@ -295,6 +296,9 @@ func describeOwn(own *cluster.EndpointOwn) string {
 	}
 	if own.Node != "" {
 		text += " at " + own.Node
+	}
+	if own.To != "" {
+		text += ", to be handed to " + own.To
 	}
 	return text
 }

@@ -32,6 +32,9 @@ func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
 		g := &d.Grants[i]
 		w.vpc(g.VPC).endpoint(g.Endpoint).grant = g
 	}
+	for _, h := range d.Handovers {
+		w.vpc(h.VPC).endpoint(h.Endpoint).to = h.To
+	}
 	again = earlier(d.Again, s.tellWaits(w, d, now))
 	for i := range d.Fences {
 		f := &d.Fences[i]
@@ -212,10 +215,26 @@ func (w *world) requireGrant(v *vpc, e *endpoint, to string, u *unit) {
 	if g.Fence != 0 {
 		u.change.Require(cluster.KeyFence(g.From), g.Fence)
 	}
-	for _, key := range []string{cluster.KeyNode(to), cluster.KeyLive(to)} {
+	keys := []string{cluster.KeyNode(to), cluster.KeyLive(to)}
+	if g.Live {
+		keys = append(keys, cluster.KeyLive(g.From))
+	}
+	for _, key := range keys {
 		it, _ := store.At[cluster.Record](w.view, key)
 		u.change.Require(key, it.Mod)
 	}
+}
+
+// handOver has the owner of a strict endpoint shut it. What was asked for since, or
+// is fenced, shall not be written over.
+func (w *world) handOver(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
+	if e.to == "" || own.To != "" || e.to == own.Node {
+		return
+	}
+	u.change.Require(cluster.KeyEndpointHold(v.name, e.name), e.hold.Mod)
+	u.change.Require(e.spec.Key, e.spec.Mod)
+	u.change.Require(cluster.KeyFence(e.to), 0)
+	own.To = e.to
 }
 
 // waitsFor is why nobody has an endpoint, or the wrong one: in the words in which it

@@ -65,6 +65,7 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 	}
 	older := w.config != nil && own.Era < w.config.Era
 	if node == own.Node && !first && !older && !(e.granted != nil && e.released(own)) {
+		w.handOver(v, e, own, u)
 		return
 	}
 	if own.Node != "" { // what it reports decided that, too
@@ -75,7 +76,7 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 		w.requireGrant(v, e, node, u)
 		own.Moved = cmp.Or(e.grant.Moved, own.Moved)
 	}
-	own.Node = node
+	own.Node, own.To = node, ""
 	own.Epoch++
 	if w.config != nil {
 		own.Era = max(own.Era, w.config.Era)
@@ -109,6 +110,9 @@ func (w *world) ownerOf(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, wh
 // first, then what failover decided.
 func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays bool) (node, why string) {
 	to := e.spec.Value.Failover.MoveTo
+	if e.spec.Value.Failover.Strict() {
+		return w.strictTo(v, e, own)
+	}
 	asked := to.Node != "" && to.Epoch == own.Epoch && to.Node != own.Node && w.serves(v, to.Node) && !w.fenced[to.Node]
 	switch {
 	case asked && (!stays || e.grant != nil || w.letsGo(e, own)):
@@ -123,6 +127,30 @@ func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays boo
 		return e.granted.node, ""
 	}
 	return "", ""
+}
+
+// strictTo is movesTo for an endpoint that is exclusive strict. Its node is another
+// only after the owner said that it has shut it, or by what failover has proof of, or
+// if the operator vouches for that; else it is asked to hand it over.
+func (w *world) strictTo(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, why string) {
+	to, forced := e.spec.Value.Failover.MoveTo, e.spec.Value.ForcedFrom
+	asked := to.Node != "" && to.Epoch == own.Epoch && to.Node != own.Node && w.serves(v, to.Node) && !w.fenced[to.Node]
+	free := own.Node == "" || e.released(own)
+	vouched := forced.Node == own.Node && forced.Epoch == own.Epoch
+	switch {
+	case asked && (free || e.grant != nil || vouched):
+		return to.Node, ""
+	case e.grant != nil:
+		return e.grant.To, ""
+	case free && e.granted != nil:
+		return e.granted.node, ""
+	case free:
+		return "", ""
+	case asked:
+		e.to = to.Node
+		return own.Node, fmt.Sprintf("it is to move to %s, when %s has said that it serves it no more", to.Node, own.Node)
+	}
+	return own.Node, e.waitsFor()
 }
 
 // letsGo reports whether the owner has no part in the endpoint any more, or will

@@ -15,6 +15,8 @@ type cause struct {
 	ok       bool
 	why      string // or, if not ok, what is waited for; "" for nothing
 	fence    int64
+	live     bool // as long as From was granted nothing more
+	proof    bool // the owner has ended for certain
 	unfenced []string
 }
 
@@ -27,7 +29,7 @@ func (p *pass) grant() {
 		c := p.causeFor(e)
 		switch {
 		case c.ok:
-			p.give(e, c, p.target(e))
+			p.give(e, c, p.targetOf(e))
 		case c.why != "":
 			p.wait(e, c.why)
 		}
@@ -48,16 +50,24 @@ func (p *pass) causeFor(e *Endpoint) cause {
 	switch {
 	case owner == "":
 		return cause{ok: true, why: "it had no node"}
-	case !e.Members[owner]:
+	case !e.Members[owner] && (!e.strict() || p.absent(e, owner)):
 		return cause{ok: true, why: owner + " is no member of the VPC any more"}
 	case n == nil:
 		return cause{}
 	case p.released(e):
 		return cause{ok: true, why: owner + " released it"}
+	case e.strict() && !p.fenced(owner) && p.dark(e, owner):
+		return cause{ok: true, live: true, why: owner + " has not reached the store for " + seconds(p.silence(owner)) + ", and shut it"}
+	case !p.fenced(owner) && e.Own.To != "":
+		return cause{why: "waiting for " + owner + " to say that it serves it no more"}
 	case !p.fenced(owner) || p.lifting(owner):
 		return cause{}
 	}
-	return p.barrier(e, owner)
+	c := p.barrier(e, owner)
+	if e.strict() && c.ok && !c.proof && p.holds(ruleTime) {
+		return p.timed(e, owner, c)
+	}
+	return c
 }
 
 // released reports whether the owner says that it ended this very epoch.
@@ -71,7 +81,8 @@ func (p *pass) barrier(e *Endpoint, owner string) cause {
 	f, m := p.Fences[owner], p.judge.node(owner)
 	c := cause{ok: true, fence: f.Revision, why: f.Why}
 	seen := p.judge.fences[owner].seen
-	if !m.rebooted.Before(seen) {
+	if m.rebooted.After(seen) || m.rebooted.Equal(seen) && !e.strict() {
+		c.proof = true
 		c.why = owner + " was booted anew: " + f.Why
 		return c
 	}
@@ -98,7 +109,7 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 		p.wait(e, fmt.Sprintf("%d endpoints a second are moved", grantsAtOnce))
 		return
 	}
-	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Why: c.why}
+	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Live: c.live, Why: c.why}
 	if g.From != "" {
 		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1}
 	}
@@ -181,10 +192,12 @@ func (p *pass) target(e *Endpoint) string {
 }
 
 // candidate reports whether a node, other than the owner, has all that an endpoint
-// needs, and how preferred it is.
+// needs, and how preferred it is. One that may have a strict endpoint shuts it by
+// itself, and has read what became of it last: a former owner that does not reach the
+// store has not.
 func (p *pass) candidate(e *Endpoint, name string) (rank int, ok bool) {
 	n, s := p.Nodes[name], e.Reports[name]
-	if n == nil || name == e.owner() || !e.Members[name] || s.NodeID != n.ID ||
+	if n == nil || name == e.owner() || !e.Members[name] || s.NodeID != n.ID || e.strict() && !(s.Gated && e.isCurrent(s)) ||
 		s.State != cluster.PortStandby && s.State != cluster.PortReady {
 		return 0, false
 	}

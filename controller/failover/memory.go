@@ -142,7 +142,9 @@ type endpointMemory struct {
 	owner      string
 	moved      cluster.Time // At of the last Moved
 	changes    window       // of the owner, by the leader
-	frozen     bool
+	// strangerSince is since when the owner is no member; zero: it is one.
+	strangerSince time.Time
+	frozen        bool
 }
 
 // watchEndpoints takes whose the endpoints are, and counts the changes that nobody
@@ -175,6 +177,7 @@ func (j *Judge) watchEndpoints(p *pass) {
 			m.changes, m.frozen = nil, false
 		}
 		m.era, m.epoch, m.owner, m.moved = e.Own.Era, e.Own.Epoch, e.owner(), moved.At
+		mark(&m.strangerSince, e.owner() != "" && !e.Members[e.owner()], p.Now)
 		p.thaw(m)
 	}
 	maps.DeleteFunc(j.endpoints, func(id string, _ *endpointMemory) bool { return !seen[id] })

@@ -49,8 +49,12 @@ func (m *model) commit(v *View, d *Decision) {
 			delete(m.store.fences, l.Node)
 		}
 	}
+	m.handOver(d.Handovers)
 	for _, g := range d.Grants {
 		e := m.store.endpoints[g.Endpoint]
+		if g.Live && v.Live[g.From] != m.store.live[g.From] && m.off&modelLive == 0 {
+			continue
+		}
 		if e.Own.Epoch != g.Epoch || e.Held || has(m.store.fences, g.To) || m.store.live[g.To] == nil || g.Fence != 0 && m.store.fences[g.From].Revision != g.Fence {
 			continue
 		}
@@ -64,7 +68,7 @@ func has[V any](in map[string]V, name string) bool { _, ok := in[name]; return o
 
 func (m *model) own(e *Endpoint, node string, moved *cluster.Moved) {
 	now, own := *e, *e.Own
-	own.Node, own.State, own.Epoch = node, cluster.OwnAssigned, own.Epoch+1
+	own.Node, own.To, own.State, own.Epoch = node, "", cluster.OwnAssigned, own.Epoch+1
 	if moved != nil {
 		own.Moved = moved
 	}

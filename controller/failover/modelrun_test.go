@@ -31,6 +31,9 @@ func kinds() map[string]kind {
 		"back":       {(*model).back, 200},
 		"liar":       {(*model).liar, 200},
 		"flaps":      {(*model).flaps, 12},
+		"strict":     {(*model).strictFaults, 200},
+		"skewed":     {(*model).strictCrash, 200},
+		"thaw":       {(*model).strictThaw, 200},
 	}
 }
 
@@ -41,6 +44,12 @@ func play(of string, seed uint64, off rule) (problems, log []string) {
 		site = sites[2+seed%2]
 	}
 	m := newModel(seed, site, seed/4%3 != 0, off)
+	switch of {
+	case "strict", "skewed":
+		m.beStrict(seed, 0.01)
+	case "thaw":
+		m.beStrict(seed, 0)
+	}
 	kinds()[of].run(m)
 	return m.problems, m.log
 }
@@ -92,6 +101,9 @@ func TestEachRuleMatters(t *testing.T) {
 		"held":       {ruleHeld, "crash", 1, "is held, and goes to"},
 		"changes":    {ruleChanges, "flaps", 1, "moves for the 6th time"},
 		"what lifts": {ruleLift, "back", 1, "is lifted, which serves"},
+		"time":       {ruleTime, "strict", 14, "is open at"},
+		"own guard":  {modelOwn, "strict", 17, "is open at"},
+		"live guard": {modelLive, "thaw", 22, "is open at"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,7 @@ func (p *pass) plan() {
 	for _, e := range p.inOrder() {
 		owner := e.owner()
 		n := p.Nodes[owner]
-		if !e.settled() || n == nil || !e.Members[owner] || p.released(e) || p.stays(e) || !p.reads(owner) {
+		if !e.settled() || n == nil || !e.Members[owner] || p.released(e) || e.Own.To != "" || p.stays(e) || !p.reads(owner) {
 			continue
 		}
 		switch {
@@ -40,8 +40,11 @@ func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why st
 		return
 	}
 	before := len(p.out.Grants)
-	p.give(e, cause{why: why}, to)
-	if len(p.out.Grants) > before {
+	done := e.strict() && p.handOver(e, to, why)
+	if !e.strict() {
+		p.give(e, cause{why: why}, to)
+	}
+	if done || len(p.out.Grants) > before {
 		p.judge.paused[kind] = p.Now.Add(pause)
 	}
 }
