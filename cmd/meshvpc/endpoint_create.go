@@ -27,6 +27,8 @@ func (p *program) endpointCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "place", Usage: "where it may run, the most preferred first, `dc=A,dc=B,N`: it moves by itself when its node is lost; with --mode"},
 		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves"},
 		&cli.StringFlag{Name: "failback", Usage: "never|auto: whether it returns by itself to a place that is more preferred (default never)"},
+		&cli.StringFlag{Name: "exclusive", Usage: "receivers|strict: who makes sure that one node serves it; strict: its node's kernel shuts it, too, unless the store lets it go on (default receivers)"},
+		&cli.StringFlag{Name: "on-isolation", Usage: "keep|fence: what its node does that cannot reach the store; fence takes --exclusive strict (default keep, as long as --exclusive lets it)"},
 	), p.withStore(p.endpointCreate))
 }
 

@@ -29,6 +29,8 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 		return usage("such as --place dc=a,dc=b; \"meshvpc node list\" shows datacenters and nodes", "--mode without --place: where may it run?")
 	case mode == "" && failback != "":
 		return usage("leave --failback out, or add --place and --mode", "--failback of an endpoint that never leaves its node")
+	case mode == "" && c.String("exclusive")+c.String("on-isolation") != "":
+		return usage("leave them out, or add --place and --mode", "--exclusive or --on-isolation of an endpoint that never leaves its node")
 	case mode == "":
 		return nil
 	case c.String("node") != "":
@@ -44,6 +46,28 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 		if f.Failback, err = cluster.ParseFailback(failback); err != nil {
 			return &refusal{exitUsage, err, ""}
 		}
+	}
+	return exclusiveFrom(c, f)
+}
+
+// exclusiveFrom reads the flags that say who makes sure that one node serves.
+func exclusiveFrom(c *cli.Context, f *cluster.Failover) (err error) {
+	exclusive, isolation := c.String("exclusive"), c.String("on-isolation")
+	if exclusive != "" {
+		if f.Exclusive, err = cluster.ParseExclusive(exclusive); err != nil {
+			return &refusal{exitUsage, err, ""}
+		}
+	}
+	if isolation != "" {
+		if f.OnIsolation, err = cluster.ParseIsolation(isolation); err != nil {
+			return &refusal{exitUsage, err, ""}
+		}
+	}
+	switch {
+	case f.OnIsolation != "" && f.Exclusive == "":
+		return usage("add --exclusive strict, or leave --on-isolation out", "--on-isolation fence: nothing shuts the port of an endpoint that is not --exclusive strict")
+	case isolation == string(cluster.IsolationKeep) && f.Exclusive != "":
+		return usage("leave --on-isolation out: it shuts when its grant ends; \"meshvpc failover status\" shows the profile", "--on-isolation keep: a node that cannot reach the store keeps nothing that is --exclusive strict")
 	}
 	return nil
 }
@@ -138,10 +162,15 @@ type failoverReport struct {
 	Mode     cluster.Mode     `json:"mode"`
 	Place    []string         `json:"place"`
 	Failback cluster.Failback `json:"failback"`
-	Held     bool             `json:"held"`
-	HeldWhy  string           `json:"held_why,omitempty"`
-	Standby  []string         `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
-	Moved    *cluster.Moved   `json:"moved,omitempty"`
+	// Exclusive is who makes sure that one node serves it, and OnIsolation what that
+	// node does when it cannot reach the store.
+	Exclusive   cluster.Exclusive `json:"exclusive"`
+	OnIsolation cluster.Isolation `json:"on_isolation"`
+	HandedTo    string            `json:"handed_to,omitempty"` // when its node has shut it
+	Held        bool              `json:"held"`
+	HeldWhy     string            `json:"held_why,omitempty"`
+	Standby     []string          `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
+	Moved       *cluster.Moved    `json:"moved,omitempty"`
 }
 
 // failover is nil for an endpoint that stays where it is.
@@ -150,7 +179,8 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		return nil
 	}
 	f := &e.spec.Failover
-	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Held: e.hold != nil, Standby: []string{}}
+	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Exclusive: cmp.Or(f.Exclusive, cluster.ExclusiveReceivers),
+		OnIsolation: f.Isolation(), Held: e.hold != nil, Standby: []string{}}
 	for _, p := range f.Place {
 		r.Place = append(r.Place, clean(string(p)))
 	}
@@ -158,7 +188,7 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		r.HeldWhy = clean(e.hold.Why)
 	}
 	if e.own != nil {
-		r.Moved = e.own.Moved
+		r.Moved, r.HandedTo = e.own.Moved, clean(e.own.To)
 	}
 	for it := range store.Below[*cluster.EndpointStatus](v, cluster.PrefixStat) {
 		k, err := cluster.ParseKey(it.Key)
@@ -175,6 +205,12 @@ func (r *failoverReport) text(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "failover:   %s, at %s; failback %s\n", r.Mode, strings.Join(r.Place, ", "), r.Failback)
+	if r.Exclusive == cluster.ExclusiveStrict {
+		fmt.Fprintf(w, "exclusive:  strict: its node shuts it unless the store lets it go on\n")
+	}
+	if r.HandedTo != "" {
+		fmt.Fprintf(w, "handed to:  %s, as soon as its node has shut it\n", r.HandedTo)
+	}
 	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), "nowhere: attach its workload at another of its places"))
 	if r.Held {
 		fmt.Fprintf(w, "held:       yes%s\n", suffix(": ", r.HeldWhy))
