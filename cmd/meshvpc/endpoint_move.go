@@ -200,6 +200,8 @@ func (m *move) progress(e *endpointRecords, status *cluster.EndpointStatus) (awa
 	switch own := e.own; {
 	case e.spec != nil && !e.moves() && e.spec.Node != m.to:
 		return "", failed("see \"meshvpc endpoint show "+m.name+"\"", "move endpoint %q: somebody else sends it to %q", m.name, e.spec.Node)
+	case own != nil && own.To == m.to:
+		return "the agent of " + own.Node + ", which has to shut it first", nil
 	case own == nil || own.Node != m.to && (own.Reason == "" || m.own != nil && own.Reason == m.own.Reason):
 		return "the controller", nil
 	case own.Node != m.to:
