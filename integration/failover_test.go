@@ -29,11 +29,17 @@ const (
 
 func newService(ctx context.Context, t *testing.T, name string) *service {
 	t.Helper()
+	return newServiceOf(ctx, t, name)
+}
+
+// newServiceOf is newService of an endpoint that is made with more flags.
+func newServiceOf(ctx context.Context, t *testing.T, name string, flags ...string) *service {
+	t.Helper()
 	s := &service{trio: newTrio(ctx, t, name)}
 	for _, args := range [][]string{
 		{"failover", "profile", "fast"},
 		{"vpc", "create", "vpc1", "--network", "10.10.11.0/24"},
-		{"endpoint", "create", serviceName, "--vpc", "vpc1", "--ip", serviceAddr, "--place", first + ",dc=hetzner,dc=skynet", "--mode", "stateless"},
+		append([]string{"endpoint", "create", serviceName, "--vpc", "vpc1", "--ip", serviceAddr, "--place", first + ",dc=hetzner,dc=skynet", "--mode", "stateless"}, flags...),
 	} {
 		_, err := s.Meshvpc(ctx, s.Server, args...)
 		s.must(err)
