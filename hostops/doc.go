@@ -54,6 +54,11 @@
 // looked at where the paths of namespaces lead: to a new one, and the port moves; to
 // none, and the problem says so (Problem.Gone).
 //
+// A gated port passes frames only while the host's gate is open, which the kernel shuts
+// by itself at a time that Gater moves. It is gated before it is up. A filter that was
+// wiped gates nothing until the next pass, as it binds nothing: that is noticed by the
+// kernel's events, repaired and counted; the gate is then as it was.
+//
 // Drivers live in sub-packages: linux, and fake for tests and simulation. Both
 // pass hosttest.
 package hostops

@@ -136,6 +136,28 @@
 //
 // What it sees of other nodes, it says by package observe.
 //
+// # Grants
+//
+// A strict endpoint's port is gated: frames pass, in either direction, while the
+// kernel's gate is open, and the kernel shuts that by itself. A renewal of the live
+// record that has compared the own records of all strict endpoints of this node is a
+// grant of them: the gate is open for cluster.FailoverTimings.OwnGrant from when the
+// renewal was sent, by a clock that goes on while the host is suspended. Who gives one to
+// another node changes its own record, and has seen no renewal for longer than that.
+//
+// A port opens only after a renewal that compared its own record; a record is left out
+// of the comparison only after its port was seen shut. So there is no rule for what to
+// do after a pause: whatever an agent that was stopped does first, the next renewal
+// fails if something became another's meanwhile, and the gate's time is over. A gated
+// port that is open and is not this node's to serve shuts the gate, for all.
+//
+// What own.To names another node of is shut, and then reported as released. A port that
+// was gated stays so for its term, whatever the spec says by then.
+//
+// What is not covered: a host that is suspended between the kernel's being told a time
+// and its end counts less, and shuts within gateLook after it runs again; a virtual
+// machine whose clock stands, too, does not know. What its peers receive is fenced.
+//
 // # Guarantees
 //
 // The data plane outlives the agent: SIGTERM and kill -9 leave devices as they

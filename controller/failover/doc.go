@@ -7,9 +7,8 @@
 //
 // It is for endpoints of mode stateless: the workload runs at several nodes, and
 // receivers take its address from one of them. A node that is cut off goes on to serve
-// its own side. Nothing here makes sure that a node which cannot be reached has ended:
-// where two of something do harm, that takes a time limit at the owner itself, which
-// would be one more condition in causeFor.
+// its own side. Of an endpoint that is exclusive strict the owner's kernel shuts the
+// port unless the store has let it go on (see package watcher): that is waited for here.
 //
 // # What is known of a node
 //
@@ -87,6 +86,20 @@
 //   - Barrier. Its owner is fenced: when all members of the VPC that are there have
 //     confirmed the fence, or after Barrier. Then those that have not are named
 //     (Moved.Unfenced): they may take frames of both until they read it.
+//
+// Of a strict endpoint the barrier is not enough, and a node that left the VPC may serve
+// it still. Its owner has to have said that it released it, or been booted anew after
+// the fence was seen, or:
+//
+//   - Time. The owner's counter has not moved for cluster.GrantWait, as this leader saw
+//     it, with a grant of the length that the node said; and the live record has not
+//     changed when the new owner is written. A renewal wants the own records as they
+//     are: so none can follow. The owner must have said that its port is gated.
+//
+// By time alone, without fence or barrier, goes what a node has that is not down: its
+// agent is frozen or gone, or does not reach the store, and all else that it has is
+// served. What is served and should be elsewhere is handed over first: own.To has the
+// owner shut it, and say so. A target has to have read what became of it last.
 //
 // And never if an operator holds it, in safe mode, or if it changed five times in
 // 180 s: then it stays until it was quiet for as long, or an operator moves or holds
