@@ -67,7 +67,7 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 		return err
 	}
 	if spec.Failover.Moves() {
-		p.warnPlaces(v, name, vpc, spec.Failover.Place)
+		p.warnPlaces(v, name, vpc, &spec.Failover)
 	}
 	if len(r.IPs) == 0 && spec.Auto {
 		p.warn("it has a MAC and no address: VPC %s has no network of its own (--network of \"meshvpc vpc create\")", vpc)

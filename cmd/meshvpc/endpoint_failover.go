@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // modeHelp is what the modes mean.
@@ -49,23 +50,21 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 }
 
 // candidates are the members of a VPC where an endpoint may run, in order.
-func candidates(v *store.View, vpc string, place cluster.Place) (names, datacenters []string) {
-	rank := map[string]int{}
-	for it := range store.Below[*cluster.Node](v, cluster.PrefixNodes) {
-		name := strings.TrimPrefix(it.Key, cluster.PrefixNodes)
-		if at, ok := place.Rank(name, it.Value); ok && v.Has(cluster.KeyMember(vpc, name)) {
-			rank[name] = at
-			names, datacenters = append(names, name), append(datacenters, it.Value.Datacenter)
-		}
+func candidates(v *store.View, vpc string, f *cluster.Failover) (names, datacenters []string) {
+	nodes := nodesOf(v)
+	chooser := failover.Chooser{Nodes: nodes}
+	names = chooser.Suited(&failover.Endpoint{VPC: vpc, Failover: f, Members: membersOf(v, vpc)})
+	for _, name := range names {
+		datacenters = append(datacenters, nodes[name].Datacenter)
 	}
-	slices.SortStableFunc(names, func(a, b string) int { return rank[a] - rank[b] })
 	slices.Sort(datacenters)
 	return names, slices.Compact(datacenters)
 }
 
 // warnPlaces tells of places that are of no use.
-func (p *program) warnPlaces(v *store.View, name, vpc string, place cluster.Place) {
-	names, datacenters := candidates(v, vpc, place)
+func (p *program) warnPlaces(v *store.View, name, vpc string, f *cluster.Failover) {
+	place := f.Place
+	names, datacenters := candidates(v, vpc, f)
 	switch {
 	case len(names) == 0:
 		p.warn("no member of VPC %s is one of its places %s: nobody can have it", vpc, place)

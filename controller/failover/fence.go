@@ -14,7 +14,7 @@ func (p *pass) fence() {
 	partly := map[string]bool{}
 	for _, name := range p.names {
 		dc := p.Nodes[name].Datacenter
-		if p.owned[name] == 0 || p.fenced(name) || !p.isLost(name) {
+		if p.chooser.owned[name] == 0 || p.fenced(name) || !p.isLost(name) {
 			continue
 		}
 		ok, why := p.allows(name)
@@ -50,7 +50,7 @@ func (p *pass) isLost(name string) bool {
 			}
 			why := p.forbids(e)
 			if why == "" {
-				why = p.noTarget(e)
+				why = p.chooser.Why(e, nil)
 			}
 			p.wait(e, name+" is down: "+why)
 		}

@@ -56,7 +56,7 @@ func (p *pass) preferred(e *Endpoint) string {
 		return ""
 	}
 	has, ok := e.Failover.Place.Rank(e.owner(), p.Nodes[e.owner()])
-	wants, _ := p.candidate(e, to)
+	wants, _ := p.chooser.candidate(e, to)
 	m := p.judge.node(to)
 	if ok && wants >= has || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
 		return ""

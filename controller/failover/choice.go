@@ -1,0 +1,136 @@
+package failover
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/meshvpc/meshvpc/cluster"
+)
+
+// Chooser ranks the nodes that endpoints could go to: for the leader that moves them,
+// and for whoever wants to know where they would go. It counts what nodes have, and so
+// has to be told of each endpoint that is somewhere (Put), and of each that goes (Move).
+type Chooser struct {
+	Nodes map[string]*cluster.Node
+	// Unfit says why nothing is given to a node now, "" if it is well.
+	Unfit func(node string) string
+	// Failed reports whether a node that is well again failed lately.
+	Failed func(node string) bool
+
+	owned map[string]int
+}
+
+// choice is a node that an endpoint could go to, with what its rank depends on.
+type choice struct {
+	node     string
+	place    int  // of the endpoint's list that names it, from 0, the most preferred
+	failed   bool // lately
+	outdated bool // its report is of another epoch
+	owned    int  // endpoints that it has
+}
+
+// compare puts the better choice first: by place, then one that has not failed lately,
+// then one whose report is of this epoch, then the one with the fewest endpoints, then
+// by name.
+func (c *choice) compare(o *choice) int {
+	return cmp.Or(cmp.Compare(c.place, o.place), compareBool(c.failed, o.failed), compareBool(c.outdated, o.outdated),
+		cmp.Compare(c.owned, o.owned), strings.Compare(c.node, o.node))
+}
+
+// compareBool puts what is not so first.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// Put counts an endpoint at the node that has it, if one has.
+func (c *Chooser) Put(e *Endpoint) {
+	if at := e.owner(); at != "" {
+		c.count(at, 1)
+	}
+}
+
+// Move counts an endpoint at the node that it goes to, and no more at its own.
+func (c *Chooser) Move(e *Endpoint, to string) {
+	if at := e.owner(); at != "" {
+		c.count(at, -1)
+	}
+	c.count(to, 1)
+}
+
+func (c *Chooser) count(node string, n int) {
+	if c.owned == nil {
+		c.owned = map[string]int{}
+	}
+	c.owned[node] += n
+}
+
+// Best is the node that an endpoint goes to if it has to leave its own, "" for none; a
+// may that is not nil leaves nodes out.
+func (c *Chooser) Best(e *Endpoint, may func(node string) bool) string {
+	var best choice
+	for name, report := range e.Reports {
+		place, ok := c.candidate(e, name)
+		if !ok || may != nil && !may(name) || c.Unfit(name) != "" {
+			continue
+		}
+		one := choice{node: name, place: place, failed: c.Failed(name), outdated: !e.isCurrent(report), owned: c.owned[name]}
+		if best.node == "" || one.compare(&best) < 0 {
+			best = one
+		}
+	}
+	return best.node
+}
+
+// candidate reports whether a node, other than the owner, has all that an endpoint
+// needs, and how preferred it is.
+func (c *Chooser) candidate(e *Endpoint, name string) (place int, ok bool) {
+	n, s := c.Nodes[name], e.Reports[name]
+	if n == nil || name == e.owner() || !e.Members[name] || s.NodeID != n.ID ||
+		s.State != cluster.PortStandby && s.State != cluster.PortReady {
+		return 0, false
+	}
+	return e.Failover.Place.Rank(name, n)
+}
+
+// Why says why Best has none.
+func (c *Chooser) Why(e *Endpoint, may func(node string) bool) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(e.Reports)) {
+		if _, ok := c.candidate(e, name); ok && len(parts) < most && (may == nil || may(name)) {
+			parts = append(parts, name+": "+c.Unfit(name))
+		}
+	}
+	if parts == nil {
+		return fmt.Sprintf("no other node in its places %s has it attached", e.Failover.Place)
+	}
+	return "no node can take it (" + strings.Join(parts, "; ") + ")"
+}
+
+// Suited are the members of a VPC where an endpoint could be if it were attached there,
+// the most preferred first.
+func (c *Chooser) Suited(e *Endpoint) (nodes []string) {
+	var list []choice
+	for name := range e.Members {
+		n := c.Nodes[name]
+		if n == nil {
+			continue
+		}
+		if place, ok := e.Failover.Place.Rank(name, n); ok {
+			list = append(list, choice{node: name, place: place})
+		}
+	}
+	slices.SortFunc(list, func(a, b choice) int { return a.compare(&b) })
+	for i := range list {
+		nodes = append(nodes, list[i].node)
+	}
+	return nodes
+}
