@@ -27,6 +27,8 @@ type Node struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	State      NodeState         `json:"state"`
 	Agent      bool              `json:"agent"` // false for a witness: no member of any VPC
+	// GivenUp is an operator's word that it is lost; nil: nobody said so.
+	GivenUp *GivenUp `json:"given_up,omitempty"`
 	// Key is the SHA-256 of the public key (SubjectPublicKeyInfo) that the node's
 	// certificate is of, 64 hexadecimal digits: a certificate of another key is no
 	// longer this node's.
@@ -52,6 +54,9 @@ func (n *Node) Validate() error {
 		if err := checkHash("key", n.Key); err != nil {
 			return err
 		}
+	}
+	if err := n.GivenUp.validate(); err != nil {
+		return err
 	}
 	for _, key := range n.Revoked {
 		if err := checkHash("revoked key", key); err != nil {

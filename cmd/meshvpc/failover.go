@@ -169,7 +169,7 @@ func failoverFences(v *store.View) []failoverFence {
 func (r *failoverView) text(w io.Writer, t cluster.FailoverTimings) {
 	fmt.Fprintf(w, "profile:    %s: a node is suspected after %s of silence, replaced some %s later; a datacenter after %s\n",
 		r.Profile, t.Silence(), t.Confirm+t.Barrier, t.Hold)
-	fmt.Fprintf(w, "safe mode:  %s\n", cmp.Or(r.SafeMode, "no"))
+	fmt.Fprintf(w, "safe mode:  %s\n", safeModeWords(r.SafeMode))
 	for _, n := range r.Nodes {
 		fmt.Fprintf(w, "node:       %s is %s%s\n", n.Node, n.Class, suffix(": ", n.Why))
 		for _, o := range n.Observers {

@@ -75,27 +75,6 @@ func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) 
 	})
 }
 
-// failoverRun moves everything out of a datacenter now.
-func (p *program) failoverRun(ctx context.Context, c *cli.Context, s *session) error {
-	dc := c.Args().First()
-	in, err := s.readSites(ctx)
-	if err != nil {
-		return err
-	}
-	nodes := in.in(dc)
-	if len(nodes) == 0 {
-		return in.noDatacenter(dc)
-	}
-	list := in.leaving(nodes)
-	for _, r := range list {
-		if r.To != "" && !r.alive && !c.Bool("force") {
-			return failed("wait for what failover does by itself (meshvpc failover status), or --force once that host surely serves it no more",
-				"run failover of %s: %s has %s and does not answer: it could be served twice", dc, r.From, r.name())
-		}
-	}
-	return p.relocate(ctx, c, s, list)
-}
-
 // failoverReturn moves what prefers a datacenter back to it, after showing it.
 func (p *program) failoverReturn(ctx context.Context, c *cli.Context, s *session) error {
 	dc := c.Args().First()
@@ -133,13 +112,14 @@ func (in *sites) home(e *endpointRecords, dc string) int {
 	return best
 }
 
-// relocate writes where endpoints are to go, and waits until they are there.
+// relocate writes where endpoints are to go, and waits until they are there. What a
+// silent node has goes where failover finds best.
 func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list []relocation) error {
 	if names := stuck(list); len(names) > 0 {
 		p.warn("these stay: %s", few(names))
 	}
 	for _, r := range list {
-		if r.To == "" {
+		if r.To == "" || r.silent {
 			continue
 		}
 		err := edit(ctx, s, cluster.KeyEndpointSpec(r.VPC, r.Endpoint), func(spec *cluster.EndpointSpec) error {
@@ -167,7 +147,7 @@ func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list
 }
 
 func (p *program) failoverDatacenterCommands() []*cli.Command {
-	force := &cli.BoolFlag{Name: "force", Usage: "also from nodes that do not answer: only when they surely serve nothing any more"}
+	force := &cli.BoolFlag{Name: "force", Usage: "also from nodes that do not answer, and in safe mode: only when they surely serve nothing any more"}
 	return []*cli.Command{
 		p.verb("plan", "DC", "what the loss of a datacenter would mean; nothing is done", storeFlags(), p.withStore(p.failoverPlan)),
 		p.verb("run", "DC", "move everything that can move out of a datacenter now", waitFlags(relocateWait, force), p.withStore(p.failoverRun)),

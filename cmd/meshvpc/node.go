@@ -113,7 +113,9 @@ type nodeDetail struct {
 	nodeReport
 	ID     string       `json:"id"`
 	Joined cluster.Time `json:"joined"`
-	VPCs   []nodeVPC    `json:"vpcs"`
+	// GivenUp is an operator's word that it is lost, nil for none.
+	GivenUp *cluster.GivenUp `json:"given_up,omitempty"`
+	VPCs    []nodeVPC        `json:"vpcs"`
 }
 
 type nodeVPC struct {
@@ -135,7 +137,7 @@ func (p *program) nodeShow(ctx context.Context, c *cli.Context, s *session) erro
 	if !ok {
 		return p.noNode(ctx, s, name)
 	}
-	d := nodeDetail{nodeReport: nodeOf(v, it), ID: clean(it.Value.ID), Joined: it.Value.Joined, VPCs: []nodeVPC{}}
+	d := nodeDetail{nodeReport: nodeOf(v, it), ID: clean(it.Value.ID), Joined: it.Value.Joined, GivenUp: it.Value.GivenUp, VPCs: []nodeVPC{}}
 	for a := range store.Below[*cluster.HostVPC](v, cluster.PrefixHost(name)) {
 		part := nodeVPC{VPC: last(a.Key), State: a.Value.State}
 		if st, ok := store.At[*cluster.VPCStatus](v, cluster.KeyVPCStatus(name, part.VPC)); ok {
@@ -149,6 +151,9 @@ func (p *program) nodeShow(ctx context.Context, c *cli.Context, s *session) erro
 	return p.print(c, d, func(w io.Writer) {
 		fmt.Fprintf(w, "node:        %s\nid:          %s\ndatacenter:  %s\nstate:       %s\nlive:        %s\nunderlay:    %s\nos:          %s\nversion:     %s\njoined:      %s\n",
 			d.Node, d.ID, d.Datacenter, d.State, yesNo(d.Live), d.Underlay, cmp.Or(d.OS, "-"), cmp.Or(d.Version, "-"), d.Joined.Format(time.RFC3339))
+		if d.GivenUp != nil {
+			fmt.Fprintf(w, "given up:    %s\n", d.GivenUp.At.Format(time.RFC3339))
+		}
 		for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
 			fmt.Fprintf(w, "label:       %s=%s\n", k, d.Labels[k])
 		}

@@ -26,8 +26,9 @@ type relocation struct {
 	To       string `json:"to,omitempty"`     // "": nowhere
 	Reason   string `json:"reason,omitempty"` // why nowhere
 
-	epoch int64
-	alive bool // the node that has it lives
+	epoch  int64
+	alive  bool // the node that has it lives
+	silent bool // observers do not hear it
 }
 
 func (r relocation) name() string { return r.Endpoint + " of VPC " + r.VPC }
@@ -39,7 +40,7 @@ func (in *sites) moves(pick func(e *endpointRecords) bool, may func(e *endpointR
 		if e.own == nil || e.own.Node == "" || e.spec.State != cluster.EndpointActive || !pick(e) {
 			continue
 		}
-		r := relocation{Endpoint: e.name, VPC: e.vpc, From: e.own.Node, epoch: e.own.Epoch, alive: in.view.Has(cluster.KeyLive(e.own.Node))}
+		r := relocation{Endpoint: e.name, VPC: e.vpc, From: e.own.Node, epoch: e.own.Epoch, alive: in.view.Has(cluster.KeyLive(e.own.Node)), silent: in.silent(e.own.Node)}
 		one, here := in.movable(e), func(node string) bool { return may(e, node) }
 		switch to := in.chooser.Best(one, here); {
 		case e.hold != nil:
@@ -182,7 +183,7 @@ func (s *session) setNodeState(ctx context.Context, node string, state cluster.N
 		if n.State == cluster.NodeLeft {
 			return failed("see \"meshvpc node list\"", "node %s was removed", node)
 		}
-		n.State = state
+		n.State, n.GivenUp = state, nil
 		return nil
 	})
 }

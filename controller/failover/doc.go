@@ -60,6 +60,7 @@
 //
 //   - Confirm. A node has to be silent for Confirm, or a probe period if that is more,
 //     in which those that were lost with it show, too.
+//
 //   - Mass. Lost nodes count from when they are silent until a minute after they were
 //     fenced, or after they were lost if there is nothing to move. Draining nodes do
 //     not count. One node of a datacenter, or less than 30 %, is given up at once. Of
@@ -67,6 +68,7 @@
 //     at once (ModeDatacenter), if observers in two other places say so of each of its
 //     nodes and 70 % of the nodes elsewhere are well; it has to be silent for Hold.
 //     A datacenter of one node is a node.
+//
 //   - Safe mode. More than half of all nodes, and several, that are no whole
 //     datacenter; several whole ones; a whole one that is not attested as above; losses
 //     in two datacenters within Hold and one detection. Then nothing is fenced and
@@ -75,6 +77,12 @@
 //     removed by an operator, end it. It is this leader's: another one sees again that half
 //     is lost, but of two losses that it did not see begin it cannot tell whether they
 //     came at once, unless both ask for something.
+//
+//   - Given up. An operator's word that a node is lost (cluster.GivenUp) stands for
+//     confirm, hold and mass, for what that node has and for nothing else: what is lost
+//     beside it counts as before, and waits as before. It makes no node that observers
+//     find OK a lost one, moves nothing that is held, and is over when the node is back.
+//     A new leader collects its evidence first.
 //
 // A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all
 // that the node has. It is not, if nobody knows from which address its frames come.

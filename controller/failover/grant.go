@@ -109,13 +109,13 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 
 // forbids says why no endpoint, or not this one, is moved now.
 func (p *pass) forbids(e *Endpoint) string {
-	m := p.judge.endpoints[e.id()]
+	m, given := p.judge.endpoints[e.id()], p.givenUp(e.owner())
 	switch {
 	case e.Held && p.holds(ruleHeld):
 		return "an operator holds it"
-	case p.out.Mode == ModeSafe, p.out.Mode == ModeCollecting && !p.first(e):
+	case p.out.Mode == ModeSafe && !given, p.out.Mode == ModeCollecting && !p.first(e):
 		return p.out.Why
-	case m.frozen && p.holds(ruleChanges):
+	case m.frozen && !given && p.holds(ruleChanges):
 		return fmt.Sprintf("its node changed %d times in %s; it stays until it was quiet for as long, or somebody moves it", maxChanges, changeWindow)
 	}
 	return ""
@@ -144,7 +144,7 @@ func (p *pass) movable(name string) bool {
 
 // stays reports whether an endpoint is not to be moved, whatever happens.
 func (p *pass) stays(e *Endpoint) bool {
-	return e.Held && p.holds(ruleHeld) || p.judge.endpoints[e.id()].frozen && p.holds(ruleChanges)
+	return e.Held && p.holds(ruleHeld) || p.judge.endpoints[e.id()].frozen && !p.givenUp(e.owner()) && p.holds(ruleChanges)
 }
 
 // target is the node that an endpoint goes to if it has to leave its own, "" for none.
