@@ -27,6 +27,7 @@ func (p *program) endpointCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "place", Usage: "where it may run, the most preferred first, `dc=A,dc=B,N`: it moves by itself when its node is lost; with --mode"},
 		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves"},
 		&cli.StringFlag{Name: "failback", Usage: "never|auto: whether it returns by itself to a place that is more preferred (default never)"},
+		&cli.BoolFlag{Name: "force", Usage: "with --place: although one of the datacenters has so many of the voting servers that nothing would leave it by itself"},
 	), p.withStore(p.endpointCreate))
 }
 
@@ -52,6 +53,11 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 	}
 	if err := checkEndpoint(v, vpc, name, spec); err != nil {
 		return fmt.Errorf("create endpoint %q: %w", name, err)
+	}
+	if spec.Failover.Moves() && !c.Bool("force") {
+		if err := mayFail(v, name, &spec.Failover); err != nil {
+			return err
+		}
 	}
 	var change store.Change
 	store.Create(&change, cluster.KeyEndpointSpec(vpc, name), spec)
@@ -86,7 +92,7 @@ func endpointKeys(vpc, name string, spec *cluster.EndpointSpec) []string {
 		keys = append(keys, cluster.KeyAllocMAC(vpc, spec.MAC))
 	}
 	if spec.Failover.Moves() {
-		keys = append(keys, cluster.PrefixNodes, cluster.PrefixMembers(vpc))
+		keys = append(keys, cluster.PrefixSrvs, cluster.PrefixNodes, cluster.PrefixMembers(vpc))
 	}
 	if spec.Node != "" {
 		keys = append(keys, cluster.KeyMember(vpc, spec.Node), cluster.KeyNode(spec.Node))

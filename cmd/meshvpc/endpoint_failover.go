@@ -24,6 +24,8 @@ const modeHelp = "say by --mode what becomes of the workload: \"stateless\": it 
 func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	mode, place, failback := c.String("mode"), c.String("place"), c.String("failback")
 	switch {
+	case c.Bool("force") && place == "":
+		return usage("leave --force out", "--force of an endpoint that never leaves its node")
 	case mode == "" && place != "":
 		return usage(modeHelp, "--place without --mode")
 	case place == "" && mode != "":

@@ -35,6 +35,9 @@ type failoverView struct {
 	Profile  string          `json:"profile"`
 	Timings  failoverTimings `json:"timings"`
 	SafeMode string          `json:"safe_mode,omitempty"`
+	// Stranded are datacenters that endpoints count on to be left, and that have so many
+	// of the voting servers that nobody could decide it.
+	Stranded []string `json:"stranded"`
 	// Nodes are those that are not well, and those that somebody suspects.
 	Nodes     []failoverNode   `json:"nodes"`
 	Fences    []failoverFence  `json:"fences"`
@@ -75,7 +78,7 @@ type failoverFence struct {
 
 func (p *program) failoverStatus(ctx context.Context, c *cli.Context, s *session) error {
 	moves := func(e *endpointRecords) bool { return e.moves() }
-	v, err := s.read(ctx, portPrefixes(moves), cluster.KeyConfig, cluster.KeyJudgement, cluster.PrefixVPCs, cluster.PrefixNodes, cluster.PrefixFences, cluster.PrefixStat)
+	v, err := s.read(ctx, portPrefixes(moves), cluster.KeyConfig, cluster.KeyJudgement, cluster.PrefixVPCs, cluster.PrefixNodes, cluster.PrefixFences, cluster.PrefixStat, cluster.PrefixSrvs)
 	if err != nil {
 		return err
 	}
@@ -93,7 +96,14 @@ func (p *program) failoverStatus(ctx context.Context, c *cli.Context, s *session
 	for _, e := range endpointsOf(v, moves) {
 		r.Endpoints = append(r.Endpoints, e.report(v))
 	}
-	return p.print(c, r, func(w io.Writer) { r.text(w, t) })
+	q := quorumOf(v)
+	r.Stranded = append([]string{}, stranded(v, &q)...)
+	return p.print(c, r, func(w io.Writer) {
+		r.text(w, t)
+		for _, dc := range r.Stranded {
+			fmt.Fprintf(w, "warning: %s; %s\n", strandedText(&q, dc), strandedMend(&q))
+		}
+	})
 }
 
 // failoverNodes are the nodes that are not OK, or that some observer suspects.

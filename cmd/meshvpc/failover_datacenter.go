@@ -23,7 +23,7 @@ type datacenterPlan struct {
 }
 
 // planOf says what the loss of a datacenter would mean.
-func (in *sites) planOf(dc string, external bool) (plan datacenterPlan, err error) {
+func (in *sites) planOf(dc string) (plan datacenterPlan, err error) {
 	plan = datacenterPlan{Datacenter: dc, Nodes: in.in(dc), Warnings: []string{}}
 	if len(plan.Nodes) == 0 {
 		return plan, in.noDatacenter(dc)
@@ -32,25 +32,11 @@ func (in *sites) planOf(dc string, external bool) (plan datacenterPlan, err erro
 	if names := stuck(plan.Endpoints); len(names) > 0 {
 		plan.Warnings = append(plan.Warnings, "these would answer nowhere: "+few(names))
 	}
-	voters, lost := in.voters(dc)
-	plan.Quorum = external || 2*(voters-lost) > voters
-	if !plan.Quorum {
-		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%d of %d voting servers are in %s: nobody could decide anything, and nothing would move; add servers or a witness elsewhere (meshvpc cluster status says which)", lost, voters, dc))
+	q := quorumOf(in.view)
+	if plan.Quorum = q.Survives(dc); !plan.Quorum {
+		plan.Warnings = append(plan.Warnings, strandedText(&q, dc)+"; "+strandedMend(&q))
 	}
 	return plan, nil
-}
-
-// voters counts the servers that vote, and those of a datacenter.
-func (in *sites) voters(dc string) (all, there int) {
-	for it := range store.Below[*cluster.Server](in.view, cluster.PrefixSrvs) {
-		if it.Value.Voter {
-			all++
-			if it.Value.Datacenter == dc {
-				there++
-			}
-		}
-	}
-	return all, there
 }
 
 func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) error {
@@ -58,7 +44,7 @@ func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) 
 	if err != nil {
 		return err
 	}
-	plan, err := in.planOf(c.Args().First(), s.client.StoreCA != "")
+	plan, err := in.planOf(c.Args().First())
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,9 @@
 //   - LinkSplit: all sure observers of some datacenter do not hear it, and it is not
 //     Down. A matter between datacenters: no node is given up for it. A node that some
 //     of its own datacenter hear, and no more do not, is never Down. Where there are two datacenters and no
-//     witness, the loss of one looks like this, and nothing is moved.
+//     witness, the loss of one looks like this, and nothing is moved. Where a datacenter
+//     has half of the voting servers or more, its loss leaves no leader at all; commands
+//     say so (cluster.Quorum). Neither keeps the loss of a node from being dealt with.
 //
 // # What may be given up
 //
