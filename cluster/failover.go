@@ -53,6 +53,9 @@ type Failover struct {
 	// "label=KEY=VALUE" or "all".
 	Place    Place    `json:"place"`
 	Failback Failback `json:"failback,omitempty"`
+	// Apart names a group: failover gives no two endpoints of the same VPC and group to
+	// one node, and prefers datacenters that none of them is in. "": none.
+	Apart string `json:"apart,omitempty"`
 	// MoveTo is where an operator wants it, said in an epoch: in a later one it has
 	// been done, and what happens then is nobody's word.
 	MoveTo InEpoch `json:"move_to,omitzero"`
@@ -114,7 +117,7 @@ func (f *Failover) Moves() bool { return f.Mode != "" }
 
 // IsZero reports whether nothing is said.
 func (f Failover) IsZero() bool {
-	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.MoveTo == InEpoch{}
+	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.Apart == "" && f.MoveTo == InEpoch{}
 }
 
 // Validate checks mode, places and failback.
@@ -130,10 +133,23 @@ func (f *Failover) Validate() error {
 			return err
 		}
 	}
+	if f.Apart != "" {
+		if err := CheckGroup(f.Apart); err != nil {
+			return err
+		}
+	}
 	if err := f.MoveTo.validate("move to"); err != nil {
 		return err
 	}
 	return f.Place.validate()
+}
+
+// CheckGroup wraps ErrInvalid unless s can name a group of endpoints that are apart.
+func CheckGroup(s string) error {
+	if CheckNodeName(s) != nil {
+		return fmt.Errorf("%w group %q: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", ErrInvalid, CleanText(s))
+	}
+	return nil
 }
 
 // Moved is the last change of an endpoint's owner that nobody asked for, in

@@ -36,6 +36,27 @@ func TestAskForWhatMoves(t *testing.T) {
 	})
 }
 
+// TestAskBesideAnother: who asks does not get what its node may not have beside what it
+// has, also if both are asked for at once.
+func TestAskBesideAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := moving(t, "h2", "h3")
+		db2 := &cluster.EndpointSpec{State: cluster.EndpointActive, Failover: cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"h2", "h3"}, Apart: "db"}}
+		r.put(cluster.KeyEndpointSpec("blue", "db2"), db2)
+		r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.Failover.Apart = "db" })
+		settle()
+		ask := func(node, endpoint string) mvcc.Op {
+			return r.written(cluster.KeyRequest(node, "blue", endpoint), &cluster.Request{NodeID: "id-" + node, Want: cluster.WantAttach, At: cluster.At(time.Now())})
+		}
+		r.txn(ask("h2", "db1"), ask("h2", "db2"))
+		r.wantHas("db1", "[] assigned h2 1.2 ")
+		r.wantHas("db2", "[] unplaced  1.1 ")
+		r.txn(ask("h3", "db2"))
+		r.wantHas("db2", "[] assigned h3 1.2 ")
+		r.wantNoRequests()
+	})
+}
+
 // TestMoveWhatMoves: an operator's word counts in the epoch that it was said in, once,
 // and not while the old owner may serve it.
 func TestMoveWhatMoves(t *testing.T) {

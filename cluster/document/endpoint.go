@@ -58,6 +58,8 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"Where it may run, the most preferred first; with mode."),
 	entry("failback", parsed("never or auto", cluster.ParseFailback), func(s *cluster.EndpointSpec) *cluster.Failback { return &s.Failover.Failback }, 0,
 		"auto: it returns to a place that is more preferred once that has been well for a while; left out: only by an operator's word."),
+	entry("apart", parsed("the name of a group, like that of a node", func(s string) (string, error) { return s, cluster.CheckGroup(s) }), func(s *cluster.EndpointSpec) *string { return &s.Failover.Apart }, 0,
+		"A group: failover puts no two endpoints of it on one node, and prefers datacenters that have none of it."),
 }
 
 // Words of ip.
@@ -125,7 +127,7 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 	if mac := e.Spec.MAC; !bad["mac"] && mac != (cluster.MAC{}) && !mac.Unicast() {
 		p.wrong(e.fields["mac"], "mac: %s is a multicast address, which no workload can have", mac)
 	}
-	if !bad["mode"] && !bad["place"] && !bad["failback"] {
+	if !bad["mode"] && !bad["place"] && !bad["failback"] && !bad["apart"] {
 		p.failover(&e)
 	}
 	if e.Name != "" && e.VPC != "" {
@@ -149,6 +151,8 @@ func (p *parser) failover(e *Endpoint) {
 		p.wrong(place, "place: say by mode what becomes of the workload: stateless")
 	case f.Mode == "" && f.Failback != "":
 		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
+	case f.Mode == "" && f.Apart != "":
+		p.wrong(e.fields["apart"], "apart: there is no mode, so it never leaves")
 	case f.Mode != "" && len(f.Place) == 0:
 		p.wrong(mode, "mode: say by place where it may run")
 	case f.Mode != "" && e.Spec.Node != "":

@@ -27,8 +27,8 @@ func TestParseEndpoint(t *testing.T) {
 		", ip: [10.10.11.5, 'fd00:11::5'], mac: '02:00:00:00:00:05', node: a": with(func(s *cluster.EndpointSpec) {
 			s.Auto, s.IPs, s.MAC, s.Node = false, []netip.Addr{addr, addr6}, cluster.MAC{2, 0, 0, 0, 0, 5}, "a"
 		}),
-		", mode: stateless, place: [dc=gold, n2], failback: auto": with(func(s *cluster.EndpointSpec) {
-			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto}
+		", mode: stateless, place: [dc=gold, n2], failback: auto, apart: web": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto, Apart: "web"}
 		}),
 	} {
 		f, err := Parse("f", []byte("{kind: Endpoint, name: web1, vpc: blue"+in+"}"))
@@ -58,6 +58,7 @@ func TestParseEndpointMistakes(t *testing.T) {
 		"kind: Endpoint\nname: web1\nvpc: blue\nmac: 5\n":                                                                         `f:4:6: mac: want a MAC like 02:00:00:00:00:05, got 5`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nnode: A\n":                                                                        `f:4:7: node: want the name of a node, got "A"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless`,
+		"kind: Endpoint\nname: web1\nvpc: blue\napart: web\n":                                                                     `f:4:8: apart: there is no mode, so it never leaves`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\n":                                                                `f:4:7: mode: say by place where it may run`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless, got "vip"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
@@ -181,7 +182,7 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 
 // The table knows every field of an endpoint's spec that operators may state.
 func TestEndpointTableIsWhole(t *testing.T) {
-	want := []string{"ips", "auto", "mac", "node", "failover"}                     // the first two are ip, the last mode, place, failback
+	want := []string{"ips", "auto", "mac", "node", "failover"}                     // the first two are ip, the last mode, place, failback, apart
 	notStated := []string{"needs", "state", "created", "requester", "forced_from"} // of the record's life
 	var got []string
 	for f := range reflect.TypeFor[cluster.EndpointSpec]().Fields() {
@@ -189,7 +190,7 @@ func TestEndpointTableIsWhole(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback"}) {
+	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback", "apart"}) {
 		t.Errorf("the table has %v, the spec %v", endpointFields.names(), got)
 	}
 }

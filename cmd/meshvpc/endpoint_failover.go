@@ -24,6 +24,8 @@ const modeHelp = "say by --mode what becomes of the workload: \"stateless\": it 
 func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	mode, place, failback := c.String("mode"), c.String("place"), c.String("failback")
 	switch {
+	case mode == "" && c.String("apart") != "":
+		return usage("leave --apart out, or add --place and --mode", "--apart of an endpoint that never leaves its node")
 	case c.Bool("force") && place == "":
 		return usage("leave --force out", "--force of an endpoint that never leaves its node")
 	case mode == "" && place != "":
@@ -42,6 +44,11 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	}
 	if f.Place, err = cluster.ParsePlace(place); err != nil {
 		return &refusal{exitUsage, err, "such as dc=a,dc=b, or names of nodes"}
+	}
+	if f.Apart = c.String("apart"); f.Apart != "" {
+		if err := cluster.CheckGroup(f.Apart); err != nil {
+			return &refusal{exitUsage, err, ""}
+		}
 	}
 	if failback != "" {
 		if f.Failback, err = cluster.ParseFailback(failback); err != nil {
@@ -139,6 +146,7 @@ type failoverReport struct {
 	Mode     cluster.Mode     `json:"mode"`
 	Place    []string         `json:"place"`
 	Failback cluster.Failback `json:"failback"`
+	Apart    string           `json:"apart,omitempty"`
 	Held     bool             `json:"held"`
 	HeldWhy  string           `json:"held_why,omitempty"`
 	Standby  []string         `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
@@ -151,7 +159,7 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		return nil
 	}
 	f := &e.spec.Failover
-	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Held: e.hold != nil, Standby: []string{}}
+	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Apart: clean(f.Apart), Held: e.hold != nil, Standby: []string{}}
 	for _, p := range f.Place {
 		r.Place = append(r.Place, clean(string(p)))
 	}
@@ -176,6 +184,9 @@ func (r *failoverReport) text(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "failover:   %s, at %s; failback %s\n", r.Mode, strings.Join(r.Place, ", "), r.Failback)
+	if r.Apart != "" {
+		fmt.Fprintf(w, "apart:      from others of the group %s\n", r.Apart)
+	}
 	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), "nowhere: attach its workload at another of its places"))
 	if r.Held {
 		fmt.Fprintf(w, "held:       yes%s\n", suffix(": ", r.HeldWhy))

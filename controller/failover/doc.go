@@ -102,9 +102,15 @@
 // 180 s: then it stays until it was quiet for as long, or an operator moves or holds
 // it. Of the nodes that have it attached, are in its places and are well (alive, OK,
 // suspected by nobody, neither fenced nor draining, without failures that count), the
-// one that its list prefers gets it, then one without a penalty, then one whose report
+// one whose datacenter has fewest of its group gets it, then the one that its list
+// prefers, then one without a penalty, then one whose report
 // is of this epoch, then the one with the fewest endpoints, then the first by name. At
 // most 500 in a second.
+//
+// A node that has as many endpoints as its capacity gets no more, and none beside which
+// it has another of the same group: the endpoint waits then, and says so. Whoever wants
+// two of them together rather than one of them nowhere moves it by hand. What is where it
+// should not be, by an operator's word or because the word came later, stays.
 //
 // A failure is worth a penalty of 1000, of which half is left after 5 minutes. From
 // 2000 on a node gets nothing until less than 750 is left. And it has to be well for a

@@ -55,10 +55,8 @@ func (p *pass) preferred(e *Endpoint) string {
 	if to == "" {
 		return ""
 	}
-	has, ok := e.Failover.Place.Rank(e.owner(), p.Nodes[e.owner()])
-	wants, _ := p.chooser.candidate(e, to)
 	m := p.judge.node(to)
-	if ok && wants >= has || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
+	if !p.chooser.prefers(e, to) || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
 		return ""
 	}
 	return to
