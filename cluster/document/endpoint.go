@@ -56,10 +56,33 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves; left out: it stays where it is."),
 	entry("place", list(parsed("the name of a node, dc=NAME or label=KEY=VALUE", cluster.ParsePlaceTerm)), func(s *cluster.EndpointSpec) *[]cluster.Selector { return (*[]cluster.Selector)(&s.Failover.Place) }, 0,
 		"Where it may run, the most preferred first; with mode."),
-	entry("failback", parsed("never or auto", cluster.ParseFailback), func(s *cluster.EndpointSpec) *cluster.Failback { return &s.Failover.Failback }, 0,
-		"auto: it returns to a place that is more preferred once that has been well for a while; left out: only by an operator's word."),
+	{
+		name:   "failback",
+		about:  `auto: it returns to a place that is more preferred once that has been well for a while; "window=Sat 02:00-04:00 UTC": then only; left out: only by an operator's word.`,
+		schema: map[string]any{"type": "string"},
+		read:   readFailback,
+		write:  writeFailback,
+		copy: func(to, from *cluster.EndpointSpec) {
+			to.Failover.Failback, to.Failover.FailbackWindow = from.Failover.Failback, from.Failover.FailbackWindow
+		},
+	},
 	entry("apart", parsed("the name of a group, like that of a node", func(s string) (string, error) { return s, cluster.CheckGroup(s) }), func(s *cluster.EndpointSpec) *string { return &s.Failover.Apart }, 0,
 		"A group: failover puts no two endpoints of it on one node, and prefers datacenters that have none of it."),
+}
+
+func readFailback(s *cluster.EndpointSpec, n *yaml.Node) error {
+	text, ok := textOf(n)
+	if !ok || s.Failover.SetFailback(text) != nil {
+		return want("never, auto or window=TIME, such as window=Sat 02:00-04:00 UTC", n)
+	}
+	return nil
+}
+
+func writeFailback(s *cluster.EndpointSpec) any {
+	if text := s.Failover.FailbackText(); text != string(cluster.FailbackNever) {
+		return text
+	}
+	return nil
 }
 
 // Words of ip.
@@ -149,7 +172,7 @@ func (p *parser) failover(e *Endpoint) {
 	switch {
 	case f.Mode == "" && len(f.Place) > 0:
 		p.wrong(place, "place: say by mode what becomes of the workload: stateless")
-	case f.Mode == "" && f.Failback != "":
+	case f.Mode == "" && f.FailbackText() != string(cluster.FailbackNever):
 		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
 	case f.Mode == "" && f.Apart != "":
 		p.wrong(e.fields["apart"], "apart: there is no mode, so it never leaves")

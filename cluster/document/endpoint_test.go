@@ -62,6 +62,7 @@ func TestParseEndpointMistakes(t *testing.T) {
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\n":                                                                `f:4:7: mode: say by place where it may run`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless, got "vip"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], failback: window=Sat}":                                 `f:1:77: failback: want never, auto or window=TIME, such as window=Sat 02:00-04:00 UTC, got "window=Sat"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nfailback: auto":                                                                   `f:4:11: failback: there is no mode, so it never leaves`,
 		"{kind: Endpoint, name: a, vpc: blue, node: n, mode: stateless, place: [n]}":                                              `f:1:44: node: it has places to go to, so it cannot be bound to n`,
 		"- {kind: Endpoint, name: a, vpc: blue}\n- {kind: Endpoint, name: a, vpc: red}\n- {kind: Endpoint, name: a, vpc: blue}\n": `f:3:26: Endpoint "a" of VPC blue is in the file twice, first on line 1`,
@@ -151,6 +152,8 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 			spec.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", cluster.Selector(anyOf(t))}}
 			if rapid.Bool().Draw(t, "back") {
 				spec.Failover.Failback = cluster.FailbackAuto
+			} else if rapid.Bool().Draw(t, "in a window") {
+				spec.Failover.FailbackWindow, _ = cluster.ParseWindow("Mon-Fri 22:00-06:00 UTC")
 			}
 		}
 		text, err := FormatEndpoint(name, &spec)

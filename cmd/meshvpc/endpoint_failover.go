@@ -51,8 +51,8 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 		}
 	}
 	if failback != "" {
-		if f.Failback, err = cluster.ParseFailback(failback); err != nil {
-			return &refusal{exitUsage, err, ""}
+		if err = f.SetFailback(failback); err != nil {
+			return &refusal{exitUsage, err, "such as --failback 'window=Sat 02:00-04:00 UTC'"}
 		}
 	}
 	return nil
@@ -116,7 +116,7 @@ func (p *program) endpointHold(ctx context.Context, c *cli.Context, s *session) 
 }
 
 func (p *program) endpointReleaseCommand() *cli.Command {
-	return p.verb("release", "E", "let automation move an endpoint again", storeFlags(ofVPCFlag()), p.withStore(p.endpointRelease))
+	return p.verb("release", "E", "let automation move an endpoint again, and go by its places: ends a hold, and the preference for where it was moved by hand", storeFlags(ofVPCFlag()), p.withStore(p.endpointRelease))
 }
 
 func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *session) error {
@@ -125,8 +125,18 @@ func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *sessio
 	if err != nil {
 		return err
 	}
+	preferred := e.moves() && e.spec.Failover.Preferred != ""
+	if preferred {
+		err := edit(ctx, s, cluster.KeyEndpointSpec(e.vpc, name), func(spec *cluster.EndpointSpec) error { spec.Failover.Preferred = ""; return nil })
+		if err != nil {
+			return fmt.Errorf("release endpoint %q: %w", name, err)
+		}
+		e.spec.Failover.Preferred = ""
+	}
 	if e.hold == nil {
-		fmt.Fprintf(p.err, "endpoint %s is not held\n", name)
+		if !preferred {
+			fmt.Fprintf(p.err, "endpoint %s is not held\n", name)
+		}
 		return p.printEndpoint(c, e.report(v))
 	}
 	it, ok := store.At[*cluster.Hold](v, cluster.KeyEndpointHold(e.vpc, name))
@@ -143,14 +153,16 @@ func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *sessio
 
 // failoverReport is how an endpoint moves by itself, in JSON.
 type failoverReport struct {
-	Mode     cluster.Mode     `json:"mode"`
-	Place    []string         `json:"place"`
-	Failback cluster.Failback `json:"failback"`
-	Apart    string           `json:"apart,omitempty"`
-	Held     bool             `json:"held"`
-	HeldWhy  string           `json:"held_why,omitempty"`
-	Standby  []string         `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
-	Moved    *cluster.Moved   `json:"moved,omitempty"`
+	Mode     cluster.Mode `json:"mode"`
+	Place    []string     `json:"place"`
+	Failback string       `json:"failback"`
+	// Preferred is where it was moved by hand.
+	Preferred string         `json:"preferred,omitempty"`
+	Apart     string         `json:"apart,omitempty"`
+	Held      bool           `json:"held"`
+	HeldWhy   string         `json:"held_why,omitempty"`
+	Standby   []string       `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
+	Moved     *cluster.Moved `json:"moved,omitempty"`
 }
 
 // failover is nil for an endpoint that stays where it is.
@@ -159,7 +171,7 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		return nil
 	}
 	f := &e.spec.Failover
-	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Apart: clean(f.Apart), Held: e.hold != nil, Standby: []string{}}
+	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: f.FailbackText(), Preferred: f.Preferred, Apart: clean(f.Apart), Held: e.hold != nil, Standby: []string{}}
 	for _, p := range f.Place {
 		r.Place = append(r.Place, clean(string(p)))
 	}
@@ -184,6 +196,9 @@ func (r *failoverReport) text(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "failover:   %s, at %s; failback %s\n", r.Mode, strings.Join(r.Place, ", "), r.Failback)
+	if r.Preferred != "" {
+		fmt.Fprintf(w, "preferred:  %s, where it was moved by hand; \"meshvpc endpoint release\" ends that\n", r.Preferred)
+	}
 	if r.Apart != "" {
 		fmt.Fprintf(w, "apart:      from others of the group %s\n", r.Apart)
 	}

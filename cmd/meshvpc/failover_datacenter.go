@@ -84,7 +84,7 @@ func (p *program) failoverReturn(ctx context.Context, c *cli.Context, s *session
 			return err
 		}
 	}
-	return p.relocate(ctx, c, s, list)
+	return p.relocate(ctx, c, s, list, true)
 }
 
 // home is the best rank that a datacenter's nodes have for an endpoint, -1 for none.
@@ -99,8 +99,9 @@ func (in *sites) home(e *endpointRecords, dc string) int {
 }
 
 // relocate writes where endpoints are to go, and waits until they are there. What a
-// silent node has goes where failover finds best.
-func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list []relocation) error {
+// silent node has goes where failover finds best. Where they go they stay: it is preferred
+// until somebody ends that, unless they go home.
+func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list []relocation, home bool) error {
 	if names := stuck(list); len(names) > 0 {
 		p.warn("these stay: %s", few(names))
 	}
@@ -110,6 +111,9 @@ func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list
 		}
 		err := edit(ctx, s, cluster.KeyEndpointSpec(r.VPC, r.Endpoint), func(spec *cluster.EndpointSpec) error {
 			spec.Failover.MoveTo, spec.ForcedFrom = cluster.InEpoch{Node: r.To, Epoch: r.epoch}, cluster.InEpoch{}
+			if spec.Failover.Preferred = r.To; home {
+				spec.Failover.Preferred = ""
+			}
 			if !r.alive {
 				spec.ForcedFrom = cluster.InEpoch{Node: r.From, Epoch: r.epoch}
 			}

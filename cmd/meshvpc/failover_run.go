@@ -33,7 +33,7 @@ func (p *program) failoverRun(ctx context.Context, c *cli.Context, s *session) e
 	if err := s.giveUp(ctx, in, lost, cluster.At(p.now())); err != nil {
 		return fmt.Errorf("run failover of %s: %w", dc, err)
 	}
-	if err := p.relocate(ctx, c, s, list); err != nil {
+	if err := p.relocate(ctx, c, s, list, false); err != nil {
 		return err
 	}
 	return s.takeBack(ctx, lost) // it has been done

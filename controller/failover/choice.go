@@ -38,7 +38,7 @@ type choice struct {
 	owned    int  // endpoints that it has
 }
 
-// compare puts the better choice first: one whose datacenter has fewer of its group, then
+// compare puts the better choice first: the node that an operator chose, then one whose datacenter has fewer of its group, then
 // by place, then one that has not failed lately,
 // then one whose report is of this epoch, then the one with the fewest endpoints, then
 // by name.
@@ -129,7 +129,8 @@ func (c *Chooser) Best(e *Endpoint, may func(node string) bool) string {
 		if !ok || may != nil && !may(name) || c.Unfit(name) != "" || c.Crowded(e, name) != "" {
 			continue
 		}
-		one := choice{node: name, near: c.neighbours(e, c.Nodes[name].Datacenter), place: place, failed: c.Failed(name), outdated: !e.isCurrent(report), owned: c.owned[name]}
+		near, place := c.standing(e, name, place)
+		one := choice{node: name, near: near, place: place, failed: c.Failed(name), outdated: !e.isCurrent(report), owned: c.owned[name]}
 		if best.node == "" || one.compare(&best) < 0 {
 			best = one
 		}
@@ -143,7 +144,18 @@ func (c *Chooser) prefers(e *Endpoint, to string) bool {
 	at, n := c.Nodes[e.owner()], c.Nodes[to]
 	has, ok := e.Failover.Place.Rank(e.owner(), at)
 	wants, _ := e.Failover.Place.Rank(to, n)
-	return !ok || cmp.Or(cmp.Compare(c.neighbours(e, n.Datacenter), c.neighbours(e, at.Datacenter)), cmp.Compare(wants, has)) < 0
+	near, wants := c.standing(e, to, wants)
+	nearNow, has := c.standing(e, e.owner(), has)
+	return !ok || cmp.Or(cmp.Compare(near, nearNow), cmp.Compare(wants, has)) < 0
+}
+
+// standing is what a node is preferred by, the less the better: how many of an endpoint's
+// group are near, and its place in the list. An operator's choice is before all.
+func (c *Chooser) standing(e *Endpoint, name string, place int) (near, rank int) {
+	if name == e.Failover.Preferred {
+		return -1, -1
+	}
+	return c.neighbours(e, c.Nodes[name].Datacenter), place
 }
 
 // candidate reports whether a node, other than the owner, has all that an endpoint

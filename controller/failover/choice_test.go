@@ -156,3 +156,45 @@ func checkCrowd(t *testing.T, seed uint64, w *world, e *Endpoint) {
 		t.Errorf("seed %d: %s has %q, and may have %d", seed, e.owner(), here, most)
 	}
 }
+
+// TestFailbackWindow: it returns in its window, and not before; begin is a Sunday at noon.
+func TestFailbackWindow(t *testing.T) {
+	w := three(t)
+	e := w.at("e0")
+	e.Failover.Place = cluster.Place{"a1", "all"}
+	e.Failover.FailbackWindow, _ = cluster.ParseWindow("Sun 12:30-13:00 UTC")
+	w.put(e, "b1", nil)
+	if got := w.live(begin.Add(30*time.Minute).Sub(w.v.Now) - time.Second); len(got) > 0 {
+		t.Fatalf("%q before its window", got)
+	}
+	if got := w.live(2 * time.Second); len(got) != 1 || !strings.HasSuffix(got[0], "e0: b1 to a1") {
+		t.Errorf("%q: want it back when its window opens", got)
+	}
+}
+
+// TestPreferred: an operator's choice stands, also after its node was lost, before places
+// and groups.
+func TestPreferred(t *testing.T) {
+	w := three(t)
+	e := w.at("e0")
+	e.Failover.Failback, e.Failover.Place, e.Failover.Preferred, e.Failover.Apart = cluster.FailbackAuto, cluster.Place{"a1", "all"}, "b1", "web"
+	w.endpoint("e1", "b2").Failover.Apart = "web"
+	w.put(e, "b1", nil)
+	if got := w.live(15 * time.Minute); len(got) > 0 {
+		t.Errorf("%q: it was moved to b1 by hand", got)
+	}
+	w.die("b1")
+	w.live(10 * time.Second)
+	if e = w.at("e0"); e.Own.Node != "a1" {
+		t.Fatalf("it is at %s", e.Own.Node)
+	}
+	w.back("b1")
+	w.report(e, "b1", cluster.PortStandby)
+	if w.live(15 * time.Minute); e.Own.Node != "b1" {
+		t.Errorf("it is at %s, and was moved to b1 by hand", e.Own.Node)
+	}
+	e.Failover.Preferred = ""
+	if w.live(time.Minute); e.Own.Node != "a1" {
+		t.Errorf("it is at %s, and an operator ended the preference for b1", e.Own.Node)
+	}
+}

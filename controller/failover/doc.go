@@ -102,7 +102,8 @@
 // 180 s: then it stays until it was quiet for as long, or an operator moves or holds
 // it. Of the nodes that have it attached, are in its places and are well (alive, OK,
 // suspected by nobody, neither fenced nor draining, without failures that count), the
-// one whose datacenter has fewest of its group gets it, then the one that its list
+// one that an operator moved it to by hand gets it, then one whose datacenter has fewest
+// of its group, then the one that its list
 // prefers, then one without a penalty, then one whose report
 // is of this epoch, then the one with the fewest endpoints, then the first by name. At
 // most 500 in a second.
@@ -122,7 +123,7 @@
 // and a keepalive, and it reports no endpoint that is another's by now: each is standby
 // or released, or the report is of the epoch in force. Also in safe mode.
 //
-// An endpoint with failback auto returns when a node that its list prefers was well for
+// An endpoint with failback auto, or with a window while that is open, returns when a node that its list prefers was well for
 // 10 minutes and nothing is lost, one a second into a datacenter. A node that is
 // drained hands over two a second. Here the owner is well: it closes when it reads
 // what the new one opens by.

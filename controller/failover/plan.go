@@ -48,7 +48,7 @@ func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why st
 
 // preferred is the node that an endpoint may return to, "" for none.
 func (p *pass) preferred(e *Endpoint) string {
-	if e.Failover.Failback != cluster.FailbackAuto {
+	if !e.Failover.Returns(p.Now) {
 		return ""
 	}
 	to := p.target(e)
