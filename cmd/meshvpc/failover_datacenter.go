@@ -142,5 +142,6 @@ func (p *program) failoverDatacenterCommands() []*cli.Command {
 		p.verb("plan", "DC", "what the loss of a datacenter would mean; nothing is done", storeFlags(), p.withStore(p.failoverPlan)),
 		p.verb("run", "DC", "move everything that can move out of a datacenter now", waitFlags(relocateWait, force), p.withStore(p.failoverRun)),
 		p.verb("return", "DC", "move what prefers a datacenter back to it", waitFlags(relocateWait, yesFlag()), p.withStore(p.failoverReturn)),
+		p.failoverDrillCommand(),
 	}
 }

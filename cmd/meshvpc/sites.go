@@ -23,7 +23,7 @@ type sites struct {
 
 // readSites reads nodes, endpoints and what hosts report of them.
 func (s *session) readSites(ctx context.Context) (*sites, error) {
-	v, err := s.read(ctx, nil, cluster.KeyConfig, cluster.KeyJudgement, cluster.PrefixNodes, cluster.PrefixLive, cluster.PrefixVPCs, cluster.PrefixStat, cluster.PrefixFences, cluster.PrefixSrvs)
+	v, err := s.read(ctx, nil, cluster.KeyConfig, cluster.KeyJudgement, cluster.PrefixNodes, cluster.PrefixLive, cluster.PrefixVPCs, cluster.PrefixStat, cluster.PrefixFences, cluster.PrefixSrvs, cluster.PrefixDrills)
 	if err != nil {
 		return nil, err
 	}
