@@ -74,6 +74,13 @@ func candidates(v *store.View, vpc string, f *cluster.Failover) (names, datacent
 func (p *program) warnPlaces(v *store.View, name, vpc string, f *cluster.Failover) {
 	place := f.Place
 	names, datacenters := candidates(v, vpc, f)
+	for _, term := range place {
+		for _, node := range term.Names() {
+			if !slices.Contains(names, node) {
+				p.warn("%s, one of its places, is no member of VPC %s: it cannot be there (meshvpc vpc peers %s)", node, vpc, vpc)
+			}
+		}
+	}
 	switch {
 	case len(names) == 0:
 		p.warn("no member of VPC %s is one of its places %s: nobody can have it", vpc, place)
