@@ -47,6 +47,7 @@ const (
 	VerbRemoved   Verb = "removed"
 	VerbDrained   Verb = "drained"
 	VerbResumed   Verb = "resumed"
+	VerbGaveUp    Verb = "gave up" // a node, that failover may do what it would not by itself
 	VerbElected   Verb = "was elected"
 	VerbReady     Verb = "brought up"                // a VPC is in force
 	VerbHeldUp    Verb = "cannot bring up"           // a VPC is in force no more, or not yet

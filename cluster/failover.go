@@ -94,6 +94,40 @@ func ParseIsolation(s string) (Isolation, error) {
 	return "", fmt.Errorf("%w on isolation %q: want keep or fence", ErrInvalid, CleanText(s))
 }
 
+// windowPrefix begins a way of returning that is bound to a time.
+const windowPrefix = "window="
+
+// SetFailback takes what an operator asks for: never, auto, or "window=" and a Window in
+// which it is as with auto. Errors wrap ErrInvalid.
+func (f *Failover) SetFailback(s string) (err error) {
+	f.Failback, f.FailbackWindow = "", Window{}
+	if text, ok := strings.CutPrefix(s, windowPrefix); ok {
+		f.FailbackWindow, err = ParseWindow(text)
+		return err
+	}
+	if f.Failback, err = ParseFailback(s); err != nil {
+		err = fmt.Errorf("%w failback %q: want never, auto or window=TIME", ErrInvalid, CleanText(s))
+	}
+	return err
+}
+
+// FailbackText is what SetFailback reads, never for what says nothing.
+func (f *Failover) FailbackText() string {
+	switch {
+	case !f.FailbackWindow.IsZero():
+		return windowPrefix + f.FailbackWindow.String()
+	case f.Failback == "":
+		return string(FailbackNever)
+	}
+	return string(f.Failback)
+}
+
+// Returns reports whether it returns to a place that it prefers without anybody's word,
+// if one is well now.
+func (f *Failover) Returns(now time.Time) bool {
+	return f.Failback == FailbackAuto || f.FailbackWindow.Open(now)
+}
+
 // Failover is where an endpoint may run without anybody's word, in EndpointSpec.
 type Failover struct {
 	Mode Mode `json:"mode"`
@@ -101,6 +135,15 @@ type Failover struct {
 	// "label=KEY=VALUE" or "all".
 	Place    Place    `json:"place"`
 	Failback Failback `json:"failback,omitempty"`
+	// FailbackWindow is when it returns; it is without Failback, so that who does not know
+	// of windows has it stay.
+	FailbackWindow Window `json:"failback_window,omitzero"`
+	// Preferred is the node that an operator moved it to by hand, which is preferred to
+	// all that Place says until an operator ends that; "": none.
+	Preferred string `json:"preferred,omitempty"`
+	// Apart names a group: failover gives no two endpoints of the same VPC and group to
+	// one node, and prefers datacenters that none of them is in. "": none.
+	Apart string `json:"apart,omitempty"`
 	// Exclusive is who makes sure that it has one owner, and OnIsolation what an owner
 	// does that cannot reach the store.
 	Exclusive   Exclusive `json:"exclusive,omitempty"`
@@ -178,7 +221,7 @@ func (f *Failover) Isolation() Isolation {
 
 // IsZero reports whether nothing is said.
 func (f Failover) IsZero() bool {
-	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.Exclusive == "" && f.OnIsolation == "" && f.MoveTo == InEpoch{}
+	return f.Mode == "" && len(f.Place) == 0 && f.Failback == "" && f.FailbackWindow.IsZero() && f.Preferred == "" && f.Apart == "" && f.Exclusive == "" && f.OnIsolation == "" && f.MoveTo == InEpoch{}
 }
 
 // Validate checks mode, places and failback.
@@ -196,6 +239,17 @@ func (f *Failover) Validate() error {
 	}
 	if err := f.validateExclusive(); err != nil {
 		return err
+	}
+	switch {
+	case f.Failback == FailbackAuto && !f.FailbackWindow.IsZero():
+		return fmt.Errorf("%w failback: auto, and in a window; want one of both", ErrInvalid)
+	case f.Preferred != "" && CheckNodeName(f.Preferred) != nil:
+		return CheckNodeName(f.Preferred)
+	}
+	if f.Apart != "" {
+		if err := CheckGroup(f.Apart); err != nil {
+			return err
+		}
 	}
 	if err := f.MoveTo.validate("move to"); err != nil {
 		return err
@@ -216,6 +270,14 @@ func (f *Failover) validateExclusive() error {
 	}
 	if f.OnIsolation == IsolationFence && f.Exclusive != ExclusiveStrict {
 		return fmt.Errorf("%w on isolation fence: nothing shuts the port of an endpoint that is not exclusive strict", ErrInvalid)
+	}
+	return nil
+}
+
+// CheckGroup wraps ErrInvalid unless s can name a group of endpoints that are apart.
+func CheckGroup(s string) error {
+	if CheckNodeName(s) != nil {
+		return fmt.Errorf("%w group %q: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", ErrInvalid, CleanText(s))
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ const (
 	PrefixToks   = Root + "tokens/"
 	PrefixUsers  = Root + "users/"
 	PrefixFences = Root + "fences/"
+	PrefixDrills = Root + "drills/"
 	PrefixReqs   = Root + "requests/"
 	PrefixEvents = Root + "events/"
 	PrefixTrust  = Root + "trust/"
@@ -189,6 +190,7 @@ const (
 	KindRequest    Kind = "request"
 	KindHold       Kind = "endpoint hold"
 	KindFence      Kind = "fence"
+	KindDrill      Kind = "drill"
 	KindJudgement  Kind = "judgement"
 	KindVerdicts   Kind = "verdicts"
 	KindFenced     Kind = "fence status"
@@ -227,6 +229,7 @@ var patterns = []struct {
 	{KindOwn, "vpcs/{vpc}/endpoints/{name}/own"},
 	{KindHold, "vpcs/{vpc}/endpoints/{name}/hold"},
 	{KindFence, "fences/{node}"},
+	{KindDrill, "drills/{name}"},
 	{KindJudgement, "judgement"},
 	{KindVerdicts, "status/{node}/verdicts"},
 	{KindFenced, "status/{node}/fences"},

@@ -202,6 +202,8 @@ func newRecord(k Kind) Record {
 		return new(Hold)
 	case KindJudgement:
 		return new(Judgement)
+	case KindDrill:
+		return new(Drill)
 	case KindFence:
 		return new(Fence)
 	case KindVerdicts:

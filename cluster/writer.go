@@ -31,7 +31,7 @@ func (i Identity) String() string {
 // operator's name.
 func WriterOf(k Kind) Role {
 	switch k {
-	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindVPCFind, KindEndpoint, KindHold, KindTrust:
+	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindVPCFind, KindEndpoint, KindHold, KindDrill, KindTrust:
 		return Operator
 	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindFindResult, KindPort, KindRequest, KindVerdicts, KindFenced:
 		return Agent

@@ -155,8 +155,8 @@ func (w *world) failoverEndpoints(v *vpc, to *failover.View) {
 		if !v.moves(e) {
 			continue
 		}
-		one := &failover.Endpoint{VPC: v.name, Name: name, Failover: &e.spec.Value.Failover, Own: e.own.Value, Held: e.hold.Mod != 0,
-			Reports: map[string]*cluster.EndpointStatus{}, Members: members}
+		one := v.movable(e)
+		one.Reports, one.Members = map[string]*cluster.EndpointStatus{}, members
 		for node, p := range e.ports {
 			one.Reports[node] = p.Value
 		}

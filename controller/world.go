@@ -8,6 +8,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // Short names of what a pass reads.
@@ -49,6 +50,7 @@ type world struct {
 	own     *ownTunnels
 	tunnels map[cluster.VNI]cluster.Pair // see tunnelVNIs; nil: not looked at yet
 	used    map[cluster.VNI]cluster.Pair // see usedByOther; nil: not looked at yet
+	chooser *failover.Chooser            // see choosing; nil: not looked at yet
 }
 
 // vpc is all records of one VPC, by node where they are a node's.

@@ -56,12 +56,37 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves; left out: it stays where it is."),
 	entry("place", list(parsed("the name of a node, dc=NAME or label=KEY=VALUE", cluster.ParsePlaceTerm)), func(s *cluster.EndpointSpec) *[]cluster.Selector { return (*[]cluster.Selector)(&s.Failover.Place) }, 0,
 		"Where it may run, the most preferred first; with mode."),
-	entry("failback", parsed("never or auto", cluster.ParseFailback), func(s *cluster.EndpointSpec) *cluster.Failback { return &s.Failover.Failback }, 0,
-		"auto: it returns to a place that is more preferred once that has been well for a while; left out: only by an operator's word."),
+	{
+		name:   "failback",
+		about:  `auto: it returns to a place that is more preferred once that has been well for a while; "window=Sat 02:00-04:00 UTC": then only; left out: only by an operator's word.`,
+		schema: map[string]any{"type": "string"},
+		read:   readFailback,
+		write:  writeFailback,
+		copy: func(to, from *cluster.EndpointSpec) {
+			to.Failover.Failback, to.Failover.FailbackWindow = from.Failover.Failback, from.Failover.FailbackWindow
+		},
+	},
+	entry("apart", parsed("the name of a group, like that of a node", func(s string) (string, error) { return s, cluster.CheckGroup(s) }), func(s *cluster.EndpointSpec) *string { return &s.Failover.Apart }, 0,
+		"A group: failover puts no two endpoints of it on one node, and prefers datacenters that have none of it."),
 	entry("exclusive", parsed("receivers or strict", cluster.ParseExclusive), func(s *cluster.EndpointSpec) *cluster.Exclusive { return &s.Failover.Exclusive }, 0,
 		"strict: its node's kernel shuts its port unless the store lets it go on, and no other node gets it before that; left out: those who take its frames take them from one node."),
 	entry("on_isolation", parsed("keep or fence", cluster.ParseIsolation), func(s *cluster.EndpointSpec) *cluster.Isolation { return &s.Failover.OnIsolation }, 0,
 		"fence, with exclusive strict: its node serves it no longer than it was granted to when it cannot reach the store; left out: as long as exclusive lets it."),
+}
+
+func readFailback(s *cluster.EndpointSpec, n *yaml.Node) error {
+	text, ok := textOf(n)
+	if !ok || s.Failover.SetFailback(text) != nil {
+		return want("never, auto or window=TIME, such as window=Sat 02:00-04:00 UTC", n)
+	}
+	return nil
+}
+
+func writeFailback(s *cluster.EndpointSpec) any {
+	if text := s.Failover.FailbackText(); text != string(cluster.FailbackNever) {
+		return text
+	}
+	return nil
 }
 
 // Words of ip.
@@ -129,7 +154,7 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 	if mac := e.Spec.MAC; !bad["mac"] && mac != (cluster.MAC{}) && !mac.Unicast() {
 		p.wrong(e.fields["mac"], "mac: %s is a multicast address, which no workload can have", mac)
 	}
-	if !bad["mode"] && !bad["place"] && !bad["failback"] && !bad["exclusive"] && !bad["on_isolation"] {
+	if !bad["mode"] && !bad["place"] && !bad["failback"] && !bad["apart"] && !bad["exclusive"] && !bad["on_isolation"] {
 		p.failover(&e)
 	}
 	if e.Name != "" && e.VPC != "" {
@@ -151,12 +176,14 @@ func (p *parser) failover(e *Endpoint) {
 	switch {
 	case f.Mode == "" && len(f.Place) > 0:
 		p.wrong(place, "place: say by mode what becomes of the workload: stateless")
-	case f.Mode == "" && f.Failback != "":
+	case f.Mode == "" && f.FailbackText() != string(cluster.FailbackNever):
 		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
 	case f.Mode == "" && f.Exclusive != "":
 		p.wrong(e.fields["exclusive"], "exclusive: there is no mode, so it never has another node")
 	case f.OnIsolation != "" && f.Exclusive == "":
 		p.wrong(e.fields["on_isolation"], "on_isolation: it takes exclusive strict: nothing shuts another's port")
+	case f.Mode == "" && f.Apart != "":
+		p.wrong(e.fields["apart"], "apart: there is no mode, so it never leaves")
 	case f.Mode != "" && len(f.Place) == 0:
 		p.wrong(mode, "mode: say by place where it may run")
 	case f.Mode != "" && e.Spec.Node != "":

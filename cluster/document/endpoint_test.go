@@ -33,8 +33,8 @@ func TestParseEndpoint(t *testing.T) {
 		", mode: stateless, place: [n2], exclusive: receivers, on_isolation: keep": with(func(s *cluster.EndpointSpec) {
 			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"n2"}}
 		}),
-		", mode: stateless, place: [dc=gold, n2], failback: auto": with(func(s *cluster.EndpointSpec) {
-			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto}
+		", mode: stateless, place: [dc=gold, n2], failback: auto, apart: web": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto, Apart: "web"}
 		}),
 	} {
 		f, err := Parse("f", []byte("{kind: Endpoint, name: web1, vpc: blue"+in+"}"))
@@ -64,9 +64,11 @@ func TestParseEndpointMistakes(t *testing.T) {
 		"kind: Endpoint\nname: web1\nvpc: blue\nmac: 5\n":                                                                         `f:4:6: mac: want a MAC like 02:00:00:00:00:05, got 5`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nnode: A\n":                                                                        `f:4:7: node: want the name of a node, got "A"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless`,
+		"kind: Endpoint\nname: web1\nvpc: blue\napart: web\n":                                                                     `f:4:8: apart: there is no mode, so it never leaves`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\n":                                                                `f:4:7: mode: say by place where it may run`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless, got "vip"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], failback: window=Sat}":                                 `f:1:77: failback: want never, auto or window=TIME, such as window=Sat 02:00-04:00 UTC, got "window=Sat"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nfailback: auto":                                                                   `f:4:11: failback: there is no mode, so it never leaves`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nexclusive: strict":                                                                `f:4:12: exclusive: there is no mode, so it never has another node`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nexclusive: both":                                                                  `f:4:12: exclusive: want receivers or strict, got "both"`,
@@ -159,6 +161,8 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 			spec.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", cluster.Selector(anyOf(t))}}
 			if rapid.Bool().Draw(t, "back") {
 				spec.Failover.Failback = cluster.FailbackAuto
+			} else if rapid.Bool().Draw(t, "in a window") {
+				spec.Failover.FailbackWindow, _ = cluster.ParseWindow("Mon-Fri 22:00-06:00 UTC")
 			}
 		}
 		text, err := FormatEndpoint(name, &spec)
@@ -198,7 +202,7 @@ func TestEndpointTableIsWhole(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback", "exclusive", "on_isolation"}) {
+	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback", "apart", "exclusive", "on_isolation"}) {
 		t.Errorf("the table has %v, the spec %v", endpointFields.names(), got)
 	}
 }

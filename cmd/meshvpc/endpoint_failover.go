@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // modeHelp is what the modes mean.
@@ -23,6 +24,10 @@ const modeHelp = "say by --mode what becomes of the workload: \"stateless\": it 
 func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	mode, place, failback := c.String("mode"), c.String("place"), c.String("failback")
 	switch {
+	case mode == "" && c.String("apart") != "":
+		return usage("leave --apart out, or add --place and --mode", "--apart of an endpoint that never leaves its node")
+	case c.Bool("force") && place == "":
+		return usage("leave --force out", "--force of an endpoint that never leaves its node")
 	case mode == "" && place != "":
 		return usage(modeHelp, "--place without --mode")
 	case place == "" && mode != "":
@@ -42,9 +47,14 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	if f.Place, err = cluster.ParsePlace(place); err != nil {
 		return &refusal{exitUsage, err, "such as dc=a,dc=b, or names of nodes"}
 	}
-	if failback != "" {
-		if f.Failback, err = cluster.ParseFailback(failback); err != nil {
+	if f.Apart = c.String("apart"); f.Apart != "" {
+		if err := cluster.CheckGroup(f.Apart); err != nil {
 			return &refusal{exitUsage, err, ""}
+		}
+	}
+	if failback != "" {
+		if err = f.SetFailback(failback); err != nil {
+			return &refusal{exitUsage, err, "such as --failback 'window=Sat 02:00-04:00 UTC'"}
 		}
 	}
 	return exclusiveFrom(c, f)
@@ -73,23 +83,28 @@ func exclusiveFrom(c *cli.Context, f *cluster.Failover) (err error) {
 }
 
 // candidates are the members of a VPC where an endpoint may run, in order.
-func candidates(v *store.View, vpc string, place cluster.Place) (names, datacenters []string) {
-	rank := map[string]int{}
-	for it := range store.Below[*cluster.Node](v, cluster.PrefixNodes) {
-		name := strings.TrimPrefix(it.Key, cluster.PrefixNodes)
-		if at, ok := place.Rank(name, it.Value); ok && v.Has(cluster.KeyMember(vpc, name)) {
-			rank[name] = at
-			names, datacenters = append(names, name), append(datacenters, it.Value.Datacenter)
-		}
+func candidates(v *store.View, vpc string, f *cluster.Failover) (names, datacenters []string) {
+	nodes := nodesOf(v)
+	chooser := failover.Chooser{Nodes: nodes}
+	names = chooser.Suited(&failover.Endpoint{VPC: vpc, Failover: f, Members: membersOf(v, vpc)})
+	for _, name := range names {
+		datacenters = append(datacenters, nodes[name].Datacenter)
 	}
-	slices.SortStableFunc(names, func(a, b string) int { return rank[a] - rank[b] })
 	slices.Sort(datacenters)
 	return names, slices.Compact(datacenters)
 }
 
 // warnPlaces tells of places that are of no use.
-func (p *program) warnPlaces(v *store.View, name, vpc string, place cluster.Place) {
-	names, datacenters := candidates(v, vpc, place)
+func (p *program) warnPlaces(v *store.View, name, vpc string, f *cluster.Failover) {
+	place := f.Place
+	names, datacenters := candidates(v, vpc, f)
+	for _, term := range place {
+		for _, node := range term.Names() {
+			if !slices.Contains(names, node) {
+				p.warn("%s, one of its places, is no member of VPC %s: it cannot be there (meshvpc vpc peers %s)", node, vpc, vpc)
+			}
+		}
+	}
 	switch {
 	case len(names) == 0:
 		p.warn("no member of VPC %s is one of its places %s: nobody can have it", vpc, place)
@@ -132,7 +147,7 @@ func (p *program) endpointHold(ctx context.Context, c *cli.Context, s *session) 
 }
 
 func (p *program) endpointReleaseCommand() *cli.Command {
-	return p.verb("release", "E", "let automation move an endpoint again", storeFlags(ofVPCFlag()), p.withStore(p.endpointRelease))
+	return p.verb("release", "E", "let automation move an endpoint again, and go by its places: ends a hold, and the preference for where it was moved by hand", storeFlags(ofVPCFlag()), p.withStore(p.endpointRelease))
 }
 
 func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *session) error {
@@ -141,8 +156,18 @@ func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *sessio
 	if err != nil {
 		return err
 	}
+	preferred := e.moves() && e.spec.Failover.Preferred != ""
+	if preferred {
+		err := edit(ctx, s, cluster.KeyEndpointSpec(e.vpc, name), func(spec *cluster.EndpointSpec) error { spec.Failover.Preferred = ""; return nil })
+		if err != nil {
+			return fmt.Errorf("release endpoint %q: %w", name, err)
+		}
+		e.spec.Failover.Preferred = ""
+	}
 	if e.hold == nil {
-		fmt.Fprintf(p.err, "endpoint %s is not held\n", name)
+		if !preferred {
+			fmt.Fprintf(p.err, "endpoint %s is not held\n", name)
+		}
 		return p.printEndpoint(c, e.report(v))
 	}
 	it, ok := store.At[*cluster.Hold](v, cluster.KeyEndpointHold(e.vpc, name))
@@ -159,9 +184,12 @@ func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *sessio
 
 // failoverReport is how an endpoint moves by itself, in JSON.
 type failoverReport struct {
-	Mode     cluster.Mode     `json:"mode"`
-	Place    []string         `json:"place"`
-	Failback cluster.Failback `json:"failback"`
+	Mode     cluster.Mode `json:"mode"`
+	Place    []string     `json:"place"`
+	Failback string       `json:"failback"`
+	// Preferred is where it was moved by hand.
+	Preferred string `json:"preferred,omitempty"`
+	Apart     string `json:"apart,omitempty"`
 	// Exclusive is who makes sure that one node serves it, and OnIsolation what that
 	// node does when it cannot reach the store.
 	Exclusive   cluster.Exclusive `json:"exclusive"`
@@ -179,8 +207,8 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		return nil
 	}
 	f := &e.spec.Failover
-	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Exclusive: cmp.Or(f.Exclusive, cluster.ExclusiveReceivers),
-		OnIsolation: f.Isolation(), Held: e.hold != nil, Standby: []string{}}
+	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: f.FailbackText(), Preferred: f.Preferred, Apart: clean(f.Apart),
+		Exclusive: cmp.Or(f.Exclusive, cluster.ExclusiveReceivers), OnIsolation: f.Isolation(), Held: e.hold != nil, Standby: []string{}}
 	for _, p := range f.Place {
 		r.Place = append(r.Place, clean(string(p)))
 	}
@@ -210,6 +238,12 @@ func (r *failoverReport) text(w io.Writer) {
 	}
 	if r.HandedTo != "" {
 		fmt.Fprintf(w, "handed to:  %s, as soon as its node has shut it\n", r.HandedTo)
+	}
+	if r.Preferred != "" {
+		fmt.Fprintf(w, "preferred:  %s, where it was moved by hand; \"meshvpc endpoint release\" ends that\n", r.Preferred)
+	}
+	if r.Apart != "" {
+		fmt.Fprintf(w, "apart:      from others of the group %s\n", r.Apart)
 	}
 	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), "nowhere: attach its workload at another of its places"))
 	if r.Held {

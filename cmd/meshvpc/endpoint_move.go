@@ -64,7 +64,7 @@ func (p *program) endpointMove(ctx context.Context, c *cli.Context, s *session) 
 			return failed("make it anew", "move endpoint %q: it is being deleted", name)
 		}
 		if spec.ForcedFrom = (cluster.InEpoch{}); spec.Failover.Moves() {
-			spec.Failover.MoveTo = cluster.InEpoch{Node: to, Epoch: m.epoch()}
+			spec.Failover.MoveTo, spec.Failover.Preferred = cluster.InEpoch{Node: to, Epoch: m.epoch()}, to
 		} else {
 			spec.Node = to
 		}

@@ -166,6 +166,7 @@ func judge(v *store.View) statusReport {
 		r.judgeVPC(meshOf(v, name))
 	}
 	r.judgePorts(v)
+	r.judgeQuorum(v)
 	r.judgeVanished(v)
 	for _, problem := range v.Problems() {
 		r.add(fmt.Sprintf("record %s cannot be read: %s", printable(problem.Key), clean(problem.Err.Error())), "meshvpc get "+printable(problem.Key))

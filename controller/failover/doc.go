@@ -53,12 +53,15 @@
 //   - LinkSplit: all sure observers of some datacenter do not hear it, and it is not
 //     Down. A matter between datacenters: no node is given up for it. A node that some
 //     of its own datacenter hear, and no more do not, is never Down. Where there are two datacenters and no
-//     witness, the loss of one looks like this, and nothing is moved.
+//     witness, the loss of one looks like this, and nothing is moved. Where a datacenter
+//     has half of the voting servers or more, its loss leaves no leader at all; commands
+//     say so (cluster.Quorum). Neither keeps the loss of a node from being dealt with.
 //
 // # What may be given up
 //
 //   - Confirm. A node has to be silent for Confirm, or a probe period if that is more,
 //     in which those that were lost with it show, too.
+//
 //   - Mass. Lost nodes count from when they are silent until a minute after they were
 //     fenced, or after they were lost if there is nothing to move. Draining nodes do
 //     not count. One node of a datacenter, or less than 30 %, is given up at once. Of
@@ -66,6 +69,7 @@
 //     at once (ModeDatacenter), if observers in two other places say so of each of its
 //     nodes and 70 % of the nodes elsewhere are well; it has to be silent for Hold.
 //     A datacenter of one node is a node.
+//
 //   - Safe mode. More than half of all nodes, and several, that are no whole
 //     datacenter; several whole ones; a whole one that is not attested as above; losses
 //     in two datacenters within Hold and one detection. Then nothing is fenced and
@@ -74,6 +78,12 @@
 //     removed by an operator, end it. It is this leader's: another one sees again that half
 //     is lost, but of two losses that it did not see begin it cannot tell whether they
 //     came at once, unless both ask for something.
+//
+//   - Given up. An operator's word that a node is lost (cluster.GivenUp) stands for
+//     confirm, hold and mass, for what that node has and for nothing else: what is lost
+//     beside it counts as before, and waits as before. It makes no node that observers
+//     find OK a lost one, moves nothing that is held, and is over when the node is back.
+//     A new leader collects its evidence first.
 //
 // A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all
 // that the node has. It is not, if nobody knows from which address its frames come.
@@ -105,9 +115,16 @@
 // 180 s: then it stays until it was quiet for as long, or an operator moves or holds
 // it. Of the nodes that have it attached, are in its places and are well (alive, OK,
 // suspected by nobody, neither fenced nor draining, without failures that count), the
-// one that its list prefers gets it, then one without a penalty, then one whose report
+// one that an operator moved it to by hand gets it, then one whose datacenter has fewest
+// of its group, then the one that its list
+// prefers, then one without a penalty, then one whose report
 // is of this epoch, then the one with the fewest endpoints, then the first by name. At
 // most 500 in a second.
+//
+// A node that has as many endpoints as its capacity gets no more, and none beside which
+// it has another of the same group: the endpoint waits then, and says so. Whoever wants
+// two of them together rather than one of them nowhere moves it by hand. What is where it
+// should not be, by an operator's word or because the word came later, stays.
 //
 // A failure is worth a penalty of 1000, of which half is left after 5 minutes. From
 // 2000 on a node gets nothing until less than 750 is left. And it has to be well for a
@@ -119,7 +136,7 @@
 // and a keepalive, and it reports no endpoint that is another's by now: each is standby
 // or released, or the report is of the epoch in force. Also in safe mode.
 //
-// An endpoint with failback auto returns when a node that its list prefers was well for
+// An endpoint with failback auto, or with a window while that is open, returns when a node that its list prefers was well for
 // 10 minutes and nothing is lost, one a second into a datacenter. A node that is
 // drained hands over two a second. Here the owner is well: it closes when it reads
 // what the new one opens by.

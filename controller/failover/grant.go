@@ -102,7 +102,7 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 		p.wait(e, why)
 		return
 	case to == "":
-		p.wait(e, p.noTarget(e))
+		p.wait(e, p.chooser.Why(e, nil))
 		return
 	case p.judge.granted.since(p.Now.Add(-grantWindow)) >= grantsAtOnce:
 		p.due(p.judge.granted[0].Add(grantWindow))
@@ -114,19 +114,19 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1}
 	}
 	p.judge.granted = append(p.judge.granted, p.Now)
-	p.owned[to]++
+	p.chooser.Move(e, to)
 	p.out.Grants = append(p.out.Grants, g)
 }
 
 // forbids says why no endpoint, or not this one, is moved now.
 func (p *pass) forbids(e *Endpoint) string {
-	m := p.judge.endpoints[e.id()]
+	m, given := p.judge.endpoints[e.id()], p.givenUp(e.owner())
 	switch {
 	case e.Held && p.holds(ruleHeld):
 		return "an operator holds it"
-	case p.out.Mode == ModeSafe, p.out.Mode == ModeCollecting && !p.first(e):
+	case p.out.Mode == ModeSafe && !given, p.out.Mode == ModeCollecting && !p.first(e):
 		return p.out.Why
-	case m.frozen && p.holds(ruleChanges):
+	case m.frozen && !given && p.holds(ruleChanges):
 		return fmt.Sprintf("its node changed %d times in %s; it stays until it was quiet for as long, or somebody moves it", maxChanges, changeWindow)
 	}
 	return ""
@@ -155,53 +155,26 @@ func (p *pass) movable(name string) bool {
 
 // stays reports whether an endpoint is not to be moved, whatever happens.
 func (p *pass) stays(e *Endpoint) bool {
-	return e.Held && p.holds(ruleHeld) || p.judge.endpoints[e.id()].frozen && p.holds(ruleChanges)
+	return e.Held && p.holds(ruleHeld) || p.judge.endpoints[e.id()].frozen && !p.givenUp(e.owner()) && p.holds(ruleChanges)
 }
 
-// target is the node that an endpoint goes to if it has to leave its own, "" for none:
-// by place, then one that has not failed lately, then one whose report is of this
-// epoch, then the one with the fewest endpoints, then by name.
-func (p *pass) target(e *Endpoint) string {
-	type choice struct {
-		name               string
-		rank               int
-		punished, outdated int
-	}
-	var best *choice
-	for _, name := range slices.Sorted(maps.Keys(e.Reports)) {
-		rank, ok := p.candidate(e, name)
-		if !ok || p.unfit(name) != "" {
-			continue
-		}
-		c := &choice{name: name, rank: rank}
-		if p.worth(p.judge.node(name)) >= penaltyLeast {
-			c.punished = 1
-		}
-		if !e.isCurrent(e.Reports[name]) {
-			c.outdated = 1
-		}
-		if best == nil || cmp.Or(cmp.Compare(c.rank, best.rank), cmp.Compare(c.punished, best.punished), cmp.Compare(c.outdated, best.outdated),
-			cmp.Compare(p.owned[c.name], p.owned[best.name])) < 0 {
-			best = c
-		}
-	}
-	if best == nil {
-		return ""
-	}
-	return best.name
+// target is the node that an endpoint goes to if it has to leave its own, "" for none.
+func (p *pass) target(e *Endpoint) string { return p.chooser.Best(e, nil) }
+
+// fitness is why nothing is given to a node, and whether it failed lately.
+type fitness struct {
+	unfit  string
+	failed bool
 }
 
-// candidate reports whether a node, other than the owner, has all that an endpoint
-// needs, and how preferred it is. One that may have a strict endpoint shuts it by
-// itself, and has read what became of it last: a former owner that does not reach the
-// store has not.
-func (p *pass) candidate(e *Endpoint, name string) (rank int, ok bool) {
-	n, s := p.Nodes[name], e.Reports[name]
-	if n == nil || name == e.owner() || !e.Members[name] || s.NodeID != n.ID || e.strict() && !(s.Gated && e.isCurrent(s)) ||
-		s.State != cluster.PortStandby && s.State != cluster.PortReady {
-		return 0, false
+// fit is the fitness of a node in this pass, which is asked for often.
+func (p *pass) fit(name string) fitness {
+	f, ok := p.fitness[name]
+	if !ok {
+		f = fitness{p.unfit(name), p.worth(p.judge.node(name)) >= penaltyLeast}
+		p.fitness[name] = f
 	}
-	return e.Failover.Place.Rank(name, n)
+	return f
 }
 
 // unfit says why nothing is given to a node, "" if it is well.
@@ -226,18 +199,4 @@ func (p *pass) unfit(name string) string {
 		return "it failed lately, and is not well for long enough"
 	}
 	return ""
-}
-
-// noTarget says why an endpoint can go nowhere.
-func (p *pass) noTarget(e *Endpoint) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(e.Reports)) {
-		if _, ok := p.candidate(e, name); ok && len(parts) < most {
-			parts = append(parts, name+": "+p.unfit(name))
-		}
-	}
-	if parts == nil {
-		return "no other node in its places has it attached"
-	}
-	return "no node can take it (" + strings.Join(parts, "; ") + ")"
 }

@@ -16,6 +16,7 @@ type nodeMemory struct {
 	heard          bool      // it was not silent once, by fresh evidence
 	failed         bool      // this silence was counted as a failure
 	rebooted       time.Time
+	void           cluster.Time // of the operator's word that is over, see givenUp
 
 	lostSince time.Time
 	began     bool // the loss began under this leader's eyes
@@ -111,6 +112,22 @@ func (p *pass) stable(m *nodeMemory) bool {
 func (p *pass) confirmed(name string) bool {
 	since := p.judge.node(name).silentSince
 	return !p.holds(ruleConfirm) || !since.IsZero() && p.due(since.Add(max(p.Timings.Confirm, p.Timings.Probe)))
+}
+
+// givenUp reports whether an operator's word holds that a node is lost.
+func (p *pass) givenUp(name string) bool {
+	n := p.Nodes[name]
+	if n == nil || n.GivenUp == nil {
+		return false
+	}
+	live, m := p.Live[name], p.judge.node(name)
+	if !p.alive(name) {
+		live = nil
+	}
+	if !n.GivenUp.Holds(live, p.Now) {
+		m.void = n.GivenUp.At
+	}
+	return !m.void.Equal(n.GivenUp.At.Time)
 }
 
 // fenceMemory is what the leader remembers of a fence.

@@ -51,17 +51,15 @@ func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why st
 
 // preferred is the node that an endpoint may return to, "" for none.
 func (p *pass) preferred(e *Endpoint) string {
-	if e.Failover.Failback != cluster.FailbackAuto {
+	if !e.Failover.Returns(p.Now) {
 		return ""
 	}
 	to := p.target(e)
 	if to == "" {
 		return ""
 	}
-	has, ok := e.Failover.Place.Rank(e.owner(), p.Nodes[e.owner()])
-	wants, _ := p.candidate(e, to)
 	m := p.judge.node(to)
-	if ok && wants >= has || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
+	if !p.chooser.prefers(e, to) || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
 		return ""
 	}
 	return to

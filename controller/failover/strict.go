@@ -60,7 +60,7 @@ func (p *pass) absent(e *Endpoint, owner string) bool {
 // that is well.
 func (p *pass) targetOf(e *Endpoint) string {
 	if e.Own.To != "" && e.Reports[e.Own.To] != nil {
-		if _, ok := p.candidate(e, e.Own.To); ok && p.unfit(e.Own.To) == "" {
+		if _, ok := p.chooser.candidate(e, e.Own.To); ok && p.unfit(e.Own.To) == "" {
 			return e.Own.To
 		}
 	}
@@ -73,7 +73,7 @@ func (p *pass) handOver(e *Endpoint, to, why string) bool {
 	case no != "":
 		p.wait(e, no)
 	case to == "":
-		p.wait(e, p.noTarget(e))
+		p.wait(e, p.chooser.Why(e, nil))
 	default:
 		p.out.Handovers = append(p.out.Handovers, Handover{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Why: why})
 		return true
