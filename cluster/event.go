@@ -61,6 +61,7 @@ const (
 	VerbMoved     Verb = "moved"                     // an endpoint, as its node was lost
 	VerbJudged    Verb = "found"                     // a node to be of another class
 	VerbFroze     Verb = "froze failover"            // the cluster's, in safe mode
+	VerbDuplicate Verb = "found twice"               // a MAC
 	VerbThawed    Verb = "no longer freezes failover"
 )
 
