@@ -182,6 +182,8 @@ func (c *Change) object() string {
 		return "VPC " + k.VPC
 	case KindEndpoint, KindOwn:
 		return "endpoint " + k.Name + " of VPC " + k.VPC
+	case KindPublished, KindMACStatus:
+		return "MAC " + k.Name + " of VPC " + k.VPC
 	case KindToken:
 		return "token " + k.Name
 	case KindUser:
