@@ -250,7 +250,7 @@ func (d *Driver) state() hostops.State {
 			Isolated: v.isolated, Sends: v.sends(), Static: v.static(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: v.addrs,
 			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
 			Answers: hostops.TableOf(v.answers.share()), Yielding: hostops.TableOf(v.yielding.share()), Heard: d.heardBy(v),
-			Use:     hostops.UseOf(v.group), User: v.user, Space: v.room(),
+			Use: hostops.UseOf(v.group), User: v.user, Space: v.room(),
 			Forwards: uplinks[v.name],
 		}
 	}
