@@ -56,9 +56,10 @@ func TestClaims(t *testing.T) {
 		"frozen elsewhere": {
 			{"heard", 0, 1, "p", at("b", 4), false, "p 5"},
 			{"frozen", 0, 1, "p", frozen("b", 4), false, ""},
+			{"and is heard on", 0, 2, "p", frozen("b", 4), false, ""},
 			{"and is heard no more", 0, 0, "", frozen("b", 4), false, ""},
 			{"thawed", 0, 0, "", at("b", 4), false, ""},
-			{"heard", 0, 2, "p", at("b", 4), false, "p 5"},
+			{"heard", 0, 3, "p", at("b", 4), false, "p 5"},
 		},
 		"frozen here": {
 			{"heard", 0, 1, "p", frozen("me", 4), false, "p 4"},

@@ -128,8 +128,14 @@ func TestPublished(t *testing.T) {
 
 		w.speaks("n1", "ext0", mac)
 		w.claimed("both have it", mac, map[string]string{"n1": "ext0 2", "n2": "ext0 1"})
-		w.publish(mac, "n2", 1, "n1")
-		w.claimed("frozen", mac, map[string]string{"n2": "ext0 1"})
+		w.publish(mac, "n1", 2, "")
+		w.speaks("n2", "ext0", mac)
+		w.publish(mac, "n2", 3, "")
+		w.claimed("to and fro", mac, map[string]string{"n2": "ext0 3"})
+		w.sendsTo("to and fro", mac, map[string]int{"n1": 2, "n2": 0, "n3": 2}, true)
+		w.speaks("n1", "ext0", mac)
+		w.publish(mac, "n2", 3, "n1")
+		w.claimed("frozen", mac, map[string]string{"n2": "ext0 3"})
 		w.sendsTo("frozen", mac, map[string]int{"n1": 2, "n2": 0, "n3": 2}, false)
 		revision := w.revision()
 		for range 100 {
