@@ -62,6 +62,7 @@ const (
 	VerbMoved     Verb = "moved"                     // an endpoint, as its node was lost
 	VerbJudged    Verb = "found"                     // a node to be of another class
 	VerbFroze     Verb = "froze failover"            // the cluster's, in safe mode
+	VerbDuplicate Verb = "found twice"               // a MAC
 	VerbThawed    Verb = "no longer freezes failover"
 )
 
@@ -182,6 +183,8 @@ func (c *Change) object() string {
 		return "VPC " + k.VPC
 	case KindEndpoint, KindOwn:
 		return "endpoint " + k.Name + " of VPC " + k.VPC
+	case KindPublished, KindMACStatus:
+		return "MAC " + k.Name + " of VPC " + k.VPC
 	case KindToken:
 		return "token " + k.Name
 	case KindUser:

@@ -13,12 +13,13 @@ import (
 
 // Version is what this build understands; a record that needs more is left
 // alone.
-const Version = 3
+const Version = 4
 
-// The first versions that know of LearnStatic, and of a Gateway.
+// The first versions that know of LearnStatic, of a Gateway, and of LearnPublish.
 const (
 	versionStatic  = 2
 	versionGateway = 3
+	versionPublish = 4
 )
 
 // Record is what every record type does. Validate wraps ErrInvalid and says
@@ -210,6 +211,10 @@ func newRecord(k Kind) Record {
 		return new(Verdicts)
 	case KindFenced:
 		return new(FenceStatus)
+	case KindMACStatus:
+		return new(MACStatus)
+	case KindPublished:
+		return new(PublishedMAC)
 	case KindAllocVNI, KindAllocVTEP, KindAllocIP, KindAllocMAC:
 		return new(Allocation)
 	case KindServer:

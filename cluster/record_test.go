@@ -63,6 +63,8 @@ func examples() map[string]Record {
 			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}, Changes: 2}},
 		KeyEndpointStatus("a", "blue", "web1"): &EndpointStatus{NodeID: "n1", State: PortFailed, Reason: "r", Device: "ve1", Era: 1, Epoch: 2, At: when},
 		KeyRequest("a", "blue", "web1"):        &Request{NodeID: "n1", Want: WantAttach, Create: true, At: when},
+		KeyMACStatus("a", "blue", mac):         &MACStatus{NodeID: "n1", Port: "ve1", Sequence: 2},
+		KeyPublished("blue", mac):              &PublishedMAC{Node: "a", Port: "ve1", Sequence: 2, Since: when, Moves: 2, Moving: when, Duplicate: &Duplicate{"b", "ve2", when}},
 		KeyEndpointHold("blue", "web1"):        &Hold{Why: "disk", Since: when},
 		KeyJudgement:                           &Judgement{SafeMode: "too many", Nodes: []Judged{{Node: "a", Class: ClassDown, Why: "silent", Since: when}}},
 		KeyFence("a"):                          &Fence{NodeID: "n1", Underlay: []netip.Addr{netip.MustParseAddr("2001:db8::1")}, Why: "silent", Since: when},
@@ -175,8 +177,8 @@ func TestEncodePrior(t *testing.T) {
 		"known only":               {prior: `{"state":"leaving"}`, want: `{"state":"member"}`},
 		"known in another case":    {prior: `{"State":"leaving","ſtate":"leaving"}`, want: `{"state":"member"}`},
 		"unknown":                  {prior: `{"state":"leaving","x":{"y":1}}`, want: `{"state":"member","x":{"y":1}}`},
-		"needs this version":       {prior: `{"needs":3,"x":1}`, want: `{"state":"member","x":1}`},
-		"needs a newer":            {prior: `{"needs":4,"state":"member"}`, err: ErrNewer},
+		"needs this version":       {prior: `{"needs":2,"x":1}`, want: `{"state":"member","x":1}`},
+		"needs a newer":            {prior: `{"needs":9,"state":"member"}`, err: ErrNewer},
 		"needs a much newer":       {prior: `{"needs":9007199254740993}`, err: ErrNewer},
 		"larger than any record":   {prior: `{"x":"` + strings.Repeat("x", MaxRecord) + `"}`, err: ErrInvalid},
 		"the omitted stay omitted": {prior: `{"needs":0}`, want: `{"state":"member"}`},
@@ -203,8 +205,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"a string":           {key, `"member"`, ErrInvalid},
 		"cut short":          {key, `{"state":"mem`, ErrInvalid},
 		"two values":         {key, `{"state":"member"} {}`, ErrInvalid},
-		"newer":              {key, `{"needs":4,"state":{}}`, ErrNewer},
-		"newer and invalid":  {key, `{"needs":4,"state":"x"}`, ErrNewer},
+		"newer":              {key, `{"needs":9,"state":{}}`, ErrNewer},
+		"newer and invalid":  {key, `{"needs":9,"state":"x"}`, ErrNewer},
 		"needs no number":    {key, `{"needs":"2","state":"member"}`, ErrInvalid},
 		"needs less than 0":  {key, `{"needs":-1,"state":"member"}`, ErrInvalid},
 		"needs beyond int64": {key, `{"needs":1e30,"state":"member"}`, ErrInvalid},
@@ -246,6 +248,7 @@ func TestValidate(t *testing.T) {
 	member, assigned := ex(KeyMember("blue", "a")).(*Member), ex(KeyHostVPC("a", "blue")).(*HostVPC)
 	ns, vs := ex(KeyNodeStatus("a")).(*NodeStatus), ex(KeyVPCStatus("a", "blue")).(*VPCStatus)
 	alloc, server, leader := ex(KeyAllocVNI(7)).(*Allocation), ex(KeyServer("a")).(*Server), ex(KeyLeader).(*Leader)
+	claim, published := ex(KeyMACStatus("a", "blue", mac)).(*MACStatus), ex(KeyPublished("blue", mac)).(*PublishedMAC)
 	links := func(l Link) { vs.Links = []Link{l} }
 	pings := func(p PeerPing) { result.Peers = []PeerPing{p} }
 	for _, tt := range []struct {
@@ -324,6 +327,14 @@ func TestValidate(t *testing.T) {
 		{found, breaks{
 			"id": func() { found.ID = long }, "device": func() { found.Device = "\x1b" }, "both": func() { found.Peer = "b" },
 			"peer": func() { found.Device, found.Peer = "", "-" }, "reason": func() { found.Reason = long },
+		}},
+		{claim, breaks{
+			"id": func() { claim.NodeID = "" }, "no port": func() { claim.Port = "" }, "port": func() { claim.Port = "\x1b" }, "sequence": func() { claim.Sequence = 1<<53 + 1 },
+		}},
+		{published, breaks{
+			"node": func() { published.Node = "-" }, "port": func() { published.Port = long }, "sequence": func() { published.Sequence = 1<<53 + 1 },
+			"moves": func() { published.Moves = MovesMost + 1 }, "less moves": func() { published.Moves = -1 },
+			"other node": func() { published.Duplicate.Node = "-" }, "other port": func() { published.Duplicate.Port = "\x1b" },
 		}},
 		{member, breaks{
 			"id": func() { member.NodeID = "" }, "datacenter": func() { member.Datacenter = "\x1b" }, "vtep": func() { member.VTEP = netip.Addr{} },
@@ -481,7 +492,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(key, raw)
 	}
-	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":4}`))
+	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":9}`))
 	f.Add(KeyMember("blue", "a"), []byte(`{"node_id":"n","vtep":"::ffff:10.0.0.1"}`))
 	f.Add(KeyLeader, []byte(`{"Name":"a","name":"b","since":"9999-12-31T23:59:59-01:00"}`))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {

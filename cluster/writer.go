@@ -33,7 +33,7 @@ func WriterOf(k Kind) Role {
 	switch k {
 	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindVPCFind, KindEndpoint, KindHold, KindDrill, KindTrust:
 		return Operator
-	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindFindResult, KindPort, KindRequest, KindVerdicts, KindFenced:
+	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindFindResult, KindPort, KindMACStatus, KindRequest, KindVerdicts, KindFenced:
 		return Agent
 	default:
 		return Controller

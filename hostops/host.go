@@ -366,7 +366,7 @@ func (h *Host) repair(op Op, now VPC) bool {
 		return false
 	case SetFDB:
 		return last.tells(on.Object, func(p Peer) bool { return p.Underlay == op.Peer && VTEPMAC(p.VTEP) == op.MAC }) ||
-			last.has(op.MAC, func(at netip.Addr) bool { return at == op.Peer })
+			last.leads(op)
 	case RemoveFDB:
 		return !last.tells(on.Object, func(p Peer) bool { return VTEPMAC(p.VTEP) == op.MAC }) && !last.has(op.MAC, netip.Addr.IsValid)
 	case SetAnswer:
@@ -433,6 +433,12 @@ func pairOf(name string) (cluster.VNI, bool) {
 
 func equalBasics(a, b VPC) bool {
 	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP && a.Static == b.Static && equalGateways(a.Gateway, b.Gateway)
+}
+
+// leads reports whether the host had been told what op tells it.
+func (v VPC) leads(op SetFDB) bool {
+	p, ok := v.place(op.MAC)
+	return ok && p.At == op.Peer && p.Yields == op.Yields
 }
 
 func samePlace(a, b Place) bool { return a.MAC == b.MAC && a.At == b.At }

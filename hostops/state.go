@@ -194,6 +194,8 @@ type Device struct {
 	Ports []string
 	// Answers are what the bridge answers ARP and neighbour solicitations with.
 	Answers *Table[netip.Addr, cluster.MAC]
+	// Heard are the MACs that a bridge which the driver listens to has learned at Ports.
+	Heard *Table[cluster.MAC, Heard]
 
 	// Tunnel.
 	VNI      cluster.VNI
@@ -207,6 +209,9 @@ type Device struct {
 	// (not learned). The address is not valid if only one of the two tables,
 	// the tunnel's and the bridge's, has the entry.
 	FDB *Table[cluster.MAC, netip.Addr]
+	// Yielding are the entries of FDB that the bridge gives up when it hears the MAC at
+	// another port, of bridges that the driver listens to (see Listener).
+	Yielding *Table[cluster.MAC, struct{}]
 
 	// Port of a bridge.
 	Isolated bool
@@ -437,8 +442,8 @@ func (s State) Clone() State {
 		Spaces:     maps.Clone(s.Spaces),
 	}
 	for name, d := range c.Devices {
-		if d.Flood != nil || d.FDB != nil || d.Answers != nil {
-			d.Flood, d.FDB, d.Answers = d.Flood.Clone(), d.FDB.Clone(), d.Answers.Clone()
+		if d.Flood != nil || d.FDB != nil || d.Answers != nil || d.Yielding != nil {
+			d.Flood, d.FDB, d.Answers, d.Yielding = d.Flood.Clone(), d.FDB.Clone(), d.Answers.Clone(), d.Yielding.Clone()
 			c.Devices[name] = d
 		}
 	}

@@ -59,6 +59,9 @@ type Agent struct {
 	requests      map[portID]cluster.Request         // as last written
 	announcements []announcement                     // of workloads
 	portsAt       time.Time                          // when endpoints need a pass; zero: when something happens
+	listening     []string                           // bridges that are listened to
+	listenAt      time.Time                          // when claims need a pass; zero: when something happens
+	claimed       map[macID]cluster.MACStatus        // as last reported
 	drops         map[string]map[string]uint64       // by device and reason, when last counted; nil: never
 	floods        map[cluster.VNI]uint64             // frames over the flood limit, when last counted
 	storms        map[cluster.VNI]bool               // whether there were more than the time before
@@ -154,6 +157,7 @@ func New(cfg Config) (*Agent, error) {
 		unanswered: map[portID]bool{},
 		told:       map[portID]*cluster.EndpointStatus{},
 		requests:   map[portID]cluster.Request{},
+		claimed:    map[macID]cluster.MACStatus{},
 
 		incarnate: fmt.Sprintf("%016x", cfg.Rand.Uint64()),
 		started:   cfg.Now(),
@@ -211,8 +215,9 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if look {
 		changed = max(changed, more(a.findUnderlay(ctx)))
 	}
-	if look || changed != changedNothing {
+	if heard := a.listen(ctx); look || heard || changed != changedNothing {
 		changed = max(changed, more(a.reconcile(ctx, in.Full)))
+		a.out.Again = a.listen(ctx) || a.out.Again // ports may be gone, or have spoken
 	}
 	if in.Full && hold == "" && records.synced && !a.memory.Left {
 		changed = max(changed, more(a.adopt(ctx, records)))
@@ -234,12 +239,14 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		}
 	}
 	if in.Full {
+		a.countRefused()
 		a.count(ctx)
 	}
 	a.report(in.View, in.Live)
 	a.duties(records, in.Live)
 	a.request()
 	a.reportPorts()
+	a.reportMACs()
 	a.portsAt = a.portsNext()
 	a.orderPings(records)
 	a.find(ctx, records)
@@ -257,7 +264,7 @@ func (a *Agent) Prove(now time.Time) Effects {
 		a.nextReport = a.reportVPCs()
 	}
 	a.remember(changedNothing)
-	if !a.portsAt.IsZero() && !now.Before(a.portsAt) {
+	if due := earliest(a.portsAt, a.listenAt); !due.IsZero() && !now.Before(due) {
 		a.out.Again = true
 	}
 	a.probe()
@@ -307,7 +314,7 @@ func (a *Agent) probe() {
 		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
-	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(earliest(a.greetAt, a.cacheAt), a.portsAt))
+	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(earliest(a.greetAt, a.cacheAt), earliest(a.portsAt, a.listenAt)))
 }
 
 // reconcile makes the kernel equal to memory and reports whether what is to be

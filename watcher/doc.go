@@ -76,10 +76,32 @@
 //
 // # What is learned
 //
-// Where bridges have learned MACs is in no record: it changes as often as tenants like.
+// Where bridges have learned MACs is in no record, unless the VPC publishes (see below):
+// it changes as often as tenants like.
 // Who looks for one asks by a record, and each member answers once, by one of its own,
 // from its bridge's table at that moment: one request to the kernel, two if a tunnel has
 // learned it, and a write. A later question takes the place of an earlier one.
+//
+// # What is published
+//
+// In a VPC that publishes, the agent claims what the bridge has learned at ports that
+// are not its own: a record a MAC, with the sequence of RFC 7432 §15. The controller
+// says where a MAC is; hosts then send there, and take frames from there alone, as with
+// endpoints of a static VPC. But an entry for it yields to the bridge's own ears: who
+// hears a MAC has it, and claims it with the next sequence. A record of another node
+// with a sequence not less takes it away again: from then on what was heard before
+// counts no more. So does what a bridge knew before the agent began, if a record says
+// otherwise. A frozen record yields to nothing.
+//
+// Frames from a MAC that is nowhere published are dropped at a tunnel's far end, the
+// first ones of a workload among them: letting them pass would help little, for the
+// answer would find nowhere to go, and would let any member speak as anybody. ARP and
+// neighbour solicitations for what is published are asked as ever: of its addresses
+// nobody knows.
+//
+// A MAC that the bridge has forgotten is claimed for five minutes more, unless its port
+// is gone. A host claims a thousand of a VPC at most, and ten new ones a second after a
+// first rush, whatever tenants send; its status counts the others.
 //
 // # What is dropped
 //

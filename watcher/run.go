@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,6 +13,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
@@ -114,6 +116,10 @@ func (r *runner) loop(ctx context.Context) error {
 	full, look, still := true, true, false
 	var own []mvcc.KeyValue
 	var asked Input // questions, and who is gone
+	var hears <-chan struct{}
+	if l, can := r.cfg.Driver.(hostops.Listener); can {
+		hears = l.Hears()
+	}
 	for {
 		var e Effects
 		if look {
@@ -150,6 +156,7 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-r.mirror.Changed():
 		case <-r.cfg.Driver.Changed():
 			still = false
+		case <-hears:
 		case <-r.lease.Changed():
 		case <-r.cacher.done:
 		case <-r.keeper.changed:
@@ -235,7 +242,7 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 		if l, is := w.Record.(*cluster.Live); is {
 			l.Counter, l.Grant = r.keeper.said() // put on another lease it is no sign of life
 		}
-		if w.Key == cluster.KeyFenceStatus(r.cfg.Node) {
+		if w.Key == cluster.KeyFenceStatus(r.cfg.Node) || strings.HasPrefix(w.Key, cluster.PrefixStatus(r.cfg.Node)+"macs/") {
 			r.prompt.put(w)
 			continue
 		}

@@ -181,7 +181,10 @@ func (r *statusReport) add(what, mend string) {
 func (r *statusReport) judgeVPC(m *mesh) {
 	report := m.report()
 	r.VPCs = append(r.VPCs, vpcState{m.name, report.Ready, report.Reason, len(m.members)})
-	r.Notes = append(r.Notes, report.floods()...)
+	r.Notes = append(append(r.Notes, report.floods()...), report.refusals()...)
+	for _, d := range report.Duplicates {
+		r.add(fmt.Sprintf("VPC %s: MAC %s", m.name, d), mendDuplicate)
+	}
 	if report.Ready {
 		return
 	}

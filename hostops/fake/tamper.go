@@ -104,7 +104,7 @@ func (h *Host) RemovePeer(tunnel string, peer netip.Addr) error {
 
 // SetFDB sets an FDB entry in a tunnel's table and its bridge's.
 func (h *Host) SetFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
-	return h.tamper(func() error { return h.setFDB(tunnel, mac, peer) })
+	return h.tamper(func() error { return h.setFDB(tunnel, mac, peer, false) })
 }
 
 // RemoveFDB removes an FDB entry from a tunnel's table, or from its bridge's.

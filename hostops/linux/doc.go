@@ -38,6 +38,11 @@
 // If learned MACs have filled the tunnel's table, it forgets them to take a
 // peer's (kernel 6.7; before, the VPC says that there is no room).
 //
+// An entry that yields is extern_learn in the bridge instead, as EVPN daemons set it: it
+// does not age, and learning may take it. What bridges have learned comes by a socket of
+// its own, with a buffer of some hundred events: more are lost, and then the bridges are
+// read again, once a second at most. All bridges of the host pass it.
+//
 // What the seals reach. A bridge is a device of the host, address or not, and the
 // host answers for all its addresses on every device: a tenant's frame to the
 // bridge's MAC or to all would go up the host's stack, to its programs and, as

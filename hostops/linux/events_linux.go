@@ -91,11 +91,7 @@ func staticEntries() ([]unix.SockFilter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("assemble event filter: %w", err)
 	}
-	out := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		out[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	return out, nil
+	return sockFilter(raw), nil
 }
 
 // wait blocks until the source is readable; false once it is closed.

@@ -367,3 +367,18 @@ func (k kernel) AddDevice(name string, o hostops.Other) error {
 	}
 	return k.nl.LinkAdd(veth(name, o.MTU))
 }
+
+func (k kernel) Speak(port string, mac cluster.MAC) error {
+	k.t.Helper()
+	peer := k.link(port + "p")
+	must(k.t, k.nl.LinkSetUp(peer))
+	carries(k.t, k.ns, port)
+	return within(int(k.ns), func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return send(fd, message(mac, "here I am"), peer.Attrs().Index)
+	})
+}
