@@ -21,7 +21,7 @@ type portID struct{ vpc, endpoint string }
 type attachment struct {
 	Kind hostops.PortKind `json:"kind"`
 	// Target is the path of the workload's network namespace, or the name of a
-	// device on the host.
+	// device on the host. A VIP has none.
 	Target string `json:"target"`
 	Inner  string `json:"inner,omitempty"` // name of the device in the namespace
 	// NoGateway: the namespace has default routes of its own, or none.
@@ -91,6 +91,9 @@ func (a attachment) collides(b attachment) bool {
 
 // String is what it is attached to, for people.
 func (a attachment) String() string {
+	if a.Kind == hostops.PortVIP {
+		return "the VPC's own network namespace"
+	}
 	if a.Kind == hostops.PortNetns {
 		return fmt.Sprintf("%s in the network namespace %s", a.Inner, a.Target)
 	}
@@ -99,7 +102,7 @@ func (a attachment) String() string {
 
 // device is the port's name on the host.
 func (a attachment) device(vpc, endpoint string) string {
-	if a.Kind == hostops.PortNetns {
+	if a.Kind == hostops.PortNetns || a.Kind == hostops.PortVIP {
 		return hostops.EndpointPortOf(vpc, endpoint)
 	}
 	return a.Target
@@ -220,6 +223,10 @@ func (a attachment) validate(endpoint string) error {
 		}
 		if err := checkDevice(a.Inner); err != nil {
 			return err
+		}
+	case hostops.PortVIP:
+		if a.Target != "" {
+			return fmt.Errorf("%w target %q of a VIP: want none", cluster.ErrInvalid, cluster.CleanText(a.Target))
 		}
 	case hostops.PortTap, hostops.PortDevice:
 		if err := checkDevice(a.Target); err != nil {

@@ -116,8 +116,9 @@ type vpcRecords struct {
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	sorted     []namedMember              // members, see inOrder
 	places     *placeRecords              // of a static VPC
-	scope      *observe.Scope             // nil: no endpoint can move without anybody's word
-	unreadable []string                   // members whose record never could be read
+	vips       map[string]*cluster.EndpointSpec
+	scope      *observe.Scope // nil: no endpoint can move without anybody's word
+	unreadable []string       // members whose record never could be read
 	links      map[string]cluster.HostLink
 	linksAt    map[string]int64 // revisions of links, by peer
 	p2pAt      map[string]int64 // revisions of the members that are P2P

@@ -25,7 +25,7 @@ func (p *program) endpointCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "mac", Usage: "a fixed `MAC` (default: one that goes with the name)"},
 		&cli.StringFlag{Name: "node", Usage: "the node `N` that it has to be on"},
 		&cli.StringFlag{Name: "place", Usage: "where it may run, the most preferred first, `dc=A,dc=B,N`: it moves by itself when its node is lost; with --mode"},
-		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves"},
+		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves; vip: there is none, and the hosts answer themselves"},
 		&cli.StringFlag{Name: "failback", Usage: "never|auto: whether it returns by itself to a place that is more preferred (default never)"},
 	), p.withStore(p.endpointCreate))
 }
@@ -67,7 +67,7 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 		return err
 	}
 	if spec.Failover.Moves() {
-		p.warnPlaces(v, name, vpc, spec.Failover.Place)
+		p.warnPlaces(v, name, vpc, &spec.Failover)
 	}
 	if len(r.IPs) == 0 && spec.Auto {
 		p.warn("it has a MAC and no address: VPC %s has no network of its own (--network of \"meshvpc vpc create\")", vpc)

@@ -104,6 +104,9 @@ func (in *sites) moves(pick func(e *endpointRecords) bool, may func(e *endpointR
 			r.Reason = "it is held"
 		case len(takers) == 0:
 			r.Reason = fmt.Sprintf("no other node at its places %s has it attached and is well", e.spec.Failover.Place)
+			if e.spec.Failover.Mode == cluster.ModeVIP {
+				r.Reason = fmt.Sprintf("no other member of the VPC at its places %s is well", e.spec.Failover.Place)
+			}
 		default:
 			r.To = takers[0]
 		}

@@ -223,6 +223,9 @@ func (p *pass) noTarget(e *Endpoint) string {
 			parts = append(parts, name+": "+p.unfit(name))
 		}
 	}
+	if parts == nil && e.Failover.Mode == cluster.ModeVIP {
+		return "no other member of the VPC at its places is ready to serve it"
+	}
 	if parts == nil {
 		return "no other node in its places has it attached"
 	}
