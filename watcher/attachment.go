@@ -43,14 +43,15 @@ type attachment struct {
 	// Failover: the endpoint can move without anybody's word.
 	Failover bool `json:"failover,omitempty"`
 
-	made  bool   // there was no such endpoint when it was asked for
-	kept  bool   // the cache file has had it
-	lost  string // why there is no target at the moment
-	hold  string // why the own record does not count at the moment
-	bound string // the node that the spec names
-	gone  bool   // the owner that Own names is no member any more
-	read  bool   // Own is what the store has, as read since the start
-	shut  string // why its port is mute whatever Own says, see shutPorts
+	made  bool      // there was no such endpoint when it was asked for
+	kept  bool      // the cache file has had it
+	lost  string    // why there is no target at the moment
+	hold  string    // why the own record does not count at the moment
+	bound string    // the node that the spec names
+	gone  bool      // the owner that Own names is no member any more
+	read  bool      // Own is what the store has, as read since the start
+	shut  string    // why its port is mute whatever Own says, see shutPorts
+	until time.Time // a VIP that was this host's is served on until then, see lingers; zero: it is not
 }
 
 // term is a time in which an endpoint has one owner: they are ordered, and only
@@ -184,7 +185,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		}
 		p := hostops.Port{
 			Endpoint: name, Kind: a.Kind, Device: a.device(vpc, name), MAC: a.Own.MAC, Addresses: v.addressesOf(a.Own),
-			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me) || a.shut != "",
+			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me) && a.until.IsZero() || a.shut != "",
 		}
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner

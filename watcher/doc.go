@@ -106,7 +106,8 @@
 //
 // A VIP (cluster.ModeVIP) is attached by the agent itself, on each member at one of its
 // places, to the VPC's own namespace; it goes as the spec says, and is a workload's port
-// in all else.
+// in all else, but that who had it serves it for 50 ms more when it is another's, unless
+// this node is fenced: the new owner hears of it at the same moment, and has to open.
 //
 // An attach is answered when frames pass and the cache file has it, so that the
 // next agent goes on with it; until then it can be refused, and a client that goes

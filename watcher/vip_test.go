@@ -54,6 +54,12 @@ func TestVIPOfAgents(t *testing.T) {
 		w.wantPort("n2", cluster.PortReady, 2)
 
 		w.owner("web1", "n1", 3)
+		w.settle(lingerFor / 2)
+		for _, node := range []string{"n1", "n2"} { // the old owner until the new one surely is there
+			if _, serves := w.servesVIP(node); !serves {
+				t.Errorf("%s does not serve while it moves", node)
+			}
+		}
 		w.settle(time.Second)
 		want("moved", map[string]cluster.PortState{"n1": cluster.PortReady, "n2": cluster.PortStandby})
 
