@@ -11,11 +11,16 @@ import (
 type Mode string
 
 // The modes. Stateless: the workload runs at several nodes, attached at each, and one
-// of them serves. Each client sees one owner; the two sides of a cut may each have
-// one.
+// of them serves. VIP: nothing is attached, the VPC's namespace on one of the hosts
+// answers. In both each client sees one owner; the two sides of a cut may each have one.
 const (
 	ModeStateless Mode = "stateless"
+	ModeVIP       Mode = "vip"
 )
+
+// MaxVIPs is how many endpoints of mode vip a VPC has at most: each is a port on all
+// hosts that may serve it.
+const MaxVIPs = 64
 
 // Failback is when an endpoint returns to a place that its list prefers.
 type Failback string
@@ -28,10 +33,11 @@ const (
 
 // ParseMode reads what an operator asks for. Errors wrap ErrInvalid.
 func ParseMode(s string) (Mode, error) {
-	if s != string(ModeStateless) {
-		return "", fmt.Errorf("%w mode %q: want stateless", ErrInvalid, CleanText(s))
+	switch m := Mode(s); m {
+	case ModeStateless, ModeVIP:
+		return m, nil
 	}
-	return ModeStateless, nil
+	return "", fmt.Errorf("%w mode %q: want stateless or vip", ErrInvalid, CleanText(s))
 }
 
 // ParseFailback reads what an operator asks for; never is what an endpoint has that

@@ -145,7 +145,9 @@ func (s *state) bringEndpoint(w *world, v *vpc, e *endpoint, p *plan) {
 		own = *e.own.Value
 	}
 	own.Reason = ""
-	if !e.settled(v) {
+	if why := v.surplus(e); why != "" {
+		own.State, own.Reason = cluster.OwnPending, why
+	} else if !e.settled(v) {
 		ips, mac, err := s.claimEndpoint(v, e, &u)
 		switch {
 		case err != nil && own.MAC == (cluster.MAC{}):

@@ -40,6 +40,14 @@
 // with an address, a route, a tunnel or another master is refused. While it is lent
 // an address that somebody gives it is removed, as on any of our devices.
 //
+// A VIP is an endpoint that nothing is attached for: its port leads into the VPC's
+// namespace, which answers ICMP echo for it, and lets anything in that is for it, for
+// whatever an operator runs there. The inner end is ours, so it is observed and mended
+// as the other ports of the namespace are. What is sent from a VIP's address leaves by
+// its own port: several VIPs and a gateway are on one bridge, and the first route to
+// the network is one of theirs. In standby the inner end has no address, so nothing on
+// the host takes an address for its own that another host serves.
+//
 // A port that is not trusted is bound before it is up: it sends as its endpoint
 // only, and nothing that only routers and DHCP servers send. In standby it is in
 // place and down. It is announced as it goes up, just before: so a crash between the

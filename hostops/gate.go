@@ -76,7 +76,7 @@ func (p *planner) ungate() {
 // staysPort reports whether a device is a workload's port that is left as it is.
 func (p *planner) staysPort(name string) bool {
 	d, there := p.actual.Devices[name]
-	return there && d.Use != UseVPC && (p.keeping[d.Owner] || p.held(d.Owner))
+	return there && !p.gone[name] && d.Use != UseVPC && (p.keeping[d.Owner] || p.held(d.Owner))
 }
 
 // OpenGated lists, sorted, the gated ports that frames pass by while the gate is open.

@@ -128,9 +128,9 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 
 // ports lists who uses each desired VPC.
 func ports(desired Desired, actual State) map[string][]string {
-	workloads := map[string][]string{}
+	workloads, own := map[string][]string{}, vipDevices(desired)
 	for name, d := range actual.Devices {
-		if d.Use != UseVPC && d.Master != "" {
+		if d.Use != UseVPC && d.Master != "" && !own[name] {
 			workloads[d.Master] = append(workloads[d.Master], name)
 		}
 	}

@@ -24,13 +24,16 @@ const (
 	PortTap PortKind = "tap"
 	// PortDevice is a device that somebody else has made and lends to the VPC.
 	PortDevice PortKind = "device"
+	// PortVIP is a further port of the VPC's own namespace, which answers for the
+	// endpoint itself: nothing is attached.
+	PortVIP PortKind = "vip"
 )
 
 // Port is the place of one workload on a VPC's bridge.
 type Port struct {
 	Endpoint string   `json:"endpoint"`
 	Kind     PortKind `json:"kind"`
-	// Device is the port of the bridge, on the host: for PortNetns it is
+	// Device is the port of the bridge, on the host: for PortNetns and PortVIP it is
 	// EndpointPortOf the VPC and the endpoint.
 	Device string      `json:"device"`
 	MAC    cluster.MAC `json:"mac"`

@@ -271,6 +271,9 @@ type NamespacePort struct {
 	Up        bool
 	Addresses []netip.Prefix
 	Forwards  bool // IPv4 that comes in by it
+	// Sourced, of a VIP's alone: what is sent from its Addresses, and from no other,
+	// leaves by it.
+	Sourced bool
 	// Gateways are where the default routes by it lead, of the uplink's alone.
 	Gateways []netip.Addr
 	// Neighbours are the MACs that it was told for good (not learned); those of the

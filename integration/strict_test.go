@@ -56,7 +56,7 @@ func TestStrict(t *testing.T) {
 	lengthy(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
-	s := newServiceOf(ctx, t, "strict", "--exclusive", "strict")
+	s := newServiceOf(ctx, t, "strict", []string{"--mode", "stateless", "--exclusive", "strict"}, first, second, third)
 	_, err := s.Meshvpc(ctx, s.Server, "failover", "profile", "default") // a busy machine does not reach the other's times
 	s.must(err)
 	near := s.beside(ctx, first, "near", "10.10.11.202")

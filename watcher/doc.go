@@ -126,6 +126,11 @@
 // released. Another node's name in it mutes the port at once. A record that
 // vanished or went back changes nothing.
 //
+// A VIP (cluster.ModeVIP) is attached by the agent itself, on each member at one of its
+// places, to the VPC's own namespace; it goes as the spec says, and is a workload's port
+// in all else, but that who had it serves it for 50 ms more when it is another's, unless
+// this node is fenced: the new owner hears of it at the same moment, and has to open.
+//
 // An attach is answered when frames pass and the cache file has it, so that the
 // next agent goes on with it; until then it can be refused, and a client that goes
 // away takes it back: port, request and, if the request made it, the endpoint. What

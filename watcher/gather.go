@@ -115,7 +115,7 @@ func readVPC(v *store.View, name string) *vpcRecords {
 	if r.net != nil && r.net.Learning == cluster.LearnPublish {
 		r.published = readPublished(v, name)
 	}
-	r.scope = observe.ScopeOf(v, name)
+	r.scope, r.vips = observe.ScopeOf(v, name), readVIPs(v, name)
 	slices.Sort(r.unreadable)
 	r.sorted = inOrder(r.members)
 	return r

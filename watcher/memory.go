@@ -123,6 +123,7 @@ type vpcRecords struct {
 	published  *publishedRecords          // of one that publishes
 	scope      *observe.Scope             // nil: no endpoint can move without anybody's word
 	unreadable []string                   // members whose record never could be read
+	vips       map[string]*cluster.EndpointSpec
 	links      map[string]cluster.HostLink
 	linksAt    map[string]int64 // revisions of links, by peer
 	p2pAt      map[string]int64 // revisions of the members that are P2P

@@ -78,6 +78,9 @@ func (v *vpc) absorbAttachments(read func(string) endpointRecords, me string, no
 		}
 		o := a.Own
 		a.gone = o != nil && o.Node != "" && v.Members[o.Node] == nil
+		if lingers(before, a, v, name, me) {
+			a.until = now.Add(lingerFor)
+		}
 		if changed || a.read != before.read || a.mod != before.mod || a.hold != before.hold || a.bound != before.bound || a.gone != before.gone {
 			v.Attachments[name] = a
 		}

@@ -52,8 +52,8 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"A fixed MAC; left out: one that goes with the name."),
 	entry("node", parsed("the name of a node", func(s string) (string, error) { return s, cluster.CheckNodeName(s) }), func(s *cluster.EndpointSpec) *string { return &s.Node }, 0,
 		"The node that it has to be on; left out: any."),
-	entry("mode", parsed("stateless", cluster.ParseMode), func(s *cluster.EndpointSpec) *cluster.Mode { return &s.Failover.Mode }, 0,
-		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves; left out: it stays where it is."),
+	entry("mode", parsed("stateless or vip", cluster.ParseMode), func(s *cluster.EndpointSpec) *cluster.Mode { return &s.Failover.Mode }, 0,
+		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves; vip: nothing is attached, and the VPC's namespace at one of its places answers; left out: it stays where it is."),
 	entry("place", list(parsed("the name of a node, dc=NAME or label=KEY=VALUE", cluster.ParsePlaceTerm)), func(s *cluster.EndpointSpec) *[]cluster.Selector { return (*[]cluster.Selector)(&s.Failover.Place) }, 0,
 		"Where it may run, the most preferred first; with mode."),
 	{
@@ -175,7 +175,7 @@ func (p *parser) failover(e *Endpoint) {
 	place, mode := e.fields["place"], e.fields["mode"]
 	switch {
 	case f.Mode == "" && len(f.Place) > 0:
-		p.wrong(place, "place: say by mode what becomes of the workload: stateless")
+		p.wrong(place, "place: say by mode what becomes of the workload: stateless or vip")
 	case f.Mode == "" && f.FailbackText() != string(cluster.FailbackNever):
 		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
 	case f.Mode == "" && f.Exclusive != "":

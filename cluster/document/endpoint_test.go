@@ -66,7 +66,7 @@ func TestParseEndpointMistakes(t *testing.T) {
 		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless`,
 		"kind: Endpoint\nname: web1\nvpc: blue\napart: web\n":                                                                     `f:4:8: apart: there is no mode, so it never leaves`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\n":                                                                `f:4:7: mode: say by place where it may run`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless, got "vip"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateful\nplace: [dc=gold]\n":                                               `f:4:7: mode: want stateless or vip, got "stateful"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
 		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], failback: window=Sat}":                                 `f:1:77: failback: want never, auto or window=TIME, such as window=Sat 02:00-04:00 UTC, got "window=Sat"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nfailback: auto":                                                                   `f:4:11: failback: there is no mode, so it never leaves`,

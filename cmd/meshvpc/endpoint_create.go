@@ -25,7 +25,7 @@ func (p *program) endpointCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "mac", Usage: "a fixed `MAC` (default: one that goes with the name)"},
 		&cli.StringFlag{Name: "node", Usage: "the node `N` that it has to be on"},
 		&cli.StringFlag{Name: "place", Usage: "where it may run, the most preferred first, `dc=A,dc=B,N`: it moves by itself when its node is lost; with --mode"},
-		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves"},
+		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves; vip: there is none, and the hosts answer themselves"},
 		&cli.StringFlag{Name: "failback", Usage: "never|auto|window=TIME: whether it returns by itself to a place that is more preferred (default never), such as 'window=Sat 02:00-04:00 UTC'"},
 		&cli.StringFlag{Name: "apart", Usage: "with --place: a `GROUP`: failover puts no two endpoints of it on one node, and prefers datacenters that have none of it"},
 		&cli.BoolFlag{Name: "force", Usage: "with --place: although one of the datacenters has so many of the voting servers that nothing would leave it by itself"},

@@ -18,7 +18,7 @@ import (
 )
 
 // modeHelp is what the modes mean.
-const modeHelp = "say by --mode what becomes of the workload: \"stateless\": it is attached at several nodes (\"meshvpc endpoint attach\" on each), one of them serves, and each side of a cut network may have one"
+const modeHelp = "say by --mode what becomes of the workload: \"stateless\": it is attached at several nodes (\"meshvpc endpoint attach\" on each), one of them serves, and each side of a cut network may have one; \"vip\": nothing is attached, the VPC's own namespace at one of its places answers"
 
 // failoverFrom reads the flags that say where an endpoint may run.
 func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
@@ -116,7 +116,7 @@ func (p *program) warnPlaces(v *store.View, name, vpc string, f *cluster.Failove
 	if of, ok := store.At[*cluster.VPCSpec](v, cluster.KeyVPCSpec(vpc)); ok && cmp.Or(of.Value.Learning, cluster.LearnDynamic) == cluster.LearnDynamic {
 		p.warn("hosts of VPC %s learn by flooding: they check who is fenced, not from where an endpoint's frames come; for both, meshvpc vpc set %s --learning static", vpc, vpc)
 	}
-	if len(names) > 0 {
+	if len(names) > 0 && f.Mode != cluster.ModeVIP {
 		fmt.Fprintf(p.err, "attach its workload on each of %s: meshvpc endpoint attach %s\n", few(names), name)
 	}
 }
@@ -245,7 +245,11 @@ func (r *failoverReport) text(w io.Writer) {
 	if r.Apart != "" {
 		fmt.Fprintf(w, "apart:      from others of the group %s\n", r.Apart)
 	}
-	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), "nowhere: attach its workload at another of its places"))
+	nowhere := "nowhere: attach its workload at another of its places"
+	if r.Mode == cluster.ModeVIP {
+		nowhere = "nowhere: no other member at its places is ready"
+	}
+	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), nowhere))
 	if r.Held {
 		fmt.Fprintf(w, "held:       yes%s\n", suffix(": ", r.HeldWhy))
 	}

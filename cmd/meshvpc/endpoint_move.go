@@ -56,7 +56,10 @@ func (p *program) endpointMove(ctx context.Context, c *cli.Context, s *session) 
 	if err := m.check(c.Bool("force")); err != nil {
 		return fmt.Errorf("move endpoint %q: %w", name, err)
 	}
-	if !m.attached() {
+	switch {
+	case !m.attached() && m.spec.Failover.Mode == cluster.ModeVIP:
+		p.warn("%s is not ready to serve %s yet: until it is, it answers nowhere", to, name)
+	case !m.attached():
 		p.warn("nothing is attached to %s at %s: until \"meshvpc endpoint attach %s\" there it answers nowhere", name, to, name)
 	}
 	err = edit(ctx, s, cluster.KeyEndpointSpec(m.vpc, name), func(spec *cluster.EndpointSpec) error {
@@ -151,6 +154,8 @@ func (m *move) check(force bool) error {
 		return nil
 	case m.was != nil && m.was.State != cluster.PortReleased && m.from != m.to && !m.alive:
 		return failed("once that host surely serves it no more: --force", "%s has it and does not answer: the endpoint could be served twice", m.from)
+	case m.served() && !m.attached() && m.spec.Failover.Mode == cluster.ModeVIP:
+		return failed("meshvpc vpc status "+m.vpc, "%s is not ready to serve it, and %s does", m.to, m.from)
 	case m.served() && !m.attached():
 		return failed(fmt.Sprintf("attach it there first: \"meshvpc endpoint attach %s --standby\" on %s, or --force", m.name, m.to),
 			"nothing is attached at %s, and a workload at %s is: until then it would answer nowhere", m.to, m.from)

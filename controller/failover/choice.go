@@ -179,6 +179,9 @@ func (c *Chooser) Why(e *Endpoint, may func(node string) bool) string {
 			parts = append(parts, name+": "+cmp.Or(c.Unfit(name), c.Crowded(e, name)))
 		}
 	}
+	if parts == nil && e.Failover.Mode == cluster.ModeVIP {
+		return "no other member of the VPC at its places is ready to serve it"
+	}
 	if parts == nil {
 		return fmt.Sprintf("no other node in its places %s has it attached", e.Failover.Place)
 	}

@@ -144,11 +144,13 @@ func (h *Host) RemoveNeighbour(namespace string, a netip.Addr) error {
 func (h *Host) RemoveAddress(namespace string, p netip.Prefix) error {
 	return h.tamper(func() error {
 		n := h.state.Namespaces[namespace]
-		if n.Port == nil || !slices.Contains(n.Port.Addresses, p) {
-			return syscall.EADDRNOTAVAIL
+		for _, inner := range append(slices.Collect(maps.Keys(n.Further)), hostops.InnerVTEP) {
+			if port := portOf(n, inner); port != nil && slices.Contains(port.Addresses, p) {
+				h.address(namespace, inner, p, false)
+				return nil
+			}
 		}
-		h.address(namespace, hostops.InnerVTEP, p, false)
-		return nil
+		return syscall.EADDRNOTAVAIL
 	})
 }
 

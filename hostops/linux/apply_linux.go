@@ -114,6 +114,8 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.setBridge(v)
 	case hostops.SetInner:
 		return d.setInner(v, op)
+	case hostops.SetVIP:
+		return d.setVIP(op)
 	case hostops.SetUplink:
 		return d.setUplink(v, op)
 	case hostops.SetTap:

@@ -95,6 +95,10 @@
 // device's own setting, IPv6 by that of all devices; a chain drops what does not go from
 // gw0 to gw0, and each device answers ARP only for its own addresses.
 //
+// A VIP's port has an inner end "vip…" in the namespace. For each of its addresses there
+// is a routing rule with priority 1000 to a table that holds the way to the network by
+// that device, numbered 0x6d000000 and its index. What comes in by it is not filtered.
+//
 // What the uplinks reach. "mu-<vni>", with "up0" in the namespace, is no port of a bridge and
 // has a link group of its own. Both ends have addresses that follow from the VNI, of
 // 240.0.0.0/4 and fd6d:6573:6800::/40. The namespace masquerades to its end's, so that

@@ -280,11 +280,16 @@ func (k kernel) RemoveAnswer(bridge string, a netip.Addr) error {
 func (k kernel) RemoveAddress(namespace string, p netip.Prefix) error {
 	h := k.inside(namespace)
 	defer h.Close()
-	l, err := h.LinkByName(inner)
+	links, err := h.LinkList()
 	if err != nil {
 		return err
 	}
-	return h.AddrDel(l, address(p))
+	for _, l := range links {
+		if err = h.AddrDel(l, address(p)); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func address(p netip.Prefix) *netlink.Addr {
