@@ -44,7 +44,7 @@ type Accounts struct {
 //
 //   - a node reads all VPCs, since roles do not change with a VPC
 //   - a node names what it reports as it likes, below its own prefixes
-//   - an operator changes all below nodes/ and vpcs/, and many keys at once
+//   - an operator changes all below nodes/, vpcs/ and drills/, and many keys at once
 //   - an admin has the records; to maintain the store takes its root
 //   - whoever reads the key "health" may also watch it
 //   - a replaced certificate is as good as its successor until it ends
@@ -92,7 +92,7 @@ func commonRoles() map[string][]Grant {
 	return map[string][]Grant{
 		RoleNodes:    sorted(grants(false, append(toNodes(), below(PrefixVPCs)))),
 		RoleViewer:   sorted(people),
-		RoleOperator: sorted(append(grants(true, []span{below(PrefixNodes), below(PrefixVPCs)}), people...)),
+		RoleOperator: sorted(append(grants(true, []span{below(PrefixNodes), below(PrefixVPCs), below(PrefixDrills)}), people...)),
 		RoleAdmin:    sorted(append(grants(true, byAdmins()), grants(false, append(all, one(healthKey)))...)),
 		RoleServer:   grants(true, all),
 	}

@@ -85,12 +85,18 @@ func deletion(k Kind) Verb {
 // stateVerb is the word for a change of a state, "" if there is none.
 func stateVerb(k Kind, w Written) Verb {
 	var was, is struct {
-		State string `json:"state"`
+		State   string   `json:"state"`
+		GivenUp *GivenUp `json:"given_up"`
 	}
-	if json.Unmarshal(w.New, &is) != nil || w.Old == nil && !w.Blind || w.Old != nil && json.Unmarshal(w.Old, &was) != nil || was == is {
+	if json.Unmarshal(w.New, &is) != nil || w.Old == nil && !w.Blind || w.Old != nil && json.Unmarshal(w.Old, &was) != nil {
 		return ""
 	}
+	given := k == KindNode && is.GivenUp != nil && (was.GivenUp == nil || *was.GivenUp != *is.GivenUp)
 	switch {
+	case given:
+		return VerbGaveUp
+	case was.State == is.State:
+		return ""
 	case k == KindNode && is.State == string(NodeLeft):
 		return VerbRemoved
 	case k == KindNode && is.State == string(NodeDraining):

@@ -119,11 +119,12 @@ type EndpointOwn struct {
 	// Era and Epoch order owners: the pair only grows.
 	Era   int64 `json:"era"`
 	Epoch int64 `json:"epoch"`
+	// To is the node that an endpoint is being handed to that is strict, as a stateful
+	// one is: Node serves it no more in this epoch, which its workload has to have ended
+	// for, and says so by PortReleased; then another epoch begins.
+	To string `json:"to,omitempty"`
 	// Moved is the last change of the owner that nobody asked for.
 	Moved *Moved `json:"moved,omitempty"`
-	// HandOver is the node that the owner is to make way for: to close, to stop the
-	// workload, and to report this epoch as released.
-	HandOver string `json:"hand_over,omitempty"`
 	// Restored says that the store went back in time: another node than the owner may
 	// have had the workload since. It is not started before somebody says where.
 	Restored bool `json:"restored,omitempty"`
@@ -150,8 +151,10 @@ func (o *EndpointOwn) Validate() error {
 		return fmt.Errorf("%w endpoint: %s with the node %q", ErrInvalid, o.State, CleanText(o.Node))
 	case o.Node != "" && CheckNodeName(o.Node) != nil:
 		return CheckNodeName(o.Node)
-	case o.HandOver != "" && CheckNodeName(o.HandOver) != nil:
-		return CheckNodeName(o.HandOver)
+	case o.To != "" && (o.State != OwnAssigned || o.To == o.Node):
+		return fmt.Errorf("%w endpoint: %s, handed from %q to %q", ErrInvalid, o.State, CleanText(o.Node), CleanText(o.To))
+	case o.To != "" && CheckNodeName(o.To) != nil:
+		return CheckNodeName(o.To)
 	case o.Era < 0 || o.Era > maxEpoch || o.Epoch < 0 || o.Epoch > maxEpoch:
 		return fmt.Errorf("%w endpoint: era %d, epoch %d", ErrInvalid, o.Era, o.Epoch)
 	}

@@ -47,6 +47,7 @@ const (
 	VerbRemoved   Verb = "removed"
 	VerbDrained   Verb = "drained"
 	VerbResumed   Verb = "resumed"
+	VerbGaveUp    Verb = "gave up" // a node, that failover may do what it would not by itself
 	VerbElected   Verb = "was elected"
 	VerbReady     Verb = "brought up"                // a VPC is in force
 	VerbHeldUp    Verb = "cannot bring up"           // a VPC is in force no more, or not yet
@@ -61,6 +62,7 @@ const (
 	VerbMoved     Verb = "moved"                     // an endpoint, as its node was lost
 	VerbJudged    Verb = "found"                     // a node to be of another class
 	VerbFroze     Verb = "froze failover"            // the cluster's, in safe mode
+	VerbDuplicate Verb = "found twice"               // a MAC
 	VerbThawed    Verb = "no longer freezes failover"
 )
 
@@ -181,6 +183,8 @@ func (c *Change) object() string {
 		return "VPC " + k.VPC
 	case KindEndpoint, KindOwn:
 		return "endpoint " + k.Name + " of VPC " + k.VPC
+	case KindPublished, KindMACStatus:
+		return "MAC " + k.Name + " of VPC " + k.VPC
 	case KindToken:
 		return "token " + k.Name
 	case KindUser:

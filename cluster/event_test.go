@@ -54,6 +54,8 @@ func TestDescribe(t *testing.T) {
 		"a label":             {KeyNode("n1"), node("active", ""), node("active", `,"labels":{"rack":"7"}`), `changed node n1: labels {"rack":"7"}`},
 		"drained":             {KeyNode("n1"), node("active", ""), node("draining", ""), "drained node n1: state active → draining"},
 		"resumed":             {KeyNode("n1"), node("draining", ""), node("active", ""), "resumed node n1: state draining → active"},
+		"given up":            {KeyNode("n1"), node("active", ""), node("active", `,"given_up":{"at":"2026-01-01T00:00:00.000Z"}`), `gave up node n1: given up {"at":"2026-01-01T00:00:00.000Z"}`},
+		"not any more":        {KeyNode("n1"), node("active", `,"given_up":{"at":"2026-01-01T00:00:00.000Z"}`), node("active", ""), `changed node n1: no given up ({"at":"2026-01-01T00:00:00.000Z"} before)`},
 		"removed":             {KeyNode("n1"), node("draining", ""), node("left", ""), "removed node n1: state draining → left"},
 		"back again":          {KeyNode("n1"), node("left", ""), node("active", ""), "changed node n1: state left → active"},
 		"another key":         {KeyNode("n1"), strings.Replace(node("active", ""), hashA, hashB, 1), node("active", ""), "changed node n1: another key"},

@@ -172,6 +172,9 @@ func (n *VPCNet) raise() {
 	if n.Gateway.Exists() {
 		n.Needs = versionGateway
 	}
+	if n.Learning == LearnPublish {
+		n.Needs = versionPublish
+	}
 }
 
 // GatewayMAC is the MAC of a VPC's gateway: on every host the same, or, if each has its

@@ -24,6 +24,7 @@ const (
 	PrefixToks   = Root + "tokens/"
 	PrefixUsers  = Root + "users/"
 	PrefixFences = Root + "fences/"
+	PrefixDrills = Root + "drills/"
 	PrefixReqs   = Root + "requests/"
 	PrefixEvents = Root + "events/"
 	PrefixTrust  = Root + "trust/"
@@ -116,6 +117,18 @@ func KeyEndpointStatus(node, vpc, endpoint string) string {
 	return PrefixStatus(node) + "endpoints/" + vpc + "/" + endpoint
 }
 
+// PrefixMACStatus is all that a node claims of one VPC's MACs.
+func PrefixMACStatus(node, vpc string) string { return PrefixStatus(node) + "macs/" + vpc + "/" }
+
+// KeyMACStatus is a node's claim to a MAC that no endpoint has.
+func KeyMACStatus(node, vpc string, m MAC) string { return PrefixMACStatus(node, vpc) + m.String() }
+
+// PrefixPublished is all MACs of a VPC that are published.
+func PrefixPublished(vpc string) string { return PrefixVPC(vpc) + "macs/" }
+
+// KeyPublished is where a MAC is that no endpoint has.
+func KeyPublished(vpc string, m MAC) string { return PrefixPublished(vpc) + m.String() }
+
 // PrefixRequests is all that a node asks for.
 func PrefixRequests(node string) string { return PrefixReqs + node + "/" }
 
@@ -186,9 +199,12 @@ const (
 	KindEndpoint   Kind = "endpoint spec"
 	KindOwn        Kind = "endpoint own"
 	KindPort       Kind = "endpoint status"
+	KindMACStatus  Kind = "mac status"
+	KindPublished  Kind = "published mac"
 	KindRequest    Kind = "request"
 	KindHold       Kind = "endpoint hold"
 	KindFence      Kind = "fence"
+	KindDrill      Kind = "drill"
 	KindJudgement  Kind = "judgement"
 	KindVerdicts   Kind = "verdicts"
 	KindFenced     Kind = "fence status"
@@ -202,7 +218,7 @@ const (
 
 // Key is a parsed key. Node, VPC and Name are set where the kind has them;
 // Name is the last element of allocations, servers, tokens, users, events and host
-// links, whose peer it is, and the name of an endpoint.
+// links, whose peer it is, the name of an endpoint, and a MAC.
 type Key struct {
 	Kind Kind
 	Node string
@@ -227,6 +243,7 @@ var patterns = []struct {
 	{KindOwn, "vpcs/{vpc}/endpoints/{name}/own"},
 	{KindHold, "vpcs/{vpc}/endpoints/{name}/hold"},
 	{KindFence, "fences/{node}"},
+	{KindDrill, "drills/{name}"},
 	{KindJudgement, "judgement"},
 	{KindVerdicts, "status/{node}/verdicts"},
 	{KindFenced, "status/{node}/fences"},
@@ -237,6 +254,8 @@ var patterns = []struct {
 	{KindPingResult, "status/{node}/ping/{vpc}"},
 	{KindFindResult, "status/{node}/find/{vpc}"},
 	{KindPort, "status/{node}/endpoints/{vpc}/{name}"},
+	{KindMACStatus, "status/{node}/macs/{vpc}/{name}"},
+	{KindPublished, "vpcs/{vpc}/macs/{name}"},
 	{KindRequest, "requests/{node}/{vpc}/{name}"},
 	{KindAllocVNI, "alloc/vni/{name}"},
 	{KindAllocVTEP, "alloc/vtep/{vpc}/{name}"},
@@ -279,7 +298,7 @@ func (k Key) named(kind Kind) bool {
 		return err == nil && KeyAllocVNI(v) == PrefixVNIs+k.Name
 	case KindEvent:
 		return eventID.MatchString(k.Name)
-	case KindAllocMAC:
+	case KindAllocMAC, KindMACStatus, KindPublished:
 		m, err := ParseMAC(k.Name)
 		return err == nil && m.String() == k.Name
 	case KindAllocVTEP, KindAllocIP:

@@ -35,6 +35,8 @@ func keysOf(node, vpc string, v VNI, a netip.Addr) map[string]Key {
 		KeyEndpointSpec(vpc, node):         {Kind: KindEndpoint, VPC: vpc, Name: node},
 		KeyEndpointOwn(vpc, node):          {Kind: KindOwn, VPC: vpc, Name: node},
 		KeyEndpointStatus(node, vpc, node): {Kind: KindPort, VPC: vpc, Node: node, Name: node},
+		KeyMACStatus(node, vpc, MAC{2}):    {Kind: KindMACStatus, VPC: vpc, Node: node, Name: "02:00:00:00:00:00"},
+		KeyPublished(vpc, MAC{2}):          {Kind: KindPublished, VPC: vpc, Name: "02:00:00:00:00:00"},
 		KeyRequest(node, vpc, node):        {Kind: KindRequest, VPC: vpc, Node: node, Name: node},
 		KeyEndpointHold(vpc, node):         {Kind: KindHold, VPC: vpc, Name: node},
 		KeyJudgement:                       {Kind: KindJudgement},
@@ -165,9 +167,9 @@ func TestMayWrite(t *testing.T) {
 			put, del = []Identity{operator}, []Identity{operator, controller}
 		case KeyEndpointSpec("blue", "me"):
 			put, del = []Identity{operator, controller}, []Identity{operator, controller}
-		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyFindResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyRequest("me", "blue", "me"), KeyVerdicts("me"), KeyFenceStatus("me"):
+		case KeyLive("me"), KeyNodeStatus("me"), KeyVPCStatus("me", "blue"), KeyPingResult("me", "blue"), KeyFindResult("me", "blue"), KeyEndpointStatus("me", "blue", "me"), KeyMACStatus("me", "blue", MAC{2}), KeyRequest("me", "blue", "me"), KeyVerdicts("me"), KeyFenceStatus("me"):
 			put, del = []Identity{me}, []Identity{me, controller}
-		case KeyLeader, KeyJudgement, KeyFence("me"), KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
+		case KeyLeader, KeyJudgement, KeyFence("me"), KeyVPCNet("blue"), KeyMember("blue", "me"), KeyHostVPC("me", "blue"), KeyHostLink("me", "blue", "me"), KeyAllocVNI(7), KeyAllocVTEP("blue", addr), KeyAllocIP("blue", addr), KeyAllocMAC("blue", MAC{2}), KeyPublished("blue", MAC{2}), KeyEndpointOwn("blue", "me"):
 			put, del = []Identity{controller}, []Identity{controller}
 		case KeyEvent(time.UnixMilli(1800000000123), 7):
 			put, del = []Identity{operator, controller}, []Identity{controller}

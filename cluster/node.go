@@ -27,6 +27,11 @@ type Node struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	State      NodeState         `json:"state"`
 	Agent      bool              `json:"agent"` // false for a witness: no member of any VPC
+	// Capacity is how many endpoints that move by themselves failover lets it have at
+	// most; 0: any number. More that are there already stay.
+	Capacity int `json:"capacity,omitempty"`
+	// GivenUp is an operator's word that it is lost; nil: nobody said so.
+	GivenUp *GivenUp `json:"given_up,omitempty"`
 	// Key is the SHA-256 of the public key (SubjectPublicKeyInfo) that the node's
 	// certificate is of, 64 hexadecimal digits: a certificate of another key is no
 	// longer this node's.
@@ -45,6 +50,9 @@ func (n *Node) Validate() error {
 	case n.State != NodeActive && n.State != NodeDraining && n.State != NodeLeft:
 		return fmt.Errorf("%w node state %q", ErrInvalid, CleanText(string(n.State)))
 	}
+	if n.Capacity < 0 || n.Capacity > maxPeers {
+		return fmt.Errorf("%w capacity %d: want 0, for any number of endpoints, to %d", ErrInvalid, n.Capacity, maxPeers)
+	}
 	if err := checkDatacenter(n.Datacenter); err != nil {
 		return err
 	}
@@ -52,6 +60,9 @@ func (n *Node) Validate() error {
 		if err := checkHash("key", n.Key); err != nil {
 			return err
 		}
+	}
+	if err := n.GivenUp.validate(); err != nil {
+		return err
 	}
 	for _, key := range n.Revoked {
 		if err := checkHash("revoked key", key); err != nil {
@@ -80,9 +91,15 @@ type Live struct {
 	BootID      string `json:"boot_id"`     // of the host's kernel
 	Incarnation string `json:"incarnation"` // of the agent's process
 	Counter     int64  `json:"counter"`
+	// Grant is how long the node was granted its strict endpoints for when the counter
+	// moved, in ms; 0: it has none.
+	Grant int64 `json:"grant_ms,omitempty"`
 }
 
-// Validate checks the ids and the counter.
+// maxGrant bounds what a node may make a leader wait, in ms.
+const maxGrant = 60_000
+
+// Validate checks the ids, the counter and the grant.
 func (l *Live) Validate() error {
 	for what, id := range map[string]string{"boot_id": l.BootID, "incarnation": l.Incarnation} {
 		if id != "" {
@@ -93,6 +110,9 @@ func (l *Live) Validate() error {
 	}
 	if l.Counter < 0 || l.Counter > maxCount {
 		return fmt.Errorf("%w counter %d", ErrInvalid, l.Counter)
+	}
+	if l.Grant < 0 || l.Grant > maxGrant {
+		return fmt.Errorf("%w grant of %d ms", ErrInvalid, l.Grant)
 	}
 	return checkID("node_id", l.NodeID)
 }

@@ -15,11 +15,12 @@ import (
 // alone.
 const Version = 4
 
-// The first versions that know of LearnStatic, of a Gateway, and of workloads: an older
-// agent would let frames pass to one that does not run.
+// The first versions that know of LearnStatic, of a Gateway, of LearnPublish, and of
+// workloads: an older agent would let frames pass to one that does not run.
 const (
 	versionStatic   = 2
 	versionGateway  = 3
+	versionPublish  = 4
 	versionWorkload = 4
 )
 
@@ -204,12 +205,18 @@ func newRecord(k Kind) Record {
 		return new(Hold)
 	case KindJudgement:
 		return new(Judgement)
+	case KindDrill:
+		return new(Drill)
 	case KindFence:
 		return new(Fence)
 	case KindVerdicts:
 		return new(Verdicts)
 	case KindFenced:
 		return new(FenceStatus)
+	case KindMACStatus:
+		return new(MACStatus)
+	case KindPublished:
+		return new(PublishedMAC)
 	case KindAllocVNI, KindAllocVTEP, KindAllocIP, KindAllocMAC:
 		return new(Allocation)
 	case KindServer:

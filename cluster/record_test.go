@@ -58,15 +58,17 @@ func examples() map[string]Record {
 		KeyAllocIP("blue", addr4):       &Allocation{Holder: "web1"},
 		KeyAllocMAC("blue", mac):        &Allocation{Holder: "web1"},
 		KeyEndpointSpec("blue", "web1"): &EndpointSpec{State: EndpointActive, IPs: []netip.Addr{addr6}, Auto: true, MAC: mac, Node: "a", Requester: "b", ForcedFrom: InEpoch{"b", 7}, Created: when},
-		KeyEndpointSpec("blue", "web2"): &EndpointSpec{State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateless, Place: Place{"dc=gold", "a"}, Failback: FailbackAuto, MoveTo: InEpoch{"c", 3}}},
+		KeyEndpointSpec("blue", "web2"): &EndpointSpec{State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateless, Place: Place{"dc=gold", "a"}, Failback: FailbackAuto, Exclusive: ExclusiveStrict, OnIsolation: IsolationFence, MoveTo: InEpoch{"c", 3}}},
 		KeyEndpointSpec("blue", "db"): &EndpointSpec{Needs: versionWorkload, State: EndpointActive, Auto: true, Created: when, Failover: Failover{Mode: ModeStateful, Place: Place{"a", "b"}, Workload: "pg", OpenEarly: true,
 			HookTimeout: Period(90 * time.Second), Check: CheckExec, CheckEvery: Period(2 * time.Second), CheckMisses: 5}},
 		KeyEndpointOwn("blue", "web1"): &EndpointOwn{State: OwnAssigned, Reason: "r", IPs: []netip.Addr{addr4, addr6}, MAC: mac, Node: "a", Era: 1, Epoch: 2,
-			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}, Changes: 2, Failed: []string{"d"}}, HandOver: "c", Restored: true},
+			Moved: &Moved{From: "b", Why: "silent", At: when, Unfenced: []string{"c"}, Changes: 2, Failed: []string{"d"}}, To: "c", Restored: true},
 		KeyEndpointStatus("a", "blue", "web1"): &EndpointStatus{NodeID: "n1", State: PortFailed, Reason: "r", Device: "ve1", Era: 1, Epoch: 2, At: when},
 		KeyEndpointStatus("a", "blue", "db"): &EndpointStatus{NodeID: "n1", State: PortStandby, Era: 1, Epoch: 2, At: when,
 			Workload: &WorkloadStatus{State: WorkloadStopping, Reason: "stop: exit status 1", Era: 1, Epoch: 1}},
 		KeyRequest("a", "blue", "web1"): &Request{NodeID: "n1", Want: WantAttach, Create: true, At: when},
+		KeyMACStatus("a", "blue", mac):  &MACStatus{NodeID: "n1", Port: "ve1", Sequence: 2},
+		KeyPublished("blue", mac):       &PublishedMAC{Node: "a", Port: "ve1", Sequence: 2, Since: when, Moves: 2, Moving: when, Duplicate: &Duplicate{"b", "ve2", when}},
 		KeyEndpointHold("blue", "web1"): &Hold{Why: "disk", Since: when},
 		KeyJudgement:                    &Judgement{SafeMode: "too many", Nodes: []Judged{{Node: "a", Class: ClassDown, Why: "silent", Since: when}}},
 		KeyFence("a"):                   &Fence{NodeID: "n1", Underlay: []netip.Addr{netip.MustParseAddr("2001:db8::1")}, Why: "silent", Since: when},
@@ -179,8 +181,8 @@ func TestEncodePrior(t *testing.T) {
 		"known only":               {prior: `{"state":"leaving"}`, want: `{"state":"member"}`},
 		"known in another case":    {prior: `{"State":"leaving","ſtate":"leaving"}`, want: `{"state":"member"}`},
 		"unknown":                  {prior: `{"state":"leaving","x":{"y":1}}`, want: `{"state":"member","x":{"y":1}}`},
-		"needs this version":       {prior: `{"needs":4,"x":1}`, want: `{"state":"member","x":1}`},
-		"needs a newer":            {prior: `{"needs":5,"state":"member"}`, err: ErrNewer},
+		"needs this version":       {prior: `{"needs":2,"x":1}`, want: `{"state":"member","x":1}`},
+		"needs a newer":            {prior: `{"needs":9,"state":"member"}`, err: ErrNewer},
 		"needs a much newer":       {prior: `{"needs":9007199254740993}`, err: ErrNewer},
 		"larger than any record":   {prior: `{"x":"` + strings.Repeat("x", MaxRecord) + `"}`, err: ErrInvalid},
 		"the omitted stay omitted": {prior: `{"needs":0}`, want: `{"state":"member"}`},
@@ -207,8 +209,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"a string":           {key, `"member"`, ErrInvalid},
 		"cut short":          {key, `{"state":"mem`, ErrInvalid},
 		"two values":         {key, `{"state":"member"} {}`, ErrInvalid},
-		"newer":              {key, `{"needs":5,"state":{}}`, ErrNewer},
-		"newer and invalid":  {key, `{"needs":5,"state":"x"}`, ErrNewer},
+		"newer":              {key, `{"needs":9,"state":{}}`, ErrNewer},
+		"newer and invalid":  {key, `{"needs":9,"state":"x"}`, ErrNewer},
 		"needs no number":    {key, `{"needs":"2","state":"member"}`, ErrInvalid},
 		"needs less than 0":  {key, `{"needs":-1,"state":"member"}`, ErrInvalid},
 		"needs beyond int64": {key, `{"needs":1e30,"state":"member"}`, ErrInvalid},
@@ -250,6 +252,7 @@ func TestValidate(t *testing.T) {
 	member, assigned := ex(KeyMember("blue", "a")).(*Member), ex(KeyHostVPC("a", "blue")).(*HostVPC)
 	ns, vs := ex(KeyNodeStatus("a")).(*NodeStatus), ex(KeyVPCStatus("a", "blue")).(*VPCStatus)
 	alloc, server, leader := ex(KeyAllocVNI(7)).(*Allocation), ex(KeyServer("a")).(*Server), ex(KeyLeader).(*Leader)
+	claim, published := ex(KeyMACStatus("a", "blue", mac)).(*MACStatus), ex(KeyPublished("blue", mac)).(*PublishedMAC)
 	links := func(l Link) { vs.Links = []Link{l} }
 	pings := func(p PeerPing) { result.Peers = []PeerPing{p} }
 	for _, tt := range []struct {
@@ -328,6 +331,14 @@ func TestValidate(t *testing.T) {
 		{found, breaks{
 			"id": func() { found.ID = long }, "device": func() { found.Device = "\x1b" }, "both": func() { found.Peer = "b" },
 			"peer": func() { found.Device, found.Peer = "", "-" }, "reason": func() { found.Reason = long },
+		}},
+		{claim, breaks{
+			"id": func() { claim.NodeID = "" }, "no port": func() { claim.Port = "" }, "port": func() { claim.Port = "\x1b" }, "sequence": func() { claim.Sequence = 1<<53 + 1 },
+		}},
+		{published, breaks{
+			"node": func() { published.Node = "-" }, "port": func() { published.Port = long }, "sequence": func() { published.Sequence = 1<<53 + 1 },
+			"moves": func() { published.Moves = MovesMost + 1 }, "less moves": func() { published.Moves = -1 },
+			"other node": func() { published.Duplicate.Node = "-" }, "other port": func() { published.Duplicate.Port = "\x1b" },
 		}},
 		{member, breaks{
 			"id": func() { member.NodeID = "" }, "datacenter": func() { member.Datacenter = "\x1b" }, "vtep": func() { member.VTEP = netip.Addr{} },
@@ -485,7 +496,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(key, raw)
 	}
-	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":5}`))
+	f.Add(KeyHostVPC("a", "blue"), []byte(`{"needs":9}`))
 	f.Add(KeyMember("blue", "a"), []byte(`{"node_id":"n","vtep":"::ffff:10.0.0.1"}`))
 	f.Add(KeyLeader, []byte(`{"Name":"a","name":"b","since":"9999-12-31T23:59:59-01:00"}`))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {

@@ -57,6 +57,9 @@ type EndpointStatus struct {
 	Device string    `json:"device,omitempty"` // the port on the VPC's bridge
 	Era    int64     `json:"era"`              // of the own record that is in force here
 	Epoch  int64     `json:"epoch"`
+	// Gated: no frame passes the port but while the node is granted what it owns, of an
+	// endpoint that is exclusive strict.
+	Gated bool `json:"gated,omitempty"`
 	// Dropped counts the frames that the port was kept from sending, by reason (a
 	// word), those of which the last was less than a day ago. It is not newer than
 	// a minute.

@@ -56,11 +56,14 @@ type VPCStatus struct {
 	Gateway  Gateway  `json:"gateway,omitzero"`
 	// FloodDropped counts the frames that this host did not send to others because
 	// they were over the VPC's flood limit. It is not newer than a minute.
-	FloodDropped uint64   `json:"flood_dropped,omitempty"`
-	Repairs      int      `json:"repairs,omitempty"` // of tampering, since the agent started
-	Links        []Link   `json:"links,omitempty"`   // sorted by peer
-	Ports        []string `json:"ports,omitempty"`   // of workloads, on the VPC's bridge; sorted
-	At           Time     `json:"at"`
+	FloodDropped uint64 `json:"flood_dropped,omitempty"`
+	// MACsRefused counts the MACs that this host's bridge knows and that it does not
+	// publish, for the bounds of that. It is not newer than a minute.
+	MACsRefused int      `json:"macs_refused,omitempty"`
+	Repairs     int      `json:"repairs,omitempty"` // of tampering, since the agent started
+	Links       []Link   `json:"links,omitempty"`   // sorted by peer
+	Ports       []string `json:"ports,omitempty"`   // of workloads, on the VPC's bridge; sorted
+	At          Time     `json:"at"`
 }
 
 // Validate checks what is reported, and bounds it.
@@ -78,8 +81,8 @@ func (s *VPCStatus) Validate() error {
 		return checkLearning(s.Learning)
 	case s.Gateway.Validate() != nil:
 		return s.Gateway.Validate()
-	case s.Repairs < 0:
-		return fmt.Errorf("%w repairs %d", ErrInvalid, s.Repairs)
+	case s.Repairs < 0 || s.MACsRefused < 0:
+		return fmt.Errorf("%w repairs %d, refused MACs %d", ErrInvalid, s.Repairs, s.MACsRefused)
 	}
 	if s.NodeID != "" {
 		if err := checkID("node_id", s.NodeID); err != nil {

@@ -87,6 +87,8 @@ func (f *Failover) validateWorkload() error {
 		return fmt.Errorf("%w failover: what is said of its workload is of none", ErrInvalid)
 	case f.Workload == "":
 		return nil
+	case f.Mode == ModeVIP:
+		return fmt.Errorf("%w failover: in mode vip there is no workload, the hosts answer themselves", ErrInvalid)
 	case f.Mode == ModeStateful && f.MayRunTwice:
 		return fmt.Errorf("%w failover: a stateful workload may not run twice", ErrInvalid)
 	case f.Mode != ModeStateful && !f.MayRunTwice:

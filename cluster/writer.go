@@ -31,9 +31,9 @@ func (i Identity) String() string {
 // operator's name.
 func WriterOf(k Kind) Role {
 	switch k {
-	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindVPCFind, KindEndpoint, KindHold, KindTrust:
+	case KindConfig, KindNode, KindServer, KindToken, KindUser, KindVPCSpec, KindVPCPing, KindVPCFind, KindEndpoint, KindHold, KindDrill, KindTrust:
 		return Operator
-	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindFindResult, KindPort, KindRequest, KindVerdicts, KindFenced:
+	case KindLive, KindNodeStatus, KindVPCStatus, KindPingResult, KindFindResult, KindPort, KindMACStatus, KindRequest, KindVerdicts, KindFenced:
 		return Agent
 	default:
 		return Controller

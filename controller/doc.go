@@ -16,6 +16,7 @@
 //   - confirm: whether nodes are where they say.
 //   - links: pairs that have a tunnel of their own.
 //   - endpoints: addresses, MACs and nodes of workloads' places.
+//   - published: where MACs are that no endpoint has.
 //   - garbage: what is in no live record any more.
 //
 // # Guarantees
@@ -94,6 +95,17 @@
 // Each change of the owner has a greater epoch, also after an own record was lost,
 // which is made again by what nodes report, or its endpoint was deleted and made
 // anew.
+//
+// # MACs that no endpoint has
+//
+// In a VPC that publishes, each node claims the MACs that its bridge knows at ports of
+// its own. The first claim makes a record. Another node that hears the MAC claims it
+// with the next sequence, and has it from then on (RFC 7432 §15): so a frame is enough
+// for a workload to move. At the fifth move within three minutes two machines have the
+// MAC: it stays where it is for half an hour, or until it is not claimed there any more,
+// and the record, the history and an alarm name both ports. A record goes with the last
+// claim. An endpoint's MAC is never published, and the number of records is bounded, for
+// a VPC and for each node: what is published stays, what is new is refused and said.
 //
 // # Underlay addresses
 //

@@ -23,8 +23,8 @@ type endpoint struct {
 	ports   map[string]portItem // what nodes report, by node
 	granted *request            // see requests; nil: none
 	grant   *failover.Grant     // that moves it; nil: none
-	makeWay string              // the node that its owner is to hand over to; "": none
 	waits   string              // why it is not moved
+	to      string              // where its owner is to hand it over to; "": it is not
 	blocked bool                // a record cannot be read that must not be written over
 }
 
@@ -145,7 +145,9 @@ func (s *state) bringEndpoint(w *world, v *vpc, e *endpoint, p *plan) {
 		own = *e.own.Value
 	}
 	own.Reason = ""
-	if !e.settled(v) {
+	if why := v.surplus(e); why != "" {
+		own.State, own.Reason = cluster.OwnPending, why
+	} else if !e.settled(v) {
 		ips, mac, err := s.claimEndpoint(v, e, &u)
 		switch {
 		case err != nil && own.MAC == (cluster.MAC{}):
@@ -284,7 +286,7 @@ func (s *state) claimMAC(v *vpc, e *endpoint) (*allocator.Claim, error) {
 
 func sameOwn(a, b *cluster.EndpointOwn) bool {
 	return a.State == b.State && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs) && a.MAC == b.MAC &&
-		a.Node == b.Node && a.Era == b.Era && a.Epoch == b.Epoch && a.HandOver == b.HandOver && a.Restored == b.Restored && a.Needs == b.Needs
+		a.Node == b.Node && a.To == b.To && a.Era == b.Era && a.Epoch == b.Epoch && a.Restored == b.Restored && a.Needs == b.Needs
 }
 
 func describeOwn(own *cluster.EndpointOwn) string {
@@ -297,6 +299,9 @@ func describeOwn(own *cluster.EndpointOwn) string {
 	}
 	if own.Node != "" {
 		text += " at " + own.Node
+	}
+	if own.To != "" {
+		text += ", to be handed to " + own.To
 	}
 	return text
 }

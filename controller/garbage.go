@@ -31,6 +31,7 @@ func (s *state) garbage(w *world, now time.Time) ([]effect, time.Time) {
 	for _, v := range w.inOrder() {
 		w.leftovers(v, &p)
 		w.oldPorts(v, &p)
+		w.oldClaims(v, &p)
 	}
 	for _, name := range w.names {
 		if w.nodes[name].State == cluster.NodeLeft {

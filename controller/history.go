@@ -186,6 +186,8 @@ func notes(v *store.View, c *store.Change) (list []cluster.Change) {
 			list = append(list, noteOfFence(key, value)...)
 		case k.Kind == cluster.KindOwn && value != nil:
 			list = append(list, noteOfOwn(v, key, value)...)
+		case k.Kind == cluster.KindPublished && value != nil:
+			list = append(list, noteOfPublished(v, key, value)...)
 		case k.Kind == cluster.KindMember:
 			list = append(list, noteOfMember(v, k, key, value)...)
 		case k.Kind == cluster.KindVPCNet && value != nil:
@@ -230,7 +232,7 @@ func noteOfMember(v *store.View, k cluster.Key, key string, value []byte) []clus
 // alarming reports whether a change is one that a person should know of at once.
 func alarming(v cluster.Verb) bool {
 	switch v {
-	case cluster.VerbFenced, cluster.VerbUnfenced, cluster.VerbMoved, cluster.VerbJudged, cluster.VerbFroze, cluster.VerbThawed:
+	case cluster.VerbDuplicate, cluster.VerbFenced, cluster.VerbUnfenced, cluster.VerbMoved, cluster.VerbJudged, cluster.VerbFroze, cluster.VerbThawed:
 		return true
 	}
 	return false
@@ -287,6 +289,19 @@ func noteOfOwn(v *store.View, key string, value []byte) []cluster.Change {
 	}
 	return []cluster.Change{{Verb: cluster.VerbMoved, Key: cluster.Short(key), Nodes: to,
 		Detail: fmt.Sprintf("from %s to %s, epoch %d: %s", is.Moved.From, cmp.Or(is.Node, "no node"), is.Epoch, is.Moved.Why)}}
+}
+
+// noteOfPublished tells of a MAC that two machines have.
+func noteOfPublished(v *store.View, key string, value []byte) []cluster.Change {
+	is, ok := decoded[*cluster.PublishedMAC](key, value)
+	if !ok || is.Duplicate == nil {
+		return nil
+	}
+	if was, ok := store.At[*cluster.PublishedMAC](v, key); ok && was.Value.Duplicate != nil {
+		return nil
+	}
+	return []cluster.Change{{Verb: cluster.VerbDuplicate, Key: cluster.Short(key), Nodes: []string{is.Node, is.Duplicate.Node},
+		Detail: fmt.Sprintf("port %s of %s and port %s of %s: it stays at %s", is.Port, is.Node, is.Duplicate.Port, is.Duplicate.Node, is.Node)}}
 }
 
 func notesOfNet(v *store.View, key string, value []byte) (list []cluster.Change) {

@@ -36,6 +36,27 @@ func TestAskForWhatMoves(t *testing.T) {
 	})
 }
 
+// TestAskBesideAnother: who asks does not get what its node may not have beside what it
+// has, also if both are asked for at once.
+func TestAskBesideAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := moving(t, "h2", "h3")
+		db2 := &cluster.EndpointSpec{State: cluster.EndpointActive, Failover: cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"h2", "h3"}, Apart: "db"}}
+		r.put(cluster.KeyEndpointSpec("blue", "db2"), db2)
+		r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.Failover.Apart = "db" })
+		settle()
+		ask := func(node, endpoint string) mvcc.Op {
+			return r.written(cluster.KeyRequest(node, "blue", endpoint), &cluster.Request{NodeID: "id-" + node, Want: cluster.WantAttach, At: cluster.At(time.Now())})
+		}
+		r.txn(ask("h2", "db1"), ask("h2", "db2"))
+		r.wantHas("db1", "[] assigned h2 1.2 ")
+		r.wantHas("db2", "[] unplaced  1.1 ")
+		r.txn(ask("h3", "db2"))
+		r.wantHas("db2", "[] assigned h3 1.2 ")
+		r.wantNoRequests()
+	})
+}
+
 // TestMoveWhatMoves: an operator's word counts in the epoch that it was said in, once,
 // and not while the old owner may serve it.
 func TestMoveWhatMoves(t *testing.T) {
@@ -97,12 +118,16 @@ func served(t *testing.T) *rig {
 	return r
 }
 
-// suspect has observers miss a node for a time, as they do: anew each period.
-func (r *rig) suspect(node string, d time.Duration, observers ...string) {
+// suspect has observers miss nodes for a time, as they do: anew each period.
+func (r *rig) suspect(nodes string, d time.Duration, observers ...string) {
 	period := cluster.ProfileDefault.Timings().Probe
+	var suspects []cluster.Suspect
+	for node := range strings.FieldsSeq(nodes) {
+		suspects = append(suspects, cluster.Suspect{Node: node})
+	}
 	for ; d > 0; d -= period {
 		for _, o := range observers {
-			r.put(cluster.KeyVerdicts(o), &cluster.Verdicts{NodeID: "id-" + o, Counter: r.mem.Revision(), Suspects: []cluster.Suspect{{Node: node}}})
+			r.put(cluster.KeyVerdicts(o), &cluster.Verdicts{NodeID: "id-" + o, Counter: r.mem.Revision(), Suspects: suspects})
 		}
 		pass(period)
 	}
@@ -137,6 +162,30 @@ func TestNodeIsLost(t *testing.T) {
 		told, _ := r.events()
 		if text := strings.Join(told, "\n"); !strings.Contains(text, "fenced node h2: ") || !strings.Contains(text, "moved endpoint db1 of VPC blue: from h2 to h3, epoch 3: ") {
 			t.Errorf("told:\n%s", text)
+		}
+	})
+}
+
+// TestNodeIsGivenUp: in safe mode an operator's word has that node fenced, and what it
+// has moved; what is lost with it stays.
+func TestNodeIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := served(t)
+		lost := "h1 h2" // of three nodes, which are no whole datacenter
+		r.suspect(lost, 20*time.Second, "h3", "w")
+		if j := get[*cluster.Judgement](r, cluster.KeyJudgement); j == nil || !strings.Contains(j.SafeMode, "2 of 3 nodes are lost") {
+			t.Fatalf("judgement: %+v", j)
+		}
+		live := get[*cluster.Live](r, cluster.KeyLive("h2"))
+		r.editNode("h2", func(n *cluster.Node) {
+			n.GivenUp = &cluster.GivenUp{Incarnation: live.Incarnation, Counter: live.Counter, At: cluster.At(time.Now())}
+		})
+		r.suspect(lost, 3*time.Second, "h3", "w")
+		if own := r.own("db1"); own.Node != "h3" || own.Moved == nil || !strings.HasPrefix(own.Moved.Why, "an operator gave it up: ") {
+			t.Errorf("own: %+v, moved %+v", own, own.Moved)
+		}
+		if get[*cluster.Fence](r, cluster.KeyFence("h2")) == nil || get[*cluster.Fence](r, cluster.KeyFence("h1")) != nil {
+			t.Error("want a fence of h2, and of it alone")
 		}
 	})
 }

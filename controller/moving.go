@@ -32,8 +32,8 @@ func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
 		g := &d.Grants[i]
 		w.vpc(g.VPC).endpoint(g.Endpoint).grant = g
 	}
-	for _, h := range d.HandOvers {
-		w.vpc(h.VPC).endpoint(h.Endpoint).makeWay = h.To
+	for _, h := range d.Handovers {
+		w.vpc(h.VPC).endpoint(h.Endpoint).to = h.To
 	}
 	again = earlier(d.Again, s.tellWaits(w, d, now))
 	for i := range d.Fences {
@@ -155,8 +155,8 @@ func (w *world) failoverEndpoints(v *vpc, to *failover.View) {
 		if !v.moves(e) {
 			continue
 		}
-		one := &failover.Endpoint{VPC: v.name, Name: name, Failover: &e.spec.Value.Failover, Own: e.own.Value, Held: e.hold.Mod != 0,
-			Reports: map[string]*cluster.EndpointStatus{}, Members: members}
+		one := v.movable(e)
+		one.Reports, one.Members = map[string]*cluster.EndpointStatus{}, members
 		for node, p := range e.ports {
 			one.Reports[node] = p.Value
 		}
@@ -214,14 +214,30 @@ func (w *world) requireGrant(v *vpc, e *endpoint, to string, u *unit) {
 	if g.Fence != 0 {
 		u.change.Require(cluster.KeyFence(g.From), g.Fence)
 	}
-	if to == "" {
-		return
+	var keys []string
+	if to != "" {
+		u.change.Require(cluster.KeyFence(to), 0)
+		keys = append(keys, cluster.KeyNode(to), cluster.KeyLive(to))
 	}
-	u.change.Require(cluster.KeyFence(to), 0)
-	for _, key := range []string{cluster.KeyNode(to), cluster.KeyLive(to)} {
+	if g.Live {
+		keys = append(keys, cluster.KeyLive(g.From))
+	}
+	for _, key := range keys {
 		it, _ := store.At[cluster.Record](w.view, key)
 		u.change.Require(key, it.Mod)
 	}
+}
+
+// handOver has the owner of a strict endpoint shut it, and end its workload. What was asked for since, or
+// is fenced, shall not be written over.
+func (w *world) handOver(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
+	if e.to == "" || own.To != "" || e.to == own.Node {
+		return
+	}
+	u.change.Require(cluster.KeyEndpointHold(v.name, e.name), e.hold.Mod)
+	u.change.Require(e.spec.Key, e.spec.Mod)
+	u.change.Require(cluster.KeyFence(e.to), 0)
+	own.To = e.to
 }
 
 // waitsFor is why nobody has an endpoint, or the wrong one: in the words in which it

@@ -65,7 +65,6 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 	if first {
 		own.Node, own.Epoch = w.lastOwner(v, e)
 	}
-	own.HandOver = ""
 	own.Restored = own.Restored && e.workload(own) != cluster.WorkloadRunning
 	node, why := w.ownerOf(v, e, own)
 	if own.Reason == "" {
@@ -77,6 +76,7 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 	}
 	older := w.config != nil && own.Era < w.config.Era
 	if node == own.Node && !first && !older && !(e.granted != nil && e.released(own)) {
+		w.handOver(v, e, own, u)
 		return
 	}
 	if own.Node != "" { // what it reports decided that, too
@@ -88,7 +88,7 @@ func (w *world) place(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 		w.requireGrant(v, e, node, u)
 		own.Moved = cmp.Or(e.grant.Moved, own.Moved)
 	}
-	own.Node = node
+	own.Node, own.To = node, ""
 	own.Epoch++
 	if w.config != nil {
 		own.Era = max(own.Era, w.config.Era)
@@ -122,10 +122,9 @@ func (w *world) ownerOf(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, wh
 // first, then what failover decided.
 func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays bool) (node, why string) {
 	f := &e.spec.Value.Failover
-	stays = stays || f.Stateful() && own.Node != "" // that it is no member any more does not end it there
 	to := f.MoveTo
-	if forced := e.spec.Value.ForcedFrom; own.Restored && to == forced && to.Node == own.Node && to.Epoch == own.Epoch {
-		own.Restored = false // an operator knows that it is there
+	if f.Strict() {
+		return w.strictTo(v, e, own)
 	}
 	asked := to.Node != "" && to.Epoch == own.Epoch && to.Node != own.Node && w.serves(v, to.Node) && !w.fenced[to.Node]
 	switch {
@@ -133,16 +132,9 @@ func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays boo
 		return to.Node, ""
 	case e.grant != nil:
 		return e.grant.To, ""
-	case asked && f.Stateful() && w.alive[own.Node] && !own.Restored:
-		if why := w.notReady(e, to.Node); why != "" {
-			return own.Node, fmt.Sprintf("it is to move to %s, where %s", to.Node, why)
-		}
-		own.HandOver = to.Node
-		return own.Node, ""
 	case asked:
 		return own.Node, fmt.Sprintf("it is to move to %s, and stays at %s, which had it and does not answer", to.Node, own.Node)
 	case stays && !e.released(own):
-		own.HandOver = e.makeWay
 		return own.Node, e.waitsFor()
 	case e.granted != nil:
 		return e.granted.node, ""
@@ -152,12 +144,59 @@ func (w *world) movesTo(v *vpc, e *endpoint, own *cluster.EndpointOwn, stays boo
 	return "", ""
 }
 
-// notReady says why a workload cannot be started at a node, "" if it can.
+// strictTo is movesTo for an endpoint that is exclusive strict. Its node is another
+// only after the owner said that it has shut it, and ended its workload, or by what
+// failover has proof of, or if the operator vouches for that; else it is asked to hand it
+// over.
+func (w *world) strictTo(v *vpc, e *endpoint, own *cluster.EndpointOwn) (node, why string) {
+	f, forced := &e.spec.Value.Failover, e.spec.Value.ForcedFrom
+	to := f.MoveTo
+	vouched := forced.Node == own.Node && forced.Epoch == own.Epoch
+	if vouched && to == forced {
+		own.Restored = false // an operator knows that it is there
+	}
+	asked := to.Node != "" && to.Epoch == own.Epoch && to.Node != own.Node && w.serves(v, to.Node) && !w.fenced[to.Node]
+	free := own.Node == "" || e.released(own) && !own.Restored
+	failed := e.workload(own) == cluster.WorkloadFailed && !own.Restored
+	switch {
+	case asked && (free || failed || e.grant != nil || vouched):
+		return to.Node, ""
+	case e.grant != nil:
+		return e.grant.To, ""
+	case free && e.granted != nil:
+		return e.granted.node, ""
+	case free:
+		return "", e.waitsFor()
+	case asked:
+		return own.Node, w.handsOver(e, own, to.Node)
+	}
+	return own.Node, e.waitsFor()
+}
+
+// handsOver has the owner of a strict endpoint hand it over to a node, if that can have
+// it, and says what is waited for.
+func (w *world) handsOver(e *endpoint, own *cluster.EndpointOwn, to string) string {
+	switch why := w.notReady(e, to); {
+	case own.Restored:
+		return fmt.Sprintf("it is to move to %s, and stays at %s: the store was restored, and nobody says where its workload runs", to, own.Node)
+	case own.To == "" && why != "":
+		return fmt.Sprintf("it is to move to %s, where %s", to, why)
+	}
+	e.to = to
+	return fmt.Sprintf("it is to move to %s, when %s has said that it serves it no more", to, own.Node)
+}
+
+// notReady says why a workload cannot be started at a node, "" if it can, or there is
+// none to be started.
 func (w *world) notReady(e *endpoint, node string) string {
 	p, ok := e.ports[node]
 	switch {
+	case e.spec.Value.Failover.Workload == "":
+		return ""
 	case !ok || !w.alive[node] || p.Value.Workload == nil:
 		return "nothing is attached"
+	case !p.Value.Gated:
+		return "its kernel does not shut it by itself"
 	case p.Value.State == cluster.PortStandby && !p.Value.Workload.MayRun():
 		return ""
 	}
@@ -165,18 +204,12 @@ func (w *world) notReady(e *endpoint, node string) string {
 }
 
 // letsGo reports whether the owner has no part in the endpoint any more, or will
-// mute its port as soon as it reads who has it, or the operator vouches for that. Of a
-// workload that may not run twice only its end counts.
+// mute its port as soon as it reads who has it, or the operator vouches for that.
 func (w *world) letsGo(e *endpoint, own *cluster.EndpointOwn) bool {
 	p, reported := e.ports[own.Node]
 	forced := e.spec.Value.ForcedFrom
-	switch {
-	case forced.Node == own.Node && forced.Epoch == own.Epoch:
-		return true
-	case e.spec.Value.Failover.Stateful():
-		return !own.Restored && (e.released(own) || e.workload(own) == cluster.WorkloadFailed)
-	}
-	return !reported || p.Value.State == cluster.PortReleased || w.alive[own.Node]
+	return !reported || p.Value.State == cluster.PortReleased || w.alive[own.Node] ||
+		forced.Node == own.Node && forced.Epoch == own.Epoch
 }
 
 // epochMost bounds what is believed of a node's report: no node shall use up all

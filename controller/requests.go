@@ -7,6 +7,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // requestTime is how long a request waits for what it needs, from when this leader
@@ -57,6 +58,7 @@ func (s *state) requests(w *world, now time.Time) (p plan, next time.Time) {
 		switch {
 		case what == granted && r.endpoint.granted == nil:
 			r.endpoint.granted = r
+			w.counts(r)
 			continue
 		case what == granted: // to another, at this moment; the next pass knows
 			continue
@@ -133,6 +135,8 @@ func (w *world) judgeAttach(r *request) outcome {
 		return waits
 	case spec.Node != "" && spec.Node != r.node, !w.mayHave(r.node, spec), spec.Failover.Workload != "": // what is started is given by failover alone
 		return refused
+	case spec.Failover.Moves() && w.crowds(r):
+		return refused // it is in standby there, and failover finds another
 	case own == nil, own.Node == "", r.endpoint.released(own), !w.serves(r.vpc, own.Node):
 		return granted
 	}
@@ -143,6 +147,39 @@ func (w *world) judgeAttach(r *request) outcome {
 func (w *world) mayHave(node string, spec *cluster.EndpointSpec) bool {
 	_, place := spec.Failover.Place.Rank(node, w.nodes[node])
 	return !spec.Failover.Moves() || place && !w.fenced[node]
+}
+
+// choosing is what is where, for the endpoints that move by themselves.
+func (w *world) choosing() *failover.Chooser {
+	if w.chooser == nil {
+		w.chooser = &failover.Chooser{Nodes: w.nodes}
+		for _, v := range w.vpcs {
+			for _, e := range v.endpoints {
+				if v.moves(e) {
+					w.chooser.Put(v.movable(e))
+				}
+			}
+		}
+	}
+	return w.chooser
+}
+
+// crowds reports whether a node may not have what it asks for beside what it has.
+func (w *world) crowds(r *request) bool {
+	return w.choosing().Crowded(r.vpc.movable(r.endpoint), r.node) != ""
+}
+
+// counts takes a request that is granted for done: others of this pass may be of the
+// same group.
+func (w *world) counts(r *request) {
+	if spec := r.endpoint.spec.Value; spec != nil && spec.Failover.Moves() && r.value.Want != cluster.WantDelete {
+		w.choosing().Move(r.vpc.movable(r.endpoint), r.node)
+	}
+}
+
+// movable is an endpoint as failover looks at it, but for what nodes report.
+func (v *vpc) movable(e *endpoint) *failover.Endpoint {
+	return &failover.Endpoint{VPC: v.name, Name: e.name, Failover: &e.spec.Value.Failover, Own: e.own.Value, Held: e.hold.Mod != 0}
 }
 
 // take does what a granted request asks for of the spec, in one unit with the

@@ -32,7 +32,7 @@ type state struct {
 func (s *state) step(v *store.View, now time.Time) (effects []effect, again time.Time) {
 	s.alloc.Refresh(v, v.Revision(cluster.Root))
 	w := newWorld(v)
-	w.own = &s.own
+	w.own, w.now = &s.own, now
 	w.findOwners(&s.confirm)
 	moves, judged := s.failover(w, now)
 	answers, waits := s.requests(w, now)
@@ -54,7 +54,7 @@ func (s *state) step(v *store.View, now time.Time) (effects []effect, again time
 	fences, _ := moves.effects()
 	refusals, _ := answers.effects()
 	garbage, again := s.garbage(w, now)
-	again = earlier(earlier(again, waits), judged)
+	again = earlier(earlier(earlier(again, waits), judged), w.again)
 	questions, later := s.confirm.ask(w, now)
 	s.questions = append(s.questions, questions...)
 	if again.IsZero() || !later.IsZero() && later.Before(again) {

@@ -34,6 +34,9 @@ func (s *state) bring(w *world, v *vpc, p *plan) {
 		}
 	}
 	s.bringEndpoints(w, v, p)
+	if r := w.publish(v, p); r != "" {
+		net.Reason = strings.TrimPrefix(net.Reason+"; "+r, "; ")
+	}
 	tidy(net)
 	if v.net.Value == nil || !reflect.DeepEqual(net, v.net.Value) {
 		store.Put(&p.head.change, v.net, net)
@@ -344,6 +347,11 @@ func (w *world) erase(v *vpc, p *plan) {
 	for _, name := range slices.Sorted(maps.Keys(v.endpoints)) {
 		if e := v.endpoints[name]; !e.blocked {
 			p.add(w.eraseEndpoint(e))
+		}
+	}
+	for _, mac := range slices.SortedFunc(maps.Keys(v.macs), compareMACs) {
+		if l := v.macs[mac]; !w.blockedKey(l.record.Key) {
+			p.add(l.put(mac, nil))
 		}
 	}
 	if w.dropLinks(v, p, func(string) bool { return true }) {

@@ -28,6 +28,9 @@ func working(t *testing.T) *rig {
 	if r.own("db1").Needs != 4 {
 		t.Error("an older agent would let frames pass to what does not run")
 	}
+	for _, h := range []string{"h3", "h1"} {
+		r.works(h, cluster.PortStandby, cluster.WorkloadStopped)
+	}
 	r.works("h2", cluster.PortReady, cluster.WorkloadRunning)
 	return r
 }
@@ -35,7 +38,7 @@ func working(t *testing.T) *rig {
 // works has a node report db1 as of now.
 func (r *rig) works(node string, port cluster.PortState, state cluster.WorkloadState) {
 	own := r.own("db1")
-	r.put(cluster.KeyEndpointStatus(node, "blue", "db1"), &cluster.EndpointStatus{NodeID: "id-" + node, State: port, Era: own.Era, Epoch: own.Epoch,
+	r.put(cluster.KeyEndpointStatus(node, "blue", "db1"), &cluster.EndpointStatus{NodeID: "id-" + node, State: port, Era: own.Era, Epoch: own.Epoch, Gated: true,
 		Workload: &cluster.WorkloadStatus{State: state, Era: own.Era, Epoch: own.Epoch, Reason: map[bool]string{true: "start: no disk"}[state == cluster.WorkloadFailed]}})
 	settle()
 }
@@ -45,26 +48,28 @@ func (r *rig) moveTo(node string, epoch int64) {
 	settle()
 }
 
-// TestMoveStateful: the owner makes way first, while somebody wants it to.
+// TestMoveStateful: the owner hands it over first, once that was said also if nobody
+// wants it to any more.
 func TestMoveStateful(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := working(t)
 		r.moveTo("h3", 2)
-		r.wantHas("db1", "[] assigned h2 1.2 ")
-		if r.own("db1").HandOver != "h3" {
+		waits := "[] assigned h2 1.2 it is to move to h3, when h2 has said that it serves it no more"
+		r.wantHas("db1", waits)
+		if r.own("db1").To != "h3" {
 			t.Fatalf("%+v", r.own("db1"))
 		}
 		r.moveTo("", 0)
-		if r.own("db1").HandOver != "" {
+		if r.own("db1").To != "h3" {
 			t.Fatalf("%+v", r.own("db1"))
 		}
 		r.moveTo("h3", 2)
 		r.works("h2", cluster.PortStandby, cluster.WorkloadStopping)
 		r.works("h2", cluster.PortReleased, cluster.WorkloadStopping) // which no agent says
-		r.wantHas("db1", "[] assigned h2 1.2 ")
+		r.wantHas("db1", waits)
 		r.works("h2", cluster.PortReleased, cluster.WorkloadStopped)
 		r.wantHas("db1", "[] assigned h3 1.3 ")
-		if r.own("db1").HandOver != "" {
+		if r.own("db1").To != "" {
 			t.Errorf("%+v", r.own("db1"))
 		}
 		r.works("h1", cluster.PortFailed, cluster.WorkloadUnknown)
@@ -73,7 +78,7 @@ func TestMoveStateful(t *testing.T) {
 		r.works("h1", cluster.PortStandby, cluster.WorkloadStopped)
 		r.delete(cluster.KeyLive("h3"))
 		r.moveTo("h1", 3)
-		r.wantHas("db1", "[] assigned h3 1.3 it is to move to h1, and stays at h3, which had it and does not answer")
+		r.wantHas("db1", "[] assigned h3 1.3 it is to move to h1, when h3 has said that it serves it no more")
 		r.editEndpoint("db1", func(s *cluster.EndpointSpec) { s.ForcedFrom = cluster.InEpoch{Node: "h3", Epoch: 3} })
 		r.wantHas("db1", "[] assigned h1 1.4 ")
 	})
@@ -161,7 +166,7 @@ func TestRestoredStateful(t *testing.T) {
 				r.works("h2", cluster.PortStandby, cluster.WorkloadStopped)
 				r.moveTo("h3", r.own("db1").Epoch) // not by that
 				pass(time.Minute)
-				if own := r.own("db1"); !own.Restored || own.Node != "h2" || own.HandOver != "" {
+				if own := r.own("db1"); !own.Restored || own.Node != "h2" || own.To != "" {
 					t.Fatalf("%+v", own)
 				}
 				tt.then(r)

@@ -5,9 +5,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // Short names of what a pass reads.
@@ -49,6 +51,9 @@ type world struct {
 	own     *ownTunnels
 	tunnels map[cluster.VNI]cluster.Pair // see tunnelVNIs; nil: not looked at yet
 	used    map[cluster.VNI]cluster.Pair // see usedByOther; nil: not looked at yet
+	chooser *failover.Chooser            // see choosing; nil: not looked at yet
+	now     time.Time
+	again   time.Time // when to look again for what is published; zero: never
 }
 
 // vpc is all records of one VPC, by node where they are a node's.
@@ -64,6 +69,7 @@ type vpc struct {
 	links     map[[2]string]*link  // by the pair's nodes, in order
 	endpoints map[string]*endpoint
 	most      map[netip.Prefix]string // see mostAt
+	macs      map[cluster.MAC]*learned
 	blocked   bool
 	handled   map[string]bool // nodes whose status record this pass deletes
 }
@@ -94,6 +100,7 @@ func newWorld(v *store.View) *world {
 	w.readAllocations()
 	w.readPorts()
 	w.readRequests()
+	w.readMACs()
 	w.readProblems()
 	return w
 }
@@ -113,6 +120,7 @@ func (w *world) vpc(name string) *vpc {
 			links:     map[[2]string]*link{},
 			endpoints: map[string]*endpoint{},
 			most:      map[netip.Prefix]string{},
+			macs:      map[cluster.MAC]*learned{},
 			handled:   map[string]bool{},
 		}
 		w.vpcs[name] = v

@@ -99,6 +99,8 @@ func concernsPort(op Op, device string) bool {
 		return op.Object == device
 	case Unbind:
 		return slices.Contains(op.Devices, device)
+	case Ungate:
+		return slices.Contains(op.Devices, device)
 	}
 	return false
 }

@@ -40,6 +40,14 @@
 // with an address, a route, a tunnel or another master is refused. While it is lent
 // an address that somebody gives it is removed, as on any of our devices.
 //
+// A VIP is an endpoint that nothing is attached for: its port leads into the VPC's
+// namespace, which answers ICMP echo for it, and lets anything in that is for it, for
+// whatever an operator runs there. The inner end is ours, so it is observed and mended
+// as the other ports of the namespace are. What is sent from a VIP's address leaves by
+// its own port: several VIPs and a gateway are on one bridge, and the first route to
+// the network is one of theirs. In standby the inner end has no address, so nothing on
+// the host takes an address for its own that another host serves.
+//
 // A port that is not trusted is bound before it is up: it sends as its endpoint
 // only, and nothing that only routers and DHCP servers send. In standby it is in
 // place and down. It is announced as it goes up, just before: so a crash between the
@@ -53,6 +61,11 @@
 // as desired. So what the workload changes there later stays. At full passes it is
 // looked at where the paths of namespaces lead: to a new one, and the port moves; to
 // none, and the problem says so (Problem.Gone).
+//
+// A gated port passes frames only while the host's gate is open, which the kernel shuts
+// by itself at a time that Gater moves. It is gated before it is up. A filter that was
+// wiped gates nothing until the next pass, as it binds nothing: that is noticed by the
+// kernel's events, repaired and counted; the gate is then as it was.
 //
 // Drivers live in sub-packages: linux, and fake for tests and simulation. Both
 // pass hosttest.

@@ -91,6 +91,27 @@ type Sighting struct {
 	Peer   netip.Addr // behind a tunnel: the underlay address that has it; not valid: a local port
 }
 
+// Listener is a Driver that follows what bridges learn of workloads that nobody
+// attached.
+type Listener interface {
+	// Listen follows the bridges of these names, made or not, and no others, and
+	// returns when it knows what they have learned.
+	Listen(ctx context.Context, bridges []string) error
+	// Heard is what one of them has learned at ports that are not ours. The caller
+	// only reads it, and not after its next call of the driver.
+	Heard(bridge string) *Table[cluster.MAC, Heard]
+	// Hears receives when that may have changed for any of them; values coalesce.
+	Hears() <-chan struct{}
+}
+
+// Heard is at which port a bridge has learned a MAC. Count tells one time that it came
+// there from another: it is 0 if the bridge knew that before the driver listened, and
+// else greater than all that the driver gave out before for this bridge.
+type Heard struct {
+	Port  string
+	Count uint64
+}
+
 // Greeting shows the hosts of a VPC that a multicast group carries: the
 // datagram goes the way of a tunnel's frames that flood to it, but to
 // GreetPort.

@@ -128,9 +128,9 @@ func (h *Host) Reconcile(ctx context.Context, desired Desired, full bool) Report
 
 // ports lists who uses each desired VPC.
 func ports(desired Desired, actual State) map[string][]string {
-	workloads := map[string][]string{}
+	workloads, own := map[string][]string{}, vipDevices(desired)
 	for name, d := range actual.Devices {
-		if d.Use != UseVPC && d.Master != "" {
+		if d.Use != UseVPC && d.Master != "" && !own[name] {
 			workloads[d.Master] = append(workloads[d.Master], name)
 		}
 	}
@@ -224,7 +224,7 @@ func (h *Host) apply(ctx context.Context, desired Desired, ops []Op) (done []Op,
 			}
 			failed = append(failed, Problem{VPC: on.VPC, Endpoint: endpoints[on], Gone: errors.Is(err, ErrGone), Reason: err.Error()})
 			switch op.(type) {
-			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Announce,
+			case AddPeer, RemovePeer, Forget, SetFDB, RemoveFDB, AddAddress, RemoveAddress, StripAddress, SetNeighbour, RemoveNeighbour, Deny, Shield, Unshield, Unbind, Ungate, Announce,
 				SetAnswer, RemoveAnswer, DenyPlaces, UnguardPlaces, LimitFlood, UnlimitFlood, Fence, Unfence:
 			case CreateFilter: // no tunnel without it
 				noFilter = true
@@ -366,7 +366,7 @@ func (h *Host) repair(op Op, now VPC) bool {
 		return false
 	case SetFDB:
 		return last.tells(on.Object, func(p Peer) bool { return p.Underlay == op.Peer && VTEPMAC(p.VTEP) == op.MAC }) ||
-			last.has(op.MAC, func(at netip.Addr) bool { return at == op.Peer })
+			last.leads(op)
 	case RemoveFDB:
 		return !last.tells(on.Object, func(p Peer) bool { return VTEPMAC(p.VTEP) == op.MAC }) && !last.has(op.MAC, netip.Addr.IsValid)
 	case SetAnswer:
@@ -433,6 +433,12 @@ func pairOf(name string) (cluster.VNI, bool) {
 
 func equalBasics(a, b VPC) bool {
 	return a.Name == b.Name && a.VNI == b.VNI && a.MTU == b.MTU && a.VTEP == b.VTEP && a.Static == b.Static && equalGateways(a.Gateway, b.Gateway)
+}
+
+// leads reports whether the host had been told what op tells it.
+func (v VPC) leads(op SetFDB) bool {
+	p, ok := v.place(op.MAC)
+	return ok && p.At == op.Peer && p.Yields == op.Yields
 }
 
 func samePlace(a, b Place) bool { return a.MAC == b.MAC && a.At == b.At }

@@ -108,11 +108,13 @@ type (
 		Peer netip.Addr
 	}
 	// SetFDB sends frames for MAC to one peer only, by the tunnel's table and
-	// the bridge's, whatever others claim.
+	// the bridge's, whatever others claim; one that Yields, until the bridge hears MAC
+	// at another port.
 	SetFDB struct {
 		Target
-		MAC  cluster.MAC
-		Peer netip.Addr
+		MAC    cluster.MAC
+		Peer   netip.Addr
+		Yields bool
 	}
 	// RemoveFDB takes SetFDB back.
 	RemoveFDB struct {
@@ -183,7 +185,11 @@ func (o DeleteDevices) String() string { return fmt.Sprintf("delete devices of V
 func (o AddPeer) String() string       { return fmt.Sprintf("add peer %s to %s", o.Peer, o.Object) }
 func (o RemovePeer) String() string    { return fmt.Sprintf("remove peer %s from %s", o.Peer, o.Object) }
 func (o SetFDB) String() string {
-	return fmt.Sprintf("set FDB entry %s on %s to peer %s", o.MAC, o.Object, o.Peer)
+	text := fmt.Sprintf("set FDB entry %s on %s to peer %s", o.MAC, o.Object, o.Peer)
+	if o.Yields {
+		text += ", unless it is heard here"
+	}
+	return text
 }
 func (o RemoveFDB) String() string {
 	return fmt.Sprintf("remove FDB entry %s from %s", o.MAC, o.Object)

@@ -24,12 +24,14 @@ type (
 	DeleteNamespace struct{ Target }
 	// CreatePort makes a namespace's port, the inner end with MAC; both ends
 	// are down. Inner, here and below, is the inner end's name; empty: InnerVTEP.
+	// Use is what the host's end is marked to be.
 	CreatePort struct {
 		Target
 		Namespace string
 		Owner     cluster.VNI
 		MAC       cluster.MAC
 		Inner     string
+		Use       Use
 	}
 	// SetPort sets the inner end's MTU, and whether it forwards, and brings it up.
 	SetPort struct {

@@ -34,6 +34,7 @@ func Plan(desired Desired, actual State) ([]Op, []Problem) {
 		judged:   map[cluster.VNI]bool{},
 		admitted: map[cluster.VNI]bool{},
 		blocked:  map[cluster.VNI]bool{},
+		renewed:  map[string]bool{},
 		ports:    map[string]wanted{},
 		keeping:  map[cluster.VNI]bool{},
 		holders:  holdersOf(actual),
@@ -61,6 +62,7 @@ type planner struct {
 	names    map[string]bool      // devices and namespaces that are wanted
 	vnis     map[cluster.VNI]bool // of the VPCs that are wanted
 	gone     map[string]bool      // devices that the adds remove
+	renewed  map[string]bool      // namespaces that are made anew, with nothing in them
 	planned  map[string]bool      // tunnels that can be planned
 	judged   map[cluster.VNI]bool // VNIs of wanted tunnels
 	admitted map[cluster.VNI]bool // those that an Admit is for
@@ -190,7 +192,7 @@ func (p *planner) filter(vpcs []VPC) {
 		p.problem("", "nftables table inet %s is not meshvpc's: rename or remove it", FilterName)
 	case port != 0 && f.Port != port:
 		p.add(CreateFilter{Target{"", "filter"}, port})
-		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings,
+		*f = Filter{Exists: true, Port: port, Shields: f.Shields, NoShields: f.NoShields, Seals: f.Seals, Bindings: f.Bindings, Gated: f.Gated,
 			Wards: f.Wards, Uplinks: f.Uplinks, Budgets: f.Budgets, NoBudgets: f.NoBudgets}
 	}
 }

@@ -108,6 +108,6 @@ func (p *planner) warded(name string, d Device) bool {
 // protectUplink makes the rules for uplinks anew for one that is held.
 func (p *planner) protectUplink(name string, d Device) {
 	if name == UplinkOf(d.Owner) && p.actual.Filter.Uplinks == 0 {
-		p.add(GuardUplinks{Target{"", name}, cmp.Or(p.portOfHeld(), portOfTunnels(VPC{}))})
+		p.add(GuardUplinks{Target{"", name}, cmp.Or(p.portOfHeld(), vxlanPort)})
 	}
 }

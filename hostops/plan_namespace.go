@@ -48,6 +48,7 @@ func (p *planner) namespace(v VPC) {
 		there = false
 	}
 	if !there {
+		p.renewed[name] = true
 		p.add(CreateNamespace{on, v.VNI})
 		ns = Namespace{Owner: v.VNI}
 	}
@@ -73,6 +74,11 @@ func (n Namespace) misfit(v VPC) bool {
 			return true
 		}
 	}
+	for inner, p := range n.Further {
+		if device, is := deviceOfVIP(inner); is && p.Peer != device {
+			return true
+		}
+	}
 	return false
 }
 
@@ -92,7 +98,7 @@ func (p *planner) port(v VPC, w namespacePort, have *NamespacePort) {
 		if there {
 			p.add(DeleteDevice{onPort})
 		}
-		p.add(CreatePort{onPort, on.Object, v.VNI, w.mac, w.inner})
+		p.add(CreatePort{onPort, on.Object, v.VNI, w.mac, w.inner, UseVPC})
 		d, have = Device{Kind: KindPort, Owner: v.VNI}, &NamespacePort{}
 	}
 	p.common(onPort, d, v.MTU, w.alias)

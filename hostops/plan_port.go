@@ -70,11 +70,15 @@ func (p *planner) refused(v VPC, port Port) (why string, gone bool) {
 		return fmt.Sprintf("device %s is meshvpc's own, and in use: name another", name), false
 	case there && d.Owner != v.VNI && p.held(d.Owner):
 		return fmt.Sprintf("device %s is a port of another VPC (VNI %d): detach it there", name, d.Owner), false
+	case port.Kind == PortVIP && p.actual.Filter.NoShields:
+		return "this kernel cannot keep the port from speaking as others: use one with CONFIG_NF_TABLES_BRIDGE", false
 	case !port.Trusted && p.actual.Filter.NoShields:
 		return "this kernel cannot keep the port from speaking as others: attach it with --trust, or use a kernel with CONFIG_NF_TABLES_BRIDGE", false
+	case port.Gated && p.actual.Filter.NoShields:
+		return "this kernel cannot shut the port by itself, as an endpoint that is exclusive strict asks for: use a kernel with CONFIG_NF_TABLES_BRIDGE, or another node", false
 	case port.Kind == PortTap && foreign:
 		return fmt.Sprintf("device %s is there and is not meshvpc's: attach it with --device, or name another", name), false
-	case port.Kind == PortNetns && foreign:
+	case (port.Kind == PortNetns || port.Kind == PortVIP) && foreign:
 		return fmt.Sprintf("device %s is there and is not meshvpc's: remove or rename it", name), false
 	case port.Kind == PortDevice && !there && !foreign:
 		return fmt.Sprintf("device %s is not there", name), false
@@ -148,6 +152,7 @@ func (p *planner) workload(v VPC, port Port) {
 	if d.Owner != v.VNI {
 		p.add(SetOwner{on, v.VNI})
 	}
+	p.gate(on, port)
 	p.bind(on, port)
 	if port.Standby && d.Up {
 		p.add(SetDown{on})
@@ -177,6 +182,9 @@ func (p *planner) workload(v VPC, port Port) {
 		p.add(SetAlias{on, alias})
 		changed = true
 	}
+	if port.Kind == PortVIP && !port.Standby {
+		p.vip(on, v, port)
+	}
 	want := port.MAC
 	if port.Standby {
 		want = cluster.MAC{}
@@ -188,6 +196,9 @@ func (p *planner) workload(v VPC, port Port) {
 		if !port.Standby {
 			p.add(PinMAC{on, port.MAC})
 		}
+	}
+	if port.Kind == PortVIP && port.Standby { // last: whoever has the MAC now is reached first
+		p.vip(on, v, port)
 	}
 	if !port.Standby && (changed || !d.Up) {
 		p.add(Announce{on, v.Name, port.MAC, port.binding().Addresses})
@@ -217,8 +228,20 @@ func (p *planner) made(v VPC, port Port) Device {
 		if d.User != port.user() {
 			p.add(SetTap{on, port.user()})
 		}
+	case PortVIP:
+		in := p.inside(v, port)
+		if there && in.MAC != port.MAC {
+			p.add(DeleteDevice{on})
+			there = false
+		}
+		if !there {
+			p.add(CreatePort{on, NamespaceOf(v.Name), v.VNI, port.MAC, port.inner(), UseMade})
+			return Device{Kind: KindPort, Owner: v.VNI, Use: UseMade}
+		}
 	default:
-		if space, known := p.actual.Spaces[port.Namespace]; there && known && space.ID != d.Space {
+		space, known := p.actual.Spaces[port.Namespace]
+		_, vip := p.actual.Namespaces[NamespaceOf(v.Name)].Further[port.inner()]
+		if there && (vip || known && space.ID != d.Space) {
 			p.add(DeleteDevice{on}) // the path leads to a new namespace
 			there = false
 		}
@@ -253,8 +276,7 @@ func release(on Target, d Device) Op {
 func (p *planner) unbind() {
 	var gone []string
 	for name := range p.actual.Filter.Bindings {
-		d, there := p.actual.Devices[name]
-		if !has(p.ports, name) && !(there && d.Use != UseVPC && (p.keeping[d.Owner] || p.held(d.Owner))) {
+		if !has(p.ports, name) && !p.staysPort(name) {
 			gone = append(gone, name)
 		}
 	}

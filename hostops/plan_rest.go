@@ -39,6 +39,9 @@ func (p *planner) rest() {
 	for _, name := range slices.Sorted(maps.Keys(p.actual.Namespaces)) {
 		if n := p.actual.Namespaces[name]; n.Owner != 0 && !p.names[name] && !p.held(n.Owner) {
 			p.remove(DeleteNamespace{Target{"", name}})
+			for _, in := range n.Further {
+				p.gone[in.Peer] = true // with it
+			}
 		}
 	}
 	f := p.actual.Filter
@@ -47,6 +50,7 @@ func (p *planner) rest() {
 		return
 	}
 	p.unbind()
+	p.ungate()
 	for _, v := range slices.Sorted(maps.Keys(f.VNIs)) {
 		if !p.keeps(v) {
 			p.remove(Unguard{Target{"", "filter"}, v})

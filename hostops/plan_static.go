@@ -120,6 +120,38 @@ func (p *planner) behind(v VPC, t Tunnel) iter.Seq2[cluster.MAC, netip.Addr] {
 	}
 }
 
+// hears reports whether the bridge has heard a MAC at a port of its own since its
+// place was settled.
+func (p *planner) hears(v VPC, at Place) bool {
+	h, ok := p.actual.Devices[v.Name].Heard.Get(at.MAC)
+	return ok && h.Count > at.Unheard
+}
+
+// firmness plans which entries that lead where they should are given up to a port
+// where the bridge hears the MAC. One that was not, and is to be, is made anew: the
+// kernel would keep it as it is.
+func (p *planner) firmness(on Target, v VPC, t Tunnel, have *Table[cluster.MAC, netip.Addr]) {
+	yielding, behind := p.actual.Devices[on.Object].Yielding, p.behind(v, t)
+	if behind == nil || yielding.Len() == 0 && !v.yields() {
+		return
+	}
+	for mac, peer := range behind {
+		at, _ := v.place(mac)
+		if is, _ := have.Get(mac); is != peer || yielding.Has(mac) == at.Yields {
+			continue
+		}
+		if at.Yields {
+			p.add(RemoveFDB{on, mac})
+		}
+		p.add(SetFDB{on, mac, peer, at.Yields})
+	}
+}
+
+// yields reports whether any of v's places does.
+func (v VPC) yields() bool {
+	return slices.ContainsFunc(v.Places, func(p Place) bool { return p.Yields })
+}
+
 // sending plans how a tunnel's port sends, which is not to receive only.
 func (p *planner) sending(on Target, v VPC, d Device) {
 	switch {

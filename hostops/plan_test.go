@@ -69,6 +69,9 @@ func TestPlanText(t *testing.T) {
 		"port from standby": {had: []hostops.VPC{inStandby(withPorts(two()[0]))}, want: []hostops.VPC{withPorts(two()[0])}},
 		"wiped filter with ports": {had: []hostops.VPC{withPorts(two()[0])}, want: []hostops.VPC{withPorts(two()[0])},
 			tamper: (*fake.Host).WipeFilter},
+		"VIPs":                {want: []hostops.VPC{withVIPs(two()[0]), two()[1]}},
+		"VIP goes":            {had: []hostops.VPC{withVIPs(two()[0])}, want: []hostops.VPC{inStandby(withVIPs(two()[0]))}},
+		"VIP comes":           {had: []hostops.VPC{inStandby(withVIPs(two()[0]))}, want: []hostops.VPC{withVIPs(two()[0])}},
 		"VPC with ports gone": {had: []hostops.VPC{withPorts(two()[0])}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -111,6 +114,13 @@ func withPorts(v hostops.VPC) hostops.VPC {
 	tap := hosttest.MakeTap(v, 3)
 	tap.Trusted = true
 	v.Ports = []hostops.Port{hosttest.MakeLent(v, 2, "ext0"), hosttest.MakePort(v, 1, "/run/rooms/a"), tap}
+	return v
+}
+
+// withVIPs is v with a VIP that it serves and one that another host does.
+func withVIPs(v hostops.VPC) hostops.VPC {
+	v.Ports = []hostops.Port{hosttest.MakeVIP(v, 1), hosttest.MakeVIP(v, 2)}
+	v.Ports[1].Standby = true
 	return v
 }
 
@@ -502,12 +512,14 @@ func drawPort(t *rapid.T, v hostops.VPC) hostops.Port {
 	n := rapid.IntRange(0, 2).Draw(t, "endpoint")
 	p := hosttest.MakePort(v, n, rapid.SampledFrom([]string{"/run/rooms/a", "/run/rooms/b"}).Draw(t, "room"))
 	p.Inner = fmt.Sprint("eth", n, v.Name)
-	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	switch rapid.IntRange(0, 4).Draw(t, "kind") {
 	case 0:
 		p = hosttest.MakeTap(v, n)
 		p.Owner = rapid.IntRange(-1, 1).Draw(t, "user")
 	case 1:
 		p = hosttest.MakeLent(v, n, "ext0")
+	case 2:
+		p.Kind, p.Namespace, p.Inner, p.Gateways = hostops.PortVIP, "", "", nil
 	}
 	p.MAC[5] = byte(rapid.IntRange(1, 3).Draw(t, "mac"))
 	p.Addresses = p.Addresses[:rapid.IntRange(0, 2).Draw(t, "addresses")]
@@ -616,6 +628,8 @@ func mess(t *rapid.T, h *fake.Host, d hostops.Driver) {
 		hostops.UnguardPlaces{VNI: vni},
 		hostops.CreatePair{Target: on(work), Owner: vni, MAC: vmac, MTU: mtu, Namespace: "/run/rooms/a", Inner: "eth0" + vpc},
 		hostops.SetInner{Target: on(work), MAC: vmac, MTU: mtu, Namespace: "/run/rooms/a", Inner: "eth1" + vpc},
+		hostops.CreatePort{Target: on(hostops.EndpointPortOf(vpc, "w1")), Namespace: ns, Owner: vni, MAC: vmac, Inner: hostops.VIPOf(vpc, "w1"), Use: hostops.UseMade},
+		hostops.SetVIP{Target: on(hostops.EndpointPortOf(vpc, "w1")), Namespace: ns, Inner: hostops.VIPOf(vpc, "w1"), MTU: mtu, Addresses: []netip.Prefix{address}},
 		hostops.CreateTap{Target: on("tap1"), Owner: vni, User: 7},
 		hostops.SetTap{Target: on("tap1"), User: 8},
 		hostops.Lend{Target: on("ext0"), Owner: vni},

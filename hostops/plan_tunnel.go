@@ -358,8 +358,13 @@ func halved(fdb *Table[cluster.MAC, netip.Addr]) *Table[cluster.MAC, netip.Addr]
 func (p *planner) fdb(on Target, v VPC, t Tunnel, have *Table[cluster.MAC, netip.Addr]) {
 	set, extra := entries([]Tunnel{t}, have, func(p Peer) (cluster.MAC, netip.Addr) { return VTEPMAC(p.VTEP), p.Underlay }, p.behind(v, t))
 	for _, e := range set {
-		p.add(SetFDB{on, e.key, e.value})
+		at, _ := v.place(e.key)
+		if at.Yields && p.hears(v, at) {
+			continue
+		}
+		p.add(SetFDB{on, e.key, e.value, at.Yields})
 	}
+	p.firmness(on, v, t, have)
 	for _, mac := range extra {
 		if v.has(mac, func(at netip.Addr) bool { return !at.IsValid() }) {
 			p.add(RemoveFDB{on, mac}) // it came here: it is to be heard as soon as it speaks

@@ -24,13 +24,16 @@ const (
 	PortTap PortKind = "tap"
 	// PortDevice is a device that somebody else has made and lends to the VPC.
 	PortDevice PortKind = "device"
+	// PortVIP is a further port of the VPC's own namespace, which answers for the
+	// endpoint itself: nothing is attached.
+	PortVIP PortKind = "vip"
 )
 
 // Port is the place of one workload on a VPC's bridge.
 type Port struct {
 	Endpoint string   `json:"endpoint"`
 	Kind     PortKind `json:"kind"`
-	// Device is the port of the bridge, on the host: for PortNetns it is
+	// Device is the port of the bridge, on the host: for PortNetns and PortVIP it is
 	// EndpointPortOf the VPC and the endpoint.
 	Device string      `json:"device"`
 	MAC    cluster.MAC `json:"mac"`
@@ -52,6 +55,9 @@ type Port struct {
 	Trusted bool `json:"trusted,omitempty"`
 	// Standby ports are in place and down: no frame passes.
 	Standby bool `json:"standby,omitempty"`
+	// Gated ports pass frames, in both directions, only while the host's gate is open
+	// (see Gater).
+	Gated bool `json:"gated,omitempty"`
 }
 
 // EndpointPortOf is the name of the host's end of a port into a workload's network

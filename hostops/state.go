@@ -194,6 +194,8 @@ type Device struct {
 	Ports []string
 	// Answers are what the bridge answers ARP and neighbour solicitations with.
 	Answers *Table[netip.Addr, cluster.MAC]
+	// Heard are the MACs that a bridge which the driver listens to has learned at Ports.
+	Heard *Table[cluster.MAC, Heard]
 
 	// Tunnel.
 	VNI      cluster.VNI
@@ -207,6 +209,9 @@ type Device struct {
 	// (not learned). The address is not valid if only one of the two tables,
 	// the tunnel's and the bridge's, has the entry.
 	FDB *Table[cluster.MAC, netip.Addr]
+	// Yielding are the entries of FDB that the bridge gives up when it hears the MAC at
+	// another port, of bridges that the driver listens to (see Listener).
+	Yielding *Table[cluster.MAC, struct{}]
 
 	// Port of a bridge.
 	Isolated bool
@@ -266,6 +271,9 @@ type NamespacePort struct {
 	Up        bool
 	Addresses []netip.Prefix
 	Forwards  bool // IPv4 that comes in by it
+	// Sourced, of a VIP's alone: what is sent from its Addresses, and from no other,
+	// leaves by it.
+	Sourced bool
 	// Gateways are where the default routes by it lead, of the uplink's alone.
 	Gateways []netip.Addr
 	// Neighbours are the MACs that it was told for good (not learned); those of the
@@ -318,6 +326,8 @@ type Filter struct {
 	Bindings map[string]Binding
 	// Wards keep what a port of ours has from all others, by the port's device.
 	Wards map[string]Ward
+	// Gated are the devices of gated ports.
+	Gated map[string]struct{}
 	// Placed VNIs are judged by Places too: who may send from which MAC.
 	Placed map[cluster.VNI]struct{}
 	Places map[cluster.VNI]PlaceSet
@@ -340,6 +350,7 @@ func (f Filter) Clone() Filter {
 		f.Sources[v] = as.Clone()
 	}
 	f.Shields, f.Seals, f.Bindings, f.Wards = maps.Clone(f.Shields), maps.Clone(f.Seals), maps.Clone(f.Bindings), maps.Clone(f.Wards)
+	f.Gated = maps.Clone(f.Gated)
 	f.Budgets = maps.Clone(f.Budgets)
 	f.Placed, f.Places = maps.Clone(f.Placed), maps.Clone(f.Places)
 	if f.Fenced != nil {
@@ -434,8 +445,8 @@ func (s State) Clone() State {
 		Spaces:     maps.Clone(s.Spaces),
 	}
 	for name, d := range c.Devices {
-		if d.Flood != nil || d.FDB != nil || d.Answers != nil {
-			d.Flood, d.FDB, d.Answers = d.Flood.Clone(), d.FDB.Clone(), d.Answers.Clone()
+		if d.Flood != nil || d.FDB != nil || d.Answers != nil || d.Yielding != nil {
+			d.Flood, d.FDB, d.Answers, d.Yielding = d.Flood.Clone(), d.FDB.Clone(), d.Answers.Clone(), d.Yielding.Clone()
 			c.Devices[name] = d
 		}
 	}

@@ -14,6 +14,22 @@ type Place struct {
 	Addresses []netip.Addr `json:"addresses,omitempty"` // that the workload has
 	// At is the underlay address of the peer that has it, not valid: this host.
 	At netip.Addr `json:"at,omitzero"`
+	// Yields: a bridge that hears the MAC at a port of its own does not believe At any
+	// more, and it is not told again: but of what it heard up to Unheard (see Heard).
+	Yields  bool   `json:"yields,omitempty"`
+	Unheard uint64 `json:"unheard,omitempty"`
+}
+
+// place is the place of a MAC.
+func (v VPC) place(mac cluster.MAC) (p Place, ok bool) {
+	if !v.Static {
+		return p, false
+	}
+	i, ok := slices.BinarySearchFunc(v.Places, mac, func(p Place, m cluster.MAC) int { return slices.Compare(p.MAC[:], m[:]) })
+	if ok {
+		p = v.Places[i]
+	}
+	return p, ok
 }
 
 // Placed is who may send frames from a MAC.
@@ -68,8 +84,8 @@ func (v VPC) workloads() map[netip.Addr][]cluster.MAC {
 
 // has reports whether a workload with that MAC is where is says.
 func (v VPC) has(mac cluster.MAC, is func(at netip.Addr) bool) bool {
-	i, ok := slices.BinarySearchFunc(v.Places, mac, func(p Place, m cluster.MAC) int { return slices.Compare(p.MAC[:], m[:]) })
-	return v.Static && ok && is(v.Places[i].At)
+	p, ok := v.place(mac)
+	return ok && is(p.At)
 }
 
 // answers are the addresses of workloads, and their MACs.

@@ -1,6 +1,7 @@
 package hostops
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -92,7 +93,7 @@ func (p *planner) uplink(v VPC, ns Namespace) {
 		p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", name)
 		return
 	}
-	if port := portOfTunnels(v); p.actual.Filter.Uplinks != port {
+	if port := cmp.Or(p.actual.Filter.Port, vxlanPort); p.actual.Filter.Uplinks != port { // one for all VPCs' uplinks
 		p.add(GuardUplinks{on, port})
 	}
 	d, there := p.actual.Devices[name]
@@ -101,7 +102,7 @@ func (p *planner) uplink(v VPC, ns Namespace) {
 		if there {
 			p.add(DeleteDevice{on})
 		}
-		p.add(CreatePort{on, inside.Object, v.VNI, uplinkMAC(v.VNI), InnerUplink})
+		p.add(CreatePort{on, inside.Object, v.VNI, uplinkMAC(v.VNI), InnerUplink, UseVPC})
 		d, have = Device{Kind: KindPort, Owner: v.VNI}, &NamespacePort{}
 	}
 	host, inner := uplinkAddresses(v.VNI)
@@ -138,14 +139,8 @@ func sameAddresses(a, b []netip.Prefix) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(p netip.Prefix) bool { return !slices.Contains(b, p) })
 }
 
-// portOfTunnels is the UDP port of a VPC's tunnels, that of VXLAN if it has none yet.
-func portOfTunnels(v VPC) uint16 {
-	const vxlan = 4789 // RFC 7348 §5
-	for _, t := range v.Tunnels {
-		return t.Port
-	}
-	return vxlan
-}
+// vxlanPort is where tunnels end if there is none yet that says otherwise (RFC 7348 §5).
+const vxlanPort = 4789
 
 // restUplinks takes the rules for uplinks back once there is none.
 func (p *planner) restUplinks() {

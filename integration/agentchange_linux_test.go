@@ -26,10 +26,9 @@ func measureChange(t *testing.T, n int) {
 	host := costWire(t)
 	records := costStore(t, n)
 	costAnswers(t)
-	agent := costAgent(t, host)
+	agent, _ := costAgent(t, host)
 	costSettled(t, records, n, cluster.LinkUp)
-	pause := func(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // a measurement, which does not run with the tests
-	pause(8 * time.Second)                           // what the start has mapped is given back
+	pause(8 * time.Second) // what the start has mapped is given back
 	change := func(i int) {
 		name := fmt.Sprintf("ghost%d", i/2)
 		key := cluster.KeyMember("vpc1", name)

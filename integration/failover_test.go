@@ -29,20 +29,32 @@ const (
 
 func newService(ctx context.Context, t *testing.T, name string) *service {
 	t.Helper()
+	return newServiceOf(ctx, t, name, []string{"--mode", "stateless"}, first, second, third)
+}
+
+// newServiceOf is one that is made with these flags, attached at some hosts.
+func newServiceOf(ctx context.Context, t *testing.T, name string, flags []string, attached ...string) *service {
+	t.Helper()
 	s := &service{trio: newTrio(ctx, t, name)}
 	for _, args := range [][]string{
 		{"failover", "profile", "fast"},
 		{"vpc", "create", "vpc1", "--network", "10.10.11.0/24"},
-		{"endpoint", "create", serviceName, "--vpc", "vpc1", "--ip", serviceAddr, "--place", first + ",dc=hetzner,dc=skynet", "--mode", "stateless"},
+		append([]string{"endpoint", "create", serviceName, "--vpc", "vpc1", "--ip", serviceAddr, "--place", first + ",dc=hetzner,dc=skynet"}, flags...),
 	} {
 		_, err := s.Meshvpc(ctx, s.Server, args...)
 		s.must(err)
 	}
-	for _, host := range []string{first, second, third} {
+	for _, host := range attached {
 		s.attachAt(ctx, host)
 	}
 	s.client = lab.Workload{Host: third, Name: "client", VPC: "vpc1", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.10.11.201/24")}}
 	s.must(s.Lab.AddWorkload(ctx, s.client))
+	if len(attached) == 0 { // whoever was ready first has it
+		s.must(s.Until(ctx, func() error {
+			_, err := s.Meshvpc(ctx, s.Server, "endpoint", "move", serviceName, "--node", first)
+			return err
+		}))
+	}
 	s.at(ctx, first)
 	return s
 }

@@ -47,7 +47,7 @@ var imports = map[string][]string{
 	"integration/bench":         {},
 	"integration/history":       {},
 	"cmd/meshvpc": {"cluster", "cluster/backup", "cluster/document", "cluster/mvcc", "cluster/store", "cluster/engine/etcd", "cluster/engine/client", "cluster/engine/external",
-		"cluster/membership", "cluster/membership/reach", "cluster/membership/voters", "allocator", "controller", "hostops", "hostops/linux", "watcher", "watcher/cni", "watcher/hooks", "watcher/local", "watcher/observe", "deployments", "integration/lab", "integration/demo"},
+		"cluster/membership", "cluster/membership/reach", "cluster/membership/voters", "allocator", "controller", "controller/failover", "hostops", "hostops/linux", "watcher", "watcher/cni", "watcher/hooks", "watcher/local", "watcher/observe", "deployments", "integration/lab", "integration/demo"},
 }
 
 // TestImportsPointOneWay holds the table of CONTRIBUTING.md true, for the code

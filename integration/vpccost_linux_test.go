@@ -27,9 +27,8 @@ func measureVPCs(t *testing.T, stages ...int) {
 	host := costWire(t)
 	records := costStore(t, peers)
 	costAnswers(t)
-	agent := costAgent(t, host)
+	agent, _ := costAgent(t, host)
 	costSettled(t, records, peers, cluster.LinkUp)
-	pause := func(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // a measurement, which does not run with the tests
 	var rss, kernel, had int
 	for _, n := range stages {
 		start := time.Now()

@@ -21,9 +21,10 @@ import (
 // I/O but the host's driver. Run feeds them from a store; a simulation feeds
 // them from a queue of events. It is for one goroutine at a time.
 type Agent struct {
-	cfg  Config
-	log  *zap.Logger
-	host *hostops.Host
+	cfg   Config
+	log   *zap.Logger
+	host  *hostops.Host
+	gater hostops.Gater // nil: this host cannot shut ports by itself
 
 	memory   *memory
 	gatherer gatherer
@@ -59,6 +60,9 @@ type Agent struct {
 	requests      map[portID]cluster.Request         // as last written
 	announcements []announcement                     // of workloads
 	portsAt       time.Time                          // when endpoints need a pass; zero: when something happens
+	listening     []string                           // bridges that are listened to
+	listenAt      time.Time                          // when claims need a pass; zero: when something happens
+	claimed       map[macID]cluster.MACStatus        // as last reported
 	drops         map[string]map[string]uint64       // by device and reason, when last counted; nil: never
 	floods        map[cluster.VNI]uint64             // frames over the flood limit, when last counted
 	storms        map[cluster.VNI]bool               // whether there were more than the time before
@@ -83,6 +87,9 @@ type Input struct {
 	// step: then the host is not looked at, unless there is something to do.
 	Still bool
 	Live  mvcc.LeaseID // lease for live/<node>; 0: none yet
+	// Kept is the last Keeping.Order of which a renewal has committed, and moved the
+	// gate.
+	Kept int64
 	// Saved says that the cache file holds all that Effects.Cache ever was, or
 	// cannot: SaveErr says why.
 	Saved   bool
@@ -154,12 +161,14 @@ func New(cfg Config) (*Agent, error) {
 		unanswered: map[portID]bool{},
 		told:       map[portID]*cluster.EndpointStatus{},
 		requests:   map[portID]cluster.Request{},
+		claimed:    map[macID]cluster.MACStatus{},
 
 		incarnate: fmt.Sprintf("%016x", cfg.Rand.Uint64()),
 		started:   cfg.Now(),
 		save:      saveCache,
 		desk:      newDesk(),
 	}
+	a.gater, _ = cfg.Driver.(hostops.Gater)
 	switch {
 	case len(cfg.Cached) > 0:
 		a.memory, a.loadErr = decodeCache(cfg.Cache, cfg.Cached, cfg.Node, cfg.NodeID)
@@ -197,10 +206,11 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
-	changed = max(changed, more(a.absorbFences(in.View, records)), more(a.absorbEndpoints(in.View)))
+	changed = max(changed, more(a.absorbFences(in.View, records)), more(a.absorbVIPs(in.View, records)), more(a.closeVIPs()), more(a.absorbEndpoints(in.View)))
 	if in.Full && hold == "" && records.synced && !a.memory.Left {
 		changed = max(changed, more(a.sweep(in.View)))
 	}
+	a.takeGrants(in.Kept)
 	changed = max(changed, more(a.ask(ctx, in)), more(a.shutPorts(ctx)), more(a.moveWorkloads(in)))
 	look := in.Full || !in.Still || !a.settled
 	if look || !a.portsAt.IsZero() && !a.now.Before(a.portsAt) {
@@ -209,8 +219,9 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if look {
 		changed = max(changed, more(a.findUnderlay(ctx)))
 	}
-	if look || changed != changedNothing {
+	if heard := a.listen(ctx); look || heard || changed != changedNothing {
 		changed = max(changed, more(a.reconcile(ctx, in.Full)))
+		a.out.Again = a.listen(ctx) || a.out.Again // ports may be gone, or have spoken
 	}
 	if in.Full && hold == "" && records.synced && !a.memory.Left {
 		changed = max(changed, more(a.adopt(ctx, records)))
@@ -219,6 +230,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 	if a.answer(in.View) {
 		changed = max(changed, more(a.reconcile(ctx, false)), changedMore)
 	}
+	a.lookAtGate(ctx)
 	a.reportFences()
 	a.announce(ctx)
 	if in.Own != nil {
@@ -231,12 +243,14 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		}
 	}
 	if in.Full {
+		a.countRefused()
 		a.count(ctx)
 	}
 	a.report(in.View, in.Live)
 	a.duties(records, in.Live)
 	a.request()
 	a.reportPorts()
+	a.reportMACs()
 	a.portsAt = a.portsNext()
 	a.orderPings(records)
 	a.find(ctx, records)
@@ -254,7 +268,7 @@ func (a *Agent) Prove(now time.Time) Effects {
 		a.nextReport = a.reportVPCs()
 	}
 	a.remember(changedNothing)
-	if !a.portsAt.IsZero() && !now.Before(a.portsAt) {
+	if due := earliest(a.portsAt, a.listenAt); !due.IsZero() && !now.Before(due) {
 		a.out.Again = true
 	}
 	a.probe()
@@ -304,7 +318,7 @@ func (a *Agent) probe() {
 		a.outcome(a.now, p, 0, hostops.ErrNoAnswer)
 	}
 	a.out.Probes = a.links.due(a.now)
-	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(earliest(a.greetAt, a.cacheAt), a.portsAt))
+	a.out.Next = earliest(earliest(a.links.again(a.now), a.nextReport), earliest(earliest(a.greetAt, a.cacheAt), earliest(a.portsAt, a.listenAt)))
 }
 
 // reconcile makes the kernel equal to memory and reports whether what is to be

@@ -21,7 +21,7 @@ type portID struct{ vpc, endpoint string }
 type attachment struct {
 	Kind hostops.PortKind `json:"kind"`
 	// Target is the path of the workload's network namespace, or the name of a
-	// device on the host.
+	// device on the host. A VIP has none.
 	Target string `json:"target"`
 	Inner  string `json:"inner,omitempty"` // name of the device in the namespace
 	// NoGateway: the namespace has default routes of its own, or none.
@@ -44,6 +44,10 @@ type attachment struct {
 	Failover bool `json:"failover,omitempty"`
 	// Workload is what is started here when this host is its owner.
 	Workload workloadSpec `json:"workload,omitzero"`
+	// Strict: its port is gated, because the endpoint is exclusive strict, or was so in
+	// the term StrictIn, which Own is of still.
+	Strict   bool `json:"strict,omitempty"`
+	StrictIn term `json:"strict_in,omitzero"`
 
 	made  bool   // there was no such endpoint when it was asked for
 	kept  bool   // the cache file has had it
@@ -53,6 +57,10 @@ type attachment struct {
 	gone  bool   // the owner that Own names is no member any more
 	read  bool   // Own is what the store has, as read since the start
 	shut  string // why its port is mute whatever Own says, see shutPorts
+	mod   int64  // revision of the record that Own is; 0: it is not what the store has
+	// proved is the last term in which the store has granted it, see grants.
+	proved term
+	until  time.Time // a VIP that was this host's is served on until then, see lingers; zero: it is not
 }
 
 // term is a time in which an endpoint has one owner: they are ordered, and only
@@ -95,6 +103,9 @@ func (a attachment) collides(b attachment) bool {
 
 // String is what it is attached to, for people.
 func (a attachment) String() string {
+	if a.Kind == hostops.PortVIP {
+		return "the VPC's own network namespace"
+	}
 	if a.Kind == hostops.PortNetns {
 		return fmt.Sprintf("%s in the network namespace %s", a.Inner, a.Target)
 	}
@@ -103,15 +114,21 @@ func (a attachment) String() string {
 
 // device is the port's name on the host.
 func (a attachment) device(vpc, endpoint string) string {
-	if a.Kind == hostops.PortNetns {
+	if a.Kind == hostops.PortNetns || a.Kind == hostops.PortVIP {
 		return hostops.EndpointPortOf(vpc, endpoint)
 	}
 	return a.Target
 }
 
 // serves reports whether this host is the endpoint's owner, in a term that it
-// has not ended.
+// has not ended, nor is to end.
 func (v *vpc) serves(endpoint, me string) bool {
+	return v.owns(endpoint, me) && v.Attachments[endpoint].Own.To == ""
+}
+
+// owns reports whether this host is the endpoint's owner, in a term that it has not
+// ended.
+func (v *vpc) owns(endpoint, me string) bool {
 	o := v.Attachments[endpoint].Own
 	r, ended := v.Released[endpoint]
 	return o != nil && o.State == cluster.OwnAssigned && o.Node == me && (!ended || r.before(termOf(o)))
@@ -185,7 +202,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		}
 		p := hostops.Port{
 			Endpoint: name, Kind: a.Kind, Device: a.device(vpc, name), MAC: a.Own.MAC, Addresses: v.addressesOf(a.Own),
-			Owner: a.Owner, Trusted: a.Trusted, Standby: !v.serves(name, me) || a.shut != "" || !v.mayServe(name),
+			Owner: a.Owner, Trusted: a.Trusted, Gated: a.Strict, Standby: !v.serves(name, me) && a.until.IsZero() || a.shut != "" || !v.mayServe(name),
 		}
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner
@@ -227,6 +244,10 @@ func (a attachment) validate(endpoint string) error {
 		}
 		if err := checkDevice(a.Inner); err != nil {
 			return err
+		}
+	case hostops.PortVIP:
+		if a.Target != "" {
+			return fmt.Errorf("%w target %q of a VIP: want none", cluster.ErrInvalid, cluster.CleanText(a.Target))
 		}
 	case hostops.PortTap, hostops.PortDevice:
 		if err := checkDevice(a.Target); err != nil {

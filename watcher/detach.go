@@ -8,6 +8,7 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/watcher/local"
 )
 
@@ -23,6 +24,9 @@ func (a *Agent) detach(view *store.View, w *waiter, q local.DetachRequest) (chan
 		return false, refusal
 	}
 	w.port, w.anyway = portID{vpc, q.Endpoint}, q.Delete
+	if v.Attachments[q.Endpoint].Kind == hostops.PortVIP {
+		return false, refuseVIP("detach", vpc, q.Endpoint)
+	}
 	_, attached := v.Attachments[q.Endpoint]
 	r := readEndpoint(view, vpc, q.Endpoint)
 	ours := r.spec != nil && r.spec.Requester == a.cfg.Node || r.spec == nil && (attached || r.own != nil && r.own.Node == a.cfg.Node)

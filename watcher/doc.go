@@ -76,10 +76,32 @@
 //
 // # What is learned
 //
-// Where bridges have learned MACs is in no record: it changes as often as tenants like.
+// Where bridges have learned MACs is in no record, unless the VPC publishes (see below):
+// it changes as often as tenants like.
 // Who looks for one asks by a record, and each member answers once, by one of its own,
 // from its bridge's table at that moment: one request to the kernel, two if a tunnel has
 // learned it, and a write. A later question takes the place of an earlier one.
+//
+// # What is published
+//
+// In a VPC that publishes, the agent claims what the bridge has learned at ports that
+// are not its own: a record a MAC, with the sequence of RFC 7432 §15. The controller
+// says where a MAC is; hosts then send there, and take frames from there alone, as with
+// endpoints of a static VPC. But an entry for it yields to the bridge's own ears: who
+// hears a MAC has it, and claims it with the next sequence. A record of another node
+// with a sequence not less takes it away again: from then on what was heard before
+// counts no more. So does what a bridge knew before the agent began, if a record says
+// otherwise. A frozen record yields to nothing.
+//
+// Frames from a MAC that is nowhere published are dropped at a tunnel's far end, the
+// first ones of a workload among them: letting them pass would help little, for the
+// answer would find nowhere to go, and would let any member speak as anybody. ARP and
+// neighbour solicitations for what is published are asked as ever: of its addresses
+// nobody knows.
+//
+// A MAC that the bridge has forgotten is claimed for five minutes more, unless its port
+// is gone. A host claims a thousand of a VPC at most, and ten new ones a second after a
+// first rush, whatever tenants send; its status counts the others.
 //
 // # What is dropped
 //
@@ -104,6 +126,11 @@
 // released. Another node's name in it mutes the port at once. A record that
 // vanished or went back changes nothing.
 //
+// A VIP (cluster.ModeVIP) is attached by the agent itself, on each member at one of its
+// places, to the VPC's own namespace; it goes as the spec says, and is a workload's port
+// in all else, but that who had it serves it for 50 ms more when it is another's, unless
+// this node is fenced: the new owner hears of it at the same moment, and has to open.
+//
 // An attach is answered when frames pass and the cache file has it, so that the
 // next agent goes on with it; until then it can be refused, and a client that goes
 // away takes it back: port, request and, if the request made it, the endpoint. What
@@ -126,10 +153,11 @@
 //     is no candidate, and its fence is not lifted.
 //   - One that fails to start, or its checks, is stopped and reported as failed. It is
 //     started again in a greater epoch only.
-//   - An owner that is to make way (EndpointOwn.HandOver), and a stateful one whose
+//   - An owner that is to hand over (EndpointOwn.To), and a stateful one whose
 //     node is fenced, stop and then report the epoch as released: in that they start
 //     nothing any more. So does one that is detached. A stop that fails is tried again,
-//     and nothing is released meanwhile.
+//     and nothing is released meanwhile; nor is it while the port of a strict one, as all
+//     that is stateful is, lets anything pass.
 //   - No mistake in the records, and no store that is away, stops anything.
 //
 // # Fences
@@ -157,6 +185,28 @@
 // left. Other nodes have their lease alone, and write nothing.
 //
 // What it sees of other nodes, it says by package observe.
+//
+// # Grants
+//
+// A strict endpoint's port is gated: frames pass, in either direction, while the
+// kernel's gate is open, and the kernel shuts that by itself. A renewal of the live
+// record that has compared the own records of all strict endpoints of this node is a
+// grant of them: the gate is open for cluster.FailoverTimings.OwnGrant from when the
+// renewal was sent, by a clock that goes on while the host is suspended. Who gives one to
+// another node changes its own record, and has seen no renewal for longer than that.
+//
+// A port opens only after a renewal that compared its own record; a record is left out
+// of the comparison only after its port was seen shut. So there is no rule for what to
+// do after a pause: whatever an agent that was stopped does first, the next renewal
+// fails if something became another's meanwhile, and the gate's time is over. A gated
+// port that is open and is not this node's to serve shuts the gate, for all.
+//
+// What own.To names another node of is shut, and then reported as released. A port that
+// was gated stays so for its term, whatever the spec says by then.
+//
+// What is not covered: a host that is suspended between the kernel's being told a time
+// and its end counts less, and shuts within gateLook after it runs again; a virtual
+// machine whose clock stands, too, does not know. What its peers receive is fenced.
 //
 // # Guarantees
 //

@@ -17,6 +17,12 @@ type Keeping struct {
 	Every  time.Duration // 0: not at all
 	Lease  mvcc.LeaseID
 	Record cluster.Live // but for its counter
+	// Order numbers what is ordered.
+	Order int64
+	// Grant is how long after a renewal was sent the gate may be open for it; 0: it may
+	// not. Grants have to be as they are for that.
+	Grant  time.Duration
+	Grants []Granted
 }
 
 // duty is what a node has to do for endpoints that can move.
@@ -38,8 +44,10 @@ func (a *Agent) duties(r records, live mvcc.LeaseID) {
 	var k Keeping
 	if a.duty.owner && live != 0 && !a.mute() {
 		k = Keeping{Every: a.duty.timings.Keepalive, Lease: live, Record: a.liveRecord()}
+		a.grant(&k)
 	}
-	if k != a.duty.keeping {
+	if !k.equal(a.duty.keeping) {
+		k.Order = a.duty.keeping.Order + 1
 		a.duty.keeping = k
 		a.out.Keep = &k
 	}

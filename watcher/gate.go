@@ -12,6 +12,11 @@ import (
 // gate is when ports of endpoints that can move may be open.
 type gate struct {
 	freed time.Time // when this node's own fence went; zero: long ago, or never
+	// open are the gated ports that are up, as last seen; closed those attachments whose
+	// device passes frames only while the gate is open, if at all.
+	open   []string
+	closed map[portID]bool
+	told   string // why there is no grant, as last said
 }
 
 // reopenAfter is how long a node whose fence went still serves nothing that can
@@ -35,7 +40,7 @@ func (a *Agent) shutPorts(ctx context.Context) (changed bool) {
 			if at.Failover {
 				why = a.whyShut(at)
 			}
-			if why == waitsForStore {
+			if why == waitsForStore || why == waitsForGrant {
 				if on == nil {
 					s, err := a.cfg.Driver.Observe(ctx, false)
 					if err != nil {
@@ -72,6 +77,8 @@ func (a *Agent) whyShut(at attachment) string {
 		return fmt.Sprintf("this node was fenced until %s", cluster.At(a.gate.freed))
 	case !at.read || a.fences.at == 0:
 		return waitsForStore
+	case at.Strict:
+		return a.whyNotGranted(at)
 	}
 	return ""
 }

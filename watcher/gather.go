@@ -109,10 +109,13 @@ func readVPC(v *store.View, name string) *vpcRecords {
 			r.unreadable = append(r.unreadable, node)
 		}
 	}
-	if r.net != nil && r.net.Learning == cluster.LearnStatic {
+	if r.net != nil && r.net.Learning.FromRecords() {
 		r.places = readPlaces(v, name)
 	}
-	r.scope = observe.ScopeOf(v, name)
+	if r.net != nil && r.net.Learning == cluster.LearnPublish {
+		r.published = readPublished(v, name)
+	}
+	r.scope, r.vips = observe.ScopeOf(v, name), readVIPs(v, name)
 	slices.Sort(r.unreadable)
 	r.sorted = inOrder(r.members)
 	return r

@@ -56,6 +56,9 @@ type vpc struct {
 	// Static says that the host learns from Places alone, which are by endpoint.
 	Static bool             `json:"static,omitempty"`
 	Places map[string]place `json:"places,omitempty"`
+	// Publish says that it also publishes what its bridge learns.
+	Publish   bool                      `json:"publish,omitempty"`
+	Published map[cluster.MAC]published `json:"published,omitempty"`
 
 	Flood cluster.FloodLimit `json:"flood_limit,omitempty"`
 	// Gateway is the VPC's, as it is in force.
@@ -71,6 +74,7 @@ type vpc struct {
 	// Workloads are what endpoints have this host start, by endpoint.
 	Workloads map[string]*workload `json:"workloads,omitempty"`
 
+	claims    *claims                     // of a VPC that publishes; nil: none yet
 	expected  map[string]time.Time        // endpoints that may become this host's, until then, see expect
 	portsRead *vpcRecords                 // what the endpoints were read with; nil: they have to be
 	sorted    []namedMember               // Members, see inOrder; nil: not sorted yet
@@ -91,7 +95,7 @@ func (m *memory) clone() *memory {
 	for name, v := range m.VPCs {
 		v := *v
 		v.Links, v.Open, v.inForce = maps.Clone(v.Links), maps.Clone(v.Open), nil
-		v.Places = maps.Clone(v.Places)
+		v.Places, v.Published, v.claims = maps.Clone(v.Places), maps.Clone(v.Published), nil
 		v.Attachments, v.Released, v.Deletes, v.expected = maps.Clone(v.Attachments), maps.Clone(v.Released), maps.Clone(v.Deletes), nil
 		v.Workloads = maps.Clone(v.Workloads)
 		for name, w := range v.Workloads {
@@ -123,8 +127,10 @@ type vpcRecords struct {
 	members    map[string]*cluster.Member // nil until vpcs/<vpc>/ has been read whole
 	sorted     []namedMember              // members, see inOrder
 	places     *placeRecords              // of a static VPC
+	published  *publishedRecords          // of one that publishes
 	scope      *observe.Scope             // nil: no endpoint can move without anybody's word
 	unreadable []string                   // members whose record never could be read
+	vips       map[string]*cluster.EndpointSpec
 	links      map[string]cluster.HostLink
 	linksAt    map[string]int64 // revisions of links, by peer
 	p2pAt      map[string]int64 // revisions of the members that are P2P
@@ -375,7 +381,7 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		m.remove(v.VNI)
 		v.Leaving, v.gone, v.hold = true, false, ""
 		v.Members, v.Links, v.Open, v.inForce = nil, nil, nil, nil
-		v.sorted, v.read = nil, nil
+		v.sorted, v.read, v.claims = nil, nil, nil
 		v.forgetPorts()
 		return changedMore
 	case v == nil:
@@ -418,11 +424,11 @@ func (m *memory) absorbVPC(name string, r vpcRecords, nodeID, me string) (change
 		v.setMembers(r)
 		changed = max(changed, changedPeers)
 	}
-	places := r.places
+	places, published := r.places, r.published
 	if r.read != nil && v.read == r.read {
-		places = nil
+		places, published = nil, nil
 	}
-	changed = max(changed, v.absorbPlaces(r.net.Learning == cluster.LearnStatic, places))
+	changed = max(changed, v.absorbPlaces(r.net.Learning.FromRecords(), places), v.absorbPublished(r.net.Learning == cluster.LearnPublish, published))
 	v.read = r.read
 	if v.Gateway != r.net.Gateway {
 		v.Gateway, changed = r.net.Gateway, changedMore

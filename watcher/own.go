@@ -69,6 +69,7 @@ func (a *Agent) compareOwn(view *store.View, keys []mvcc.KeyValue) (changed bool
 	a.compareFences(keys)
 	changed = a.forgetDeletes(view, have)
 	a.compareEndpoints(have)
+	a.compareClaims(have)
 	return changed
 }
 

@@ -15,6 +15,7 @@ import (
 type endpointRecords struct {
 	spec *cluster.EndpointSpec
 	own  *cluster.EndpointOwn
+	mod  int64 // of own
 	// Neither has a record, readable or not.
 	none bool
 }
@@ -29,7 +30,7 @@ func readEndpoint(view *store.View, vpc, endpoint string) (r endpointRecords) {
 		r.spec = it.Value
 	}
 	if it, ok := store.At[*cluster.EndpointOwn](view, ownKey); ok {
-		r.own = it.Value
+		r.own, r.mod = it.Value, it.Mod
 	}
 	r.none = !view.Has(specKey) && !view.Has(ownKey)
 	return r
@@ -77,7 +78,10 @@ func (v *vpc) absorbAttachments(read func(string) endpointRecords, me string, no
 		}
 		o := a.Own
 		a.gone = o != nil && o.Node != "" && v.Members[o.Node] == nil
-		if changed || a.read != before.read || a.hold != before.hold || a.bound != before.bound || a.gone != before.gone {
+		if lingers(before, a, v, name, me) {
+			a.until = now.Add(lingerFor)
+		}
+		if changed || a.read != before.read || a.mod != before.mod || a.hold != before.hold || a.bound != before.bound || a.gone != before.gone {
 			v.Attachments[name] = a
 		}
 		if o := before.Own; o != nil && o.Node != "" && o.Node != me && v.serves(name, me) {
@@ -100,7 +104,7 @@ func (a *attachment) absorb(r endpointRecords, me string) (changed bool) {
 		changed = changed || a.Workload != workloadOf(&r.spec.Failover)
 		a.Workload = workloadOf(&r.spec.Failover)
 	}
-	a.hold = ""
+	a.hold, a.mod = "", 0
 	switch o := r.own; {
 	case o == nil && a.Own != nil:
 		a.hold = "its own record is gone: keeping it as it is"
@@ -114,12 +118,14 @@ func (a *attachment) absorb(r endpointRecords, me string) (changed bool) {
 		a.Own, changed = o, true
 	}
 	a.read = a.read || a.Own != nil && a.hold == ""
-	return changed
+	if a.hold == "" && a.Own != nil {
+		a.mod = r.mod
+	}
+	return a.absorbStrict(r.spec) || changed
 }
 
 func sameOwn(a, b *cluster.EndpointOwn) bool {
-	return a.State == b.State && a.MAC == b.MAC && a.Node == b.Node && termOf(a) == termOf(b) && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs) &&
-		a.HandOver == b.HandOver && a.Restored == b.Restored
+	return a.State == b.State && a.MAC == b.MAC && a.Node == b.Node && termOf(a) == termOf(b) && a.To == b.To && a.Restored == b.Restored && a.Reason == b.Reason && slices.Equal(a.IPs, b.IPs)
 }
 
 // absorbReleased forgets the terms that this host has ended when another has

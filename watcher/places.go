@@ -93,6 +93,7 @@ func (v *vpc) places(mine *cluster.Member, me string) []hostops.Place {
 		}
 		list = append(list, hostops.Place{MAC: p.MAC, Addresses: p.IPs, At: at})
 	}
+	list = append(list, v.publishedPlaces(mine, me)...)
 	slices.SortFunc(list, func(a, b hostops.Place) int { return slices.Compare(a.MAC[:], b.MAC[:]) })
 	return list
 }

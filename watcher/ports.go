@@ -65,6 +65,19 @@ func (v *vpc) workloadPort(endpoint string, at attachment, serves bool) (_ clust
 	return cluster.PortStandby, at.hold
 }
 
+// workloadStatus is what is reported of an endpoint's workload. Of a strict one that is
+// this host's its end is not said before the port lets nothing pass either, and the next
+// agent would know: another node may have it by that word.
+func (a *Agent) workloadStatus(id portID, at attachment) *cluster.WorkloadStatus {
+	v := a.memory.VPCs[id.vpc]
+	w := v.Workloads[id.endpoint]
+	s := w.status()
+	if s != nil && at.Strict && v.owns(id.endpoint, a.cfg.Node) && w.term == termOf(at.Own) && !s.State.MayRun() && (!w.kept || !a.down(id, at)) {
+		s.State = cluster.WorkloadStopping
+	}
+	return s
+}
+
 // attached is a workload's port as clients see it.
 func (a *Agent) attached(id portID, at attachment) local.Attached {
 	v := a.memory.VPCs[id.vpc]
@@ -157,9 +170,13 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 	s := &cluster.EndpointStatus{NodeID: a.cfg.NodeID}
 	if at, ok := v.Attachments[id.endpoint]; ok {
 		s.State, s.Reason = a.portState(id, at)
+		s.Gated = at.Strict && a.gate.closed[id]
+		if o := at.Own; o != nil && o.Node == a.cfg.Node && o.To != "" && at.hold == "" && at.Workload.Name == "" && a.down(id, at) { // it is being handed over
+			s.State, s.Reason = cluster.PortReleased, ""
+		}
 		s.Dropped = a.dropped(id, at)
 		s.Device, s.Era, s.Epoch = at.device(id.vpc, id.endpoint), termOf(at.Own).Era, termOf(at.Own).Epoch
-		s.Workload = v.Workloads[id.endpoint].status()
+		s.Workload = a.workloadStatus(id, at)
 		ready := s.State == cluster.PortReady
 		if ended, was := v.Released[id.endpoint]; (!was || ended.before(termOf(at.Own)) || at.Own.Node != a.cfg.Node) && (at.kept || !ready) && (ready || !a.unanswered[id]) {
 			return s
@@ -173,6 +190,9 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 		return nil
 	}
 	w := v.Workloads[id.endpoint]
+	if at := v.Attachments[id.endpoint]; w != nil && at.Strict && !a.down(id, at) {
+		return &cluster.EndpointStatus{NodeID: a.cfg.NodeID, State: cluster.PortStandby, Reason: "its port is not shut yet", Era: ended.Era, Epoch: ended.Epoch, Workload: a.workloadStatus(id, at)}
+	}
 	if w != nil && !ended.kept {
 		return &cluster.EndpointStatus{NodeID: a.cfg.NodeID, State: cluster.PortStandby, Reason: "its end is not in the cache file yet", Era: ended.Era, Epoch: ended.Epoch, Workload: w.status()}
 	}
@@ -180,7 +200,7 @@ func (a *Agent) endpointStatus(id portID) *cluster.EndpointStatus {
 }
 
 func sameEndpoint(x, y *cluster.EndpointStatus) bool {
-	return x.NodeID == y.NodeID && x.State == y.State && x.Reason == y.Reason && x.Device == y.Device && x.Era == y.Era && x.Epoch == y.Epoch &&
+	return x.NodeID == y.NodeID && x.State == y.State && x.Reason == y.Reason && x.Device == y.Device && x.Era == y.Era && x.Epoch == y.Epoch && x.Gated == y.Gated &&
 		maps.Equal(x.Dropped, y.Dropped) && (x.Workload == y.Workload || x.Workload != nil && y.Workload != nil && *x.Workload == *y.Workload)
 }
 

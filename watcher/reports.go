@@ -95,7 +95,7 @@ func (r *report) wrote(s *cluster.VPCStatus, t time.Time) {
 // sameBasics compares reports without their links and times.
 func sameBasics(a, b *cluster.VPCStatus) bool {
 	return a.NodeID == b.NodeID && a.State == b.State && a.Ready == b.Ready && a.Reason == b.Reason && a.VNI == b.VNI &&
-		a.MTU == b.MTU && a.VTEP == b.VTEP && a.Learning == b.Learning && a.Gateway == b.Gateway && a.Repairs == b.Repairs && a.FloodDropped == b.FloodDropped && slices.Equal(a.Ports, b.Ports)
+		a.MTU == b.MTU && a.VTEP == b.VTEP && a.Learning == b.Learning && a.Gateway == b.Gateway && a.Repairs == b.Repairs && a.FloodDropped == b.FloodDropped && a.MACsRefused == b.MACsRefused && slices.Equal(a.Ports, b.Ports)
 }
 
 func unknown(l cluster.Link) bool { return l.State == cluster.LinkUnknown }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,6 +13,7 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/mvcc"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/hostops"
 	"github.com/meshvpc/meshvpc/watcher/observe"
 )
 
@@ -58,7 +60,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		lease:   store.NewLease(a.cfg.Store, a.cfg.LeaseTTL),
 		writer:  newWriter(a.cfg.Store, a.log),
 		prompt:  newWriter(a.cfg.Store, a.log),
-		keeper:  newKeeper(a.cfg.Store, a.cfg.Node, a.log),
+		keeper:  newKeeper(a.cfg.Store, a.cfg.Node, a.gater, a.log),
 		cacher:  newCacher(a.cfg.Cache, a.save),
 		answers: make(chan answer, probeBudget),
 		asks:    make(chan ask),
@@ -116,6 +118,10 @@ func (r *runner) loop(ctx context.Context) error {
 	full, look, still := true, true, false
 	var own []mvcc.KeyValue
 	var asked Input // questions, and who is gone
+	var hears <-chan struct{}
+	if l, can := r.cfg.Driver.(hostops.Listener); can {
+		hears = l.Hears()
+	}
 	for {
 		var e Effects
 		if look {
@@ -152,8 +158,10 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-r.mirror.Changed():
 		case <-r.cfg.Driver.Changed():
 			still = false
+		case <-hears:
 		case <-r.lease.Changed():
 		case <-r.cacher.done:
+		case <-r.keeper.changed:
 		case own = <-r.own:
 		case c := <-r.agent.desk.calls:
 			r.agent.desk.admit(&asked, c)
@@ -211,6 +219,7 @@ func (r *runner) readOwn(ctx context.Context) {
 
 func (r *runner) input(full bool) Input {
 	in := Input{Now: r.cfg.Now(), View: r.mirror.Pull(), Full: full, Saved: r.cacher.settled(), SaveErr: r.cacher.problem()}
+	in.Kept = r.keeper.carried()
 	if id, ok := r.lease.ID(); ok {
 		in.Live = id
 	}
@@ -235,9 +244,9 @@ func (r *runner) do(ctx context.Context, e Effects) (unsent bool) {
 	}
 	for _, w := range e.Writes {
 		if l, is := w.Record.(*cluster.Live); is {
-			l.Counter = r.keeper.count() // put on another lease it is no sign of life
+			l.Counter, l.Grant = r.keeper.said() // put on another lease it is no sign of life
 		}
-		if w.Key == cluster.KeyFenceStatus(r.cfg.Node) {
+		if w.Key == cluster.KeyFenceStatus(r.cfg.Node) || strings.HasPrefix(w.Key, cluster.PrefixStatus(r.cfg.Node)+"macs/") {
 			r.prompt.put(w)
 			continue
 		}

@@ -135,6 +135,12 @@ func (a *Agent) status(name string) *cluster.VPCStatus {
 	if v.Static {
 		s.Learning = cluster.LearnStatic
 	}
+	if v.Publish {
+		s.Learning = cluster.LearnPublish
+	}
+	if v.claims != nil {
+		s.MACsRefused = v.claims.said
+	}
 	switch {
 	case v.Leaving && !v.gone:
 		s.Ready, s.Reason = false, "taking it down"

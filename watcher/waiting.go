@@ -147,6 +147,11 @@ func (a *Agent) portsNext() (next time.Time) {
 		next = earliest(next, n.at)
 	}
 	next = earliest(earliest(next, a.reopens()), a.workloadsNext())
+	for _, v := range a.memory.VPCs {
+		for _, at := range v.Attachments {
+			next = earliest(next, at.until)
+		}
+	}
 	if a.waitsForTarget() {
 		next = earliest(next, a.now.Add(targetEvery))
 	}

@@ -95,6 +95,9 @@ func (a *Agent) wishOf(v *vpc, name string, w *workload) (_ wish, why string) {
 	case at.Own == nil || at.hold != "" || a.hold != "" || v.hold != "":
 		return asItIs, ""
 	case !v.serves(name, a.cfg.Node):
+		if at.Own.Node == a.cfg.Node && at.Own.To != "" {
+			return toStop, "the endpoint moves to " + at.Own.To
+		}
 		if !at.read {
 			return asItIs, "" // it was so when the agent before this one ended
 		}
@@ -102,8 +105,6 @@ func (a *Agent) wishOf(v *vpc, name string, w *workload) (_ wish, why string) {
 			return toStop, "this node has released it"
 		}
 		return toStop, "the endpoint is at " + cmp.Or(at.Own.Node, "no node")
-	case at.Own.HandOver != "":
-		return toStop, "the endpoint moves to " + at.Own.HandOver
 	case w.Failed == termOf(at.Own):
 		return toStop, "it failed"
 	case at.Workload.Stateful && a.memory.fenced(a.cfg.Node, a.cfg.NodeID) != nil:
@@ -117,7 +118,7 @@ func (a *Agent) wishOf(v *vpc, name string, w *workload) (_ wish, why string) {
 }
 
 // mayServe reports whether frames may pass as far as an endpoint's workload is
-// concerned: it runs, in the very term, and does not make way.
+// concerned: it runs, in the very term.
 func (v *vpc) mayServe(name string) bool {
 	at := v.Attachments[name]
 	if at.Workload.Name == "" || at.Own == nil {
@@ -125,7 +126,7 @@ func (v *vpc) mayServe(name string) bool {
 	}
 	w := v.Workloads[name]
 	switch {
-	case w == nil || at.Own.HandOver != "" || w.Failed == termOf(at.Own) || w.Spec.Name != at.Workload.Name:
+	case w == nil || w.Failed == termOf(at.Own) || w.Spec.Name != at.Workload.Name:
 		return false
 	case w.State == cluster.WorkloadRunning:
 		return w.term == termOf(at.Own)

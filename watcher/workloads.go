@@ -116,7 +116,10 @@ func (a *Agent) end(id portID, w *workload, why string) (changed bool) {
 		delete(v.Workloads, id.endpoint)
 		return true
 	}
-	if makesWay := at.Own.HandOver != "" || at.Workload.Stateful && a.memory.fenced(a.cfg.Node, a.cfg.NodeID) != nil; makesWay && v.serves(id.endpoint, a.cfg.Node) {
+	if !v.owns(id.endpoint, a.cfg.Node) {
+		return false
+	}
+	if makesWay := at.Own.To != "" || at.Workload.Stateful && a.memory.fenced(a.cfg.Node, a.cfg.NodeID) != nil; makesWay {
 		return v.release(id.endpoint, a.cfg.Node, at.Own, at.Created)
 	}
 	return false

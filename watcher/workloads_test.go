@@ -141,10 +141,10 @@ func (w *world) workload(edit func(*cluster.Failover)) {
 	w.settle(time.Second)
 }
 
-// handOver has web1's owner make way.
+// handOver has web1's owner hand it over.
 func (w *world) handOver(node string, epoch int64, to string) {
 	w.t.Helper()
-	w.put(cluster.Controller, cluster.KeyEndpointOwn("vpc1", "web1"), &cluster.EndpointOwn{State: cluster.OwnAssigned, MAC: webMAC, Node: node, Era: 1, Epoch: epoch, HandOver: to})
+	w.put(cluster.Controller, cluster.KeyEndpointOwn("vpc1", "web1"), &cluster.EndpointOwn{State: cluster.OwnAssigned, MAC: webMAC, Node: node, Era: 1, Epoch: epoch, To: to})
 	w.settle(time.Second)
 }
 
@@ -355,7 +355,7 @@ func TestHungProgramHoldsNothingUp(t *testing.T) {
 	})
 }
 
-// TestHandOver: an owner that is to make way closes, stops, and then says that this
+// TestHandOver: an owner that is to hand over closes, stops, and then says that this
 // epoch is over; for good.
 func TestHandOver(t *testing.T) {
 	bubble(t, func(t *testing.T) {

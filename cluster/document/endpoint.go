@@ -52,12 +52,26 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"A fixed MAC; left out: one that goes with the name."),
 	entry("node", parsed("the name of a node", func(s string) (string, error) { return s, cluster.CheckNodeName(s) }), func(s *cluster.EndpointSpec) *string { return &s.Node }, 0,
 		"The node that it has to be on; left out: any."),
-	entry("mode", parsed("stateless or stateful", cluster.ParseMode), func(s *cluster.EndpointSpec) *cluster.Mode { return &s.Failover.Mode }, 0,
-		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves. stateful: with workload, which is started at another place only when it surely has ended at the one before. Left out: it stays where it is."),
+	entry("mode", parsed("stateless, vip or stateful", cluster.ParseMode), func(s *cluster.EndpointSpec) *cluster.Mode { return &s.Failover.Mode }, 0,
+		"What becomes of it when its node is lost. stateless: the workload is attached at several nodes, and another of its places serves; vip: nothing is attached, and the VPC's namespace at one of its places answers; stateful: with workload, which is started at another place only when it surely has ended at the one before, and exclusive strict is implied; left out: it stays where it is."),
 	entry("place", list(parsed("the name of a node, dc=NAME or label=KEY=VALUE", cluster.ParsePlaceTerm)), func(s *cluster.EndpointSpec) *[]cluster.Selector { return (*[]cluster.Selector)(&s.Failover.Place) }, 0,
 		"Where it may run, the most preferred first; with mode."),
-	entry("failback", parsed("never or auto", cluster.ParseFailback), func(s *cluster.EndpointSpec) *cluster.Failback { return &s.Failover.Failback }, 0,
-		"auto: it returns to a place that is more preferred once that has been well for a while; left out: only by an operator's word."),
+	{
+		name:   "failback",
+		about:  `auto: it returns to a place that is more preferred once that has been well for a while; "window=Sat 02:00-04:00 UTC": then only; left out: only by an operator's word.`,
+		schema: map[string]any{"type": "string"},
+		read:   readFailback,
+		write:  writeFailback,
+		copy: func(to, from *cluster.EndpointSpec) {
+			to.Failover.Failback, to.Failover.FailbackWindow = from.Failover.Failback, from.Failover.FailbackWindow
+		},
+	},
+	entry("apart", parsed("the name of a group, like that of a node", func(s string) (string, error) { return s, cluster.CheckGroup(s) }), func(s *cluster.EndpointSpec) *string { return &s.Failover.Apart }, 0,
+		"A group: failover puts no two endpoints of it on one node, and prefers datacenters that have none of it."),
+	entry("exclusive", parsed("receivers or strict", cluster.ParseExclusive), func(s *cluster.EndpointSpec) *cluster.Exclusive { return &s.Failover.Exclusive }, 0,
+		"strict: its node's kernel shuts its port unless the store lets it go on, and no other node gets it before that; left out: those who take its frames take them from one node."),
+	entry("on_isolation", parsed("keep or fence", cluster.ParseIsolation), func(s *cluster.EndpointSpec) *cluster.Isolation { return &s.Failover.OnIsolation }, 0,
+		"fence, with exclusive strict: its node serves it no longer than it was granted to when it cannot reach the store; left out: as long as exclusive lets it."),
 	entry("workload", parsed("the name of a workload", func(s string) (string, error) { return s, cluster.CheckWorkloadName(s) }), func(s *cluster.EndpointSpec) *string { return &s.Failover.Workload }, 0,
 		"What its host starts, and stops when it is another's: programs of that name there; with mode."),
 	entry("may_run_twice", switched(), func(s *cluster.EndpointSpec) *bool { return &s.Failover.MayRunTwice }, 0,
@@ -72,6 +86,21 @@ var endpointFields = fields[cluster.EndpointSpec]{
 		"Between two checks; left out: 5s."),
 	entry("check_misses", number(1, cluster.MaxMisses), func(s *cluster.EndpointSpec) *int { return &s.Failover.CheckMisses }, 0,
 		"Checks in a row that fail until it has; left out: 3."),
+}
+
+func readFailback(s *cluster.EndpointSpec, n *yaml.Node) error {
+	text, ok := textOf(n)
+	if !ok || s.Failover.SetFailback(text) != nil {
+		return want("never, auto or window=TIME, such as window=Sat 02:00-04:00 UTC", n)
+	}
+	return nil
+}
+
+func writeFailback(s *cluster.EndpointSpec) any {
+	if text := s.Failover.FailbackText(); text != string(cluster.FailbackNever) {
+		return text
+	}
+	return nil
 }
 
 const aPeriod = "a time of 1s to 10m, like 30s"
@@ -141,7 +170,7 @@ func (p *parser) endpoint(start, m *yaml.Node, values map[string]*yaml.Node) {
 	if mac := e.Spec.MAC; !bad["mac"] && mac != (cluster.MAC{}) && !mac.Unicast() {
 		p.wrong(e.fields["mac"], "mac: %s is a multicast address, which no workload can have", mac)
 	}
-	if !bad["mode"] && !bad["place"] && !bad["failback"] && !p.failover(&e) && len(bad) == 0 {
+	if !bad["mode"] && !bad["place"] && !bad["failback"] && !bad["apart"] && !bad["exclusive"] && !bad["on_isolation"] && !p.failover(&e) && len(bad) == 0 {
 		if err := e.Spec.Failover.Validate(); err != nil {
 			p.wrong(e.Start, "%v", err)
 		}
@@ -167,9 +196,17 @@ func (p *parser) failover(e *Endpoint) (wrong bool) {
 	place, mode := e.fields["place"], e.fields["mode"]
 	switch {
 	case f.Mode == "" && len(f.Place) > 0:
-		p.wrong(place, "place: say by mode what becomes of the workload: stateless or stateful")
-	case f.Mode == "" && f.Failback != "":
+		p.wrong(place, "place: say by mode what becomes of the workload: stateless, vip or stateful")
+	case f.Mode == "" && f.FailbackText() != string(cluster.FailbackNever):
 		p.wrong(e.fields["failback"], "failback: there is no mode, so it never leaves")
+	case f.Mode == "" && f.Exclusive != "":
+		p.wrong(e.fields["exclusive"], "exclusive: there is no mode, so it never has another node")
+	case f.Stateful() && e.said("exclusive") && f.Exclusive == "":
+		p.wrong(e.fields["exclusive"], "exclusive: in mode stateful it is strict")
+	case f.OnIsolation != "" && !f.Strict():
+		p.wrong(e.fields["on_isolation"], "on_isolation: it takes exclusive strict: nothing shuts another's port")
+	case f.Mode == "" && f.Apart != "":
+		p.wrong(e.fields["apart"], "apart: there is no mode, so it never leaves")
 	case f.Mode != "" && len(f.Place) == 0:
 		p.wrong(mode, "mode: say by place where it may run")
 	case f.Mode != "" && e.Spec.Node != "":
@@ -178,6 +215,12 @@ func (p *parser) failover(e *Endpoint) (wrong bool) {
 		p.wrong(e.fields["workload"], "workload: say by mode and place where it may run")
 	}
 	return len(p.problems) > before
+}
+
+// said reports whether the document has a field.
+func (e *Endpoint) said(field string) bool {
+	_, ok := e.fields[field]
+	return ok
 }
 
 func checkEndpointName(name string) error {

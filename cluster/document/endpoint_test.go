@@ -28,12 +28,22 @@ func TestParseEndpoint(t *testing.T) {
 		", ip: [10.10.11.5, 'fd00:11::5'], mac: '02:00:00:00:00:05', node: a": with(func(s *cluster.EndpointSpec) {
 			s.Auto, s.IPs, s.MAC, s.Node = false, []netip.Addr{addr, addr6}, cluster.MAC{2, 0, 0, 0, 0, 5}, "a"
 		}),
-		", mode: stateless, place: [dc=gold, n2], failback: auto": with(func(s *cluster.EndpointSpec) {
-			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto}
+		", mode: stateless, place: [n2], exclusive: strict, on_isolation: fence": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"n2"}, Exclusive: cluster.ExclusiveStrict, OnIsolation: cluster.IsolationFence}
+		}),
+		", mode: stateless, place: [n2], exclusive: receivers, on_isolation: keep": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"n2"}}
+		}),
+		", mode: stateless, place: [dc=gold, n2], failback: auto, apart: web": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", "n2"}, Failback: cluster.FailbackAuto, Apart: "web"}
 		}),
 		", mode: stateful, place: [a, b], workload: pg, open_early: true, hook_timeout: 1m30s, check: exec, check_every: 2s, check_misses: 5": with(func(s *cluster.EndpointSpec) {
 			s.Failover = cluster.Failover{Mode: cluster.ModeStateful, Place: cluster.Place{"a", "b"}, Workload: "pg", OpenEarly: true,
 				HookTimeout: cluster.Period(90 * time.Second), Check: cluster.CheckExec, CheckEvery: cluster.Period(2 * time.Second), CheckMisses: 5}
+			s.SetNeeds()
+		}),
+		", mode: stateful, place: [a], workload: pg, on_isolation: fence": with(func(s *cluster.EndpointSpec) {
+			s.Failover = cluster.Failover{Mode: cluster.ModeStateful, Place: cluster.Place{"a"}, Workload: "pg", OnIsolation: cluster.IsolationFence}
 			s.SetNeeds()
 		}),
 	} {
@@ -63,15 +73,22 @@ func TestParseEndpointMistakes(t *testing.T) {
 		"kind: Endpoint\nname: web1\nvpc: blue\nmac: '01:00:00:00:00:05'\n":                                                       `f:4:6: mac: 01:00:00:00:00:05 is a multicast address, which no workload can have`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmac: 5\n":                                                                         `f:4:6: mac: want a MAC like 02:00:00:00:00:05, got 5`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nnode: A\n":                                                                        `f:4:7: node: want the name of a node, got "A"`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless or stateful`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nplace: [dc=gold]\n":                                                               `f:4:8: place: say by mode what becomes of the workload: stateless, vip or stateful`,
+		"kind: Endpoint\nname: web1\nvpc: blue\napart: web\n":                                                                     `f:4:8: apart: there is no mode, so it never leaves`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\n":                                                                `f:4:7: mode: say by place where it may run`,
-		"kind: Endpoint\nname: web1\nvpc: blue\nmode: vip\nplace: [dc=gold]\n":                                                    `f:4:7: mode: want stateless or stateful, got "vip"`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nmode: active\nplace: [dc=gold]\n":                                                 `f:4:7: mode: want stateless, vip or stateful, got "active"`,
 		"{kind: Endpoint, name: a, vpc: blue, workload: pg}":                                                                      `f:1:48: workload: say by mode and place where it may run`,
 		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], workload: pg}":                                         `f:1:1: invalid failover: in mode stateless its workload may run twice`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: vip, place: [n], workload: pg, may_run_twice: true}":                          `f:1:1: invalid failover: in mode vip there is no workload`,
 		"{kind: Endpoint, name: a, vpc: blue, mode: stateful, place: [n]}":                                                        `f:1:1: invalid mode stateful: it has a workload`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateful, place: [n], workload: pg, exclusive: receivers}":                    `f:1:91: exclusive: in mode stateful it is strict`,
 		"{kind: Endpoint, name: a, vpc: blue, mode: stateful, place: [n], workload: pg, hook_timeout: 1ms}":                       `f:1:94: hook_timeout: want a time of 1s to 10m, like 30s, got "1ms"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nmode: stateless\nplace: [a,b=]":                                                   `f:5:11: place: want the name of a node, dc=NAME or label=KEY=VALUE, got "b="`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], failback: window=Sat}":                                 `f:1:77: failback: want never, auto or window=TIME, such as window=Sat 02:00-04:00 UTC, got "window=Sat"`,
 		"kind: Endpoint\nname: web1\nvpc: blue\nfailback: auto":                                                                   `f:4:11: failback: there is no mode, so it never leaves`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nexclusive: strict":                                                                `f:4:12: exclusive: there is no mode, so it never has another node`,
+		"kind: Endpoint\nname: web1\nvpc: blue\nexclusive: both":                                                                  `f:4:12: exclusive: want receivers or strict, got "both"`,
+		"{kind: Endpoint, name: a, vpc: blue, mode: stateless, place: [n], on_isolation: fence}":                                  `f:1:81: on_isolation: it takes exclusive strict`,
 		"{kind: Endpoint, name: a, vpc: blue, node: n, mode: stateless, place: [n]}":                                              `f:1:44: node: it has places to go to, so it cannot be bound to n`,
 		"- {kind: Endpoint, name: a, vpc: blue}\n- {kind: Endpoint, name: a, vpc: red}\n- {kind: Endpoint, name: a, vpc: blue}\n": `f:3:26: Endpoint "a" of VPC blue is in the file twice, first on line 1`,
 		"- {kind: Endpoint, name: a, vpc: blue, ip: 10.0.0.1}\n- {kind: Endpoint, name: b, vpc: blue, ip: 10.0.0.1}\n":            `f:2:44: ip 10.0.0.1 of VPC blue is in the file twice, first on line 1`,
@@ -160,6 +177,8 @@ func TestParseOfFormatEndpointIsIdentity(t *testing.T) {
 			spec.Failover = cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"dc=gold", cluster.Selector(anyOf(t))}}
 			if rapid.Bool().Draw(t, "back") {
 				spec.Failover.Failback = cluster.FailbackAuto
+			} else if rapid.Bool().Draw(t, "in a window") {
+				spec.Failover.FailbackWindow, _ = cluster.ParseWindow("Mon-Fri 22:00-06:00 UTC")
 			}
 			if rapid.Bool().Draw(t, "workload") {
 				spec.Failover.Workload, spec.Failover.Check = anyOf(t), cluster.CheckExec
@@ -208,7 +227,7 @@ func TestEndpointTableIsWhole(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback",
+	if !slices.Equal(got, want) || !slices.Equal(endpointFields.names(), []string{"ip", "mac", "node", "mode", "place", "failback", "apart", "exclusive", "on_isolation",
 		"workload", "may_run_twice", "open_early", "hook_timeout", "check", "check_every", "check_misses"}) {
 		t.Errorf("the table has %v, the spec %v", endpointFields.names(), got)
 	}

@@ -61,6 +61,9 @@ func (p *program) agent(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := setSlack(); err != nil {
+		log.Debug("timers are as exact as usual", zap.Error(err))
+	}
 	driver, err := takeHost(ctx, func() (hostops.Driver, error) { return newDriver(log) })
 	if err != nil {
 		return fmt.Errorf("start agent: %w", err)

@@ -10,8 +10,8 @@ import (
 // The agent's share of a host's memory: the collector works harder from
 // agentMemory bytes on, and before that lets the heap grow by agentGC percent.
 // What is in use for good may come near agentMemory, on a host with hundreds of
-// VPCs; the collector would run nearly without end and gain nothing. So
-// agentSpare bytes are left to the heap at least.
+// VPCs; the collector would run nearly without end and gain nothing. So half of
+// what is in use, and agentSpare bytes at least, are left to the heap.
 const (
 	agentMemory = 24 << 20
 	agentGC     = 200
@@ -43,10 +43,10 @@ func keepSpare(ctx context.Context) {
 	}
 }
 
-// memoryLimit is the limit that leaves agentSpare, if limit has left the heap to
-// grow from live to goal. Small differences are not worth to stop the program for.
+// memoryLimit is the limit that leaves what is to be spare, if limit has left the heap
+// to grow from live to goal. Small differences are not worth to stop the program for.
 func memoryLimit(limit, live, goal int64) int64 {
-	next := max(agentMemory, limit+agentSpare-(goal-live))
+	next := max(agentMemory, limit+max(agentSpare, live/2)-(goal-live))
 	if d := next - limit; next != agentMemory && -agentSpare/4 < d && d < agentSpare/4 {
 		return limit
 	}

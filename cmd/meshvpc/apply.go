@@ -89,6 +89,7 @@ func (a *application) run(ctx context.Context, _ *cli.Context, s *session) error
 	if err := a.plan(ctx, s); err != nil {
 		return err
 	}
+	a.warnStranded()
 	r := applyReport{DryRun: a.c.Bool("dry-run"), Steps: a.steps}
 	changes := len(a.steps) - a.count(document.Unchanged)
 	if changes == 0 || r.DryRun {

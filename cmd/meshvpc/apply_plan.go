@@ -16,7 +16,7 @@ import (
 func (a *application) plan(ctx context.Context, s *session) error {
 	prefixes := []string{cluster.PrefixVPCs, cluster.PrefixNodes, cluster.PrefixLive, cluster.PrefixVNIs, cluster.KeyConfig}
 	if len(a.file.Endpoints) > 0 {
-		prefixes = append(prefixes, cluster.PrefixIPs, cluster.PrefixMACs)
+		prefixes = append(prefixes, cluster.PrefixIPs, cluster.PrefixMACs, cluster.PrefixSrvs)
 	}
 	v, err := s.read(ctx, nodeKeys, prefixes...)
 	if err != nil {

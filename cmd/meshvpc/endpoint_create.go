@@ -25,8 +25,12 @@ func (p *program) endpointCreateCommand() *cli.Command {
 		&cli.StringFlag{Name: "mac", Usage: "a fixed `MAC` (default: one that goes with the name)"},
 		&cli.StringFlag{Name: "node", Usage: "the node `N` that it has to be on"},
 		&cli.StringFlag{Name: "place", Usage: "where it may run, the most preferred first, `dc=A,dc=B,N`: it moves by itself when its node is lost; with --mode"},
-		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves; stateful: with --workload, it never runs at two"},
-		&cli.StringFlag{Name: "failback", Usage: "never|auto: whether it returns by itself to a place that is more preferred (default never)"},
+		&cli.StringFlag{Name: "mode", Usage: "what becomes of the workload then, `MODE` stateless: it is attached at several nodes, and another one serves; vip: there is none, and the hosts answer themselves; stateful: with --workload, it never runs at two"},
+		&cli.StringFlag{Name: "failback", Usage: "never|auto|window=TIME: whether it returns by itself to a place that is more preferred (default never), such as 'window=Sat 02:00-04:00 UTC'"},
+		&cli.StringFlag{Name: "apart", Usage: "with --place: a `GROUP`: failover puts no two endpoints of it on one node, and prefers datacenters that have none of it"},
+		&cli.BoolFlag{Name: "force", Usage: "with --place: although one of the datacenters has so many of the voting servers that nothing would leave it by itself"},
+		&cli.StringFlag{Name: "exclusive", Usage: "receivers|strict: who makes sure that one node serves it; strict: its node's kernel shuts it, too, unless the store lets it go on (default receivers; stateful is strict)"},
+		&cli.StringFlag{Name: "on-isolation", Usage: "keep|fence: what its node does that cannot reach the store; fence takes --exclusive strict (default keep, as long as --exclusive lets it)"},
 	)...), p.withStore(p.endpointCreate))
 }
 
@@ -53,6 +57,11 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 	if err := checkEndpoint(v, vpc, name, spec); err != nil {
 		return fmt.Errorf("create endpoint %q: %w", name, err)
 	}
+	if spec.Failover.Moves() && !c.Bool("force") {
+		if err := mayFail(v, name, &spec.Failover); err != nil {
+			return err
+		}
+	}
 	var change store.Change
 	store.Create(&change, cluster.KeyEndpointSpec(vpc, name), spec)
 	err = s.commit(ctx, change)
@@ -67,7 +76,7 @@ func (p *program) endpointCreate(ctx context.Context, c *cli.Context, s *session
 		return err
 	}
 	if spec.Failover.Moves() {
-		p.warnPlaces(v, name, vpc, spec.Failover.Place)
+		p.warnPlaces(v, name, vpc, &spec.Failover)
 	}
 	if len(r.IPs) == 0 && spec.Auto {
 		p.warn("it has a MAC and no address: VPC %s has no network of its own (--network of \"meshvpc vpc create\")", vpc)
@@ -86,7 +95,7 @@ func endpointKeys(vpc, name string, spec *cluster.EndpointSpec) []string {
 		keys = append(keys, cluster.KeyAllocMAC(vpc, spec.MAC))
 	}
 	if spec.Failover.Moves() {
-		keys = append(keys, cluster.PrefixNodes, cluster.PrefixMembers(vpc))
+		keys = append(keys, cluster.PrefixSrvs, cluster.PrefixNodes, cluster.PrefixMembers(vpc))
 	}
 	if spec.Node != "" {
 		keys = append(keys, cluster.KeyMember(vpc, spec.Node), cluster.KeyNode(spec.Node))

@@ -15,11 +15,13 @@ import (
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
+	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // modeHelp is what the modes mean, a line each.
 const modeHelp = `say by --mode what becomes of the workload:
   "stateless": it is attached at several nodes ("meshvpc endpoint attach" on each), one of them serves, and each side of a cut network may have one
+  "vip": nothing is attached, the VPC's own namespace at one of its places answers
   "stateful": with --workload; it is started at another node only when it surely has ended at the one before: if that is lost, it waits for it, or for "endpoint move --force"`
 
 // workloadHelp is what a workload with hooks is.
@@ -29,6 +31,10 @@ const workloadHelp = `its hosts have programs for it, in workloads.d/NAME of the
 func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	mode, place, failback := c.String("mode"), c.String("place"), c.String("failback")
 	switch {
+	case mode == "" && c.String("apart") != "":
+		return usage("leave --apart out, or add --place and --mode", "--apart of an endpoint that never leaves its node")
+	case c.Bool("force") && place == "":
+		return usage("leave --force out", "--force of an endpoint that never leaves its node")
 	case mode == "" && place != "":
 		return usage(modeHelp, "--place without --mode")
 	case place == "" && mode != "":
@@ -37,6 +43,8 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 		return usage("leave --failback out, or add --place and --mode", "--failback of an endpoint that never leaves its node")
 	case mode == "" && workloadFlag(c) != "":
 		return usage("add --place and --mode stateful, or --mode stateless and --may-run-twice", "--%s of an endpoint that never leaves its node", workloadFlag(c))
+	case mode == "" && c.String("exclusive")+c.String("on-isolation") != "":
+		return usage("leave them out, or add --place and --mode", "--exclusive or --on-isolation of an endpoint that never leaves its node")
 	case mode == "":
 		return nil
 	case c.String("node") != "":
@@ -51,10 +59,39 @@ func failoverFrom(c *cli.Context, f *cluster.Failover) (err error) {
 	if err := workloadFrom(c, f); err != nil {
 		return err
 	}
-	if failback != "" {
-		if f.Failback, err = cluster.ParseFailback(failback); err != nil {
+	if f.Apart = c.String("apart"); f.Apart != "" {
+		if err := cluster.CheckGroup(f.Apart); err != nil {
 			return &refusal{exitUsage, err, ""}
 		}
+	}
+	if failback != "" {
+		if err = f.SetFailback(failback); err != nil {
+			return &refusal{exitUsage, err, "such as --failback 'window=Sat 02:00-04:00 UTC'"}
+		}
+	}
+	return exclusiveFrom(c, f)
+}
+
+// exclusiveFrom reads the flags that say who makes sure that one node serves.
+func exclusiveFrom(c *cli.Context, f *cluster.Failover) (err error) {
+	exclusive, isolation := c.String("exclusive"), c.String("on-isolation")
+	if exclusive != "" {
+		if f.Exclusive, err = cluster.ParseExclusive(exclusive); err != nil {
+			return &refusal{exitUsage, err, ""}
+		}
+	}
+	if isolation != "" {
+		if f.OnIsolation, err = cluster.ParseIsolation(isolation); err != nil {
+			return &refusal{exitUsage, err, ""}
+		}
+	}
+	switch {
+	case f.Stateful() && exclusive == string(cluster.ExclusiveReceivers):
+		return usage("leave it out", "--exclusive receivers: --mode stateful is strict")
+	case f.OnIsolation != "" && !f.Strict():
+		return usage("add --exclusive strict, or leave --on-isolation out", "--on-isolation fence: nothing shuts the port of an endpoint that is not --exclusive strict")
+	case isolation == string(cluster.IsolationKeep) && f.Strict():
+		return usage("leave --on-isolation out: it shuts when its grant ends; \"meshvpc failover status\" shows the profile", "--on-isolation keep: a node that cannot reach the store keeps nothing that is --exclusive strict")
 	}
 	return nil
 }
@@ -93,6 +130,8 @@ func workloadFrom(c *cli.Context, f *cluster.Failover) (err error) {
 		return usage("name it by --workload: "+workloadHelp, "--mode stateful without --workload: nobody could say that it has ended")
 	case f.Workload == "":
 		return nil
+	case f.Mode == cluster.ModeVIP:
+		return usage("leave --workload out, or use --mode stateful or stateless", "--workload in mode vip: there is none, the hosts answer themselves")
 	case f.Mode == cluster.ModeStateful && f.MayRunTwice:
 		return usage("leave it out, or use --mode stateless", "--may-run-twice of a stateful workload")
 	case f.Mode != cluster.ModeStateful && !f.MayRunTwice:
@@ -122,23 +161,28 @@ func workloadFrom(c *cli.Context, f *cluster.Failover) (err error) {
 }
 
 // candidates are the members of a VPC where an endpoint may run, in order.
-func candidates(v *store.View, vpc string, place cluster.Place) (names, datacenters []string) {
-	rank := map[string]int{}
-	for it := range store.Below[*cluster.Node](v, cluster.PrefixNodes) {
-		name := strings.TrimPrefix(it.Key, cluster.PrefixNodes)
-		if at, ok := place.Rank(name, it.Value); ok && v.Has(cluster.KeyMember(vpc, name)) {
-			rank[name] = at
-			names, datacenters = append(names, name), append(datacenters, it.Value.Datacenter)
-		}
+func candidates(v *store.View, vpc string, f *cluster.Failover) (names, datacenters []string) {
+	nodes := nodesOf(v)
+	chooser := failover.Chooser{Nodes: nodes}
+	names = chooser.Suited(&failover.Endpoint{VPC: vpc, Failover: f, Members: membersOf(v, vpc)})
+	for _, name := range names {
+		datacenters = append(datacenters, nodes[name].Datacenter)
 	}
-	slices.SortStableFunc(names, func(a, b string) int { return rank[a] - rank[b] })
 	slices.Sort(datacenters)
 	return names, slices.Compact(datacenters)
 }
 
 // warnPlaces tells of places that are of no use.
-func (p *program) warnPlaces(v *store.View, name, vpc string, place cluster.Place) {
-	names, datacenters := candidates(v, vpc, place)
+func (p *program) warnPlaces(v *store.View, name, vpc string, f *cluster.Failover) {
+	place := f.Place
+	names, datacenters := candidates(v, vpc, f)
+	for _, term := range place {
+		for _, node := range term.Names() {
+			if !slices.Contains(names, node) {
+				p.warn("%s, one of its places, is no member of VPC %s: it cannot be there (meshvpc vpc peers %s)", node, vpc, vpc)
+			}
+		}
+	}
 	switch {
 	case len(names) == 0:
 		p.warn("no member of VPC %s is one of its places %s: nobody can have it", vpc, place)
@@ -150,7 +194,7 @@ func (p *program) warnPlaces(v *store.View, name, vpc string, place cluster.Plac
 	if of, ok := store.At[*cluster.VPCSpec](v, cluster.KeyVPCSpec(vpc)); ok && cmp.Or(of.Value.Learning, cluster.LearnDynamic) == cluster.LearnDynamic {
 		p.warn("hosts of VPC %s learn by flooding: they check who is fenced, not from where an endpoint's frames come; for both, meshvpc vpc set %s --learning static", vpc, vpc)
 	}
-	if len(names) > 0 {
+	if len(names) > 0 && f.Mode != cluster.ModeVIP {
 		fmt.Fprintf(p.err, "attach its workload on each of %s: meshvpc endpoint attach %s\n", few(names), name)
 	}
 }
@@ -181,7 +225,7 @@ func (p *program) endpointHold(ctx context.Context, c *cli.Context, s *session) 
 }
 
 func (p *program) endpointReleaseCommand() *cli.Command {
-	return p.verb("release", "E", "let automation move an endpoint again", storeFlags(ofVPCFlag()), p.withStore(p.endpointRelease))
+	return p.verb("release", "E", "let automation move an endpoint again, and go by its places: ends a hold, and the preference for where it was moved by hand", storeFlags(ofVPCFlag()), p.withStore(p.endpointRelease))
 }
 
 func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *session) error {
@@ -190,8 +234,18 @@ func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *sessio
 	if err != nil {
 		return err
 	}
+	preferred := e.moves() && e.spec.Failover.Preferred != ""
+	if preferred {
+		err := edit(ctx, s, cluster.KeyEndpointSpec(e.vpc, name), func(spec *cluster.EndpointSpec) error { spec.Failover.Preferred = ""; return nil })
+		if err != nil {
+			return fmt.Errorf("release endpoint %q: %w", name, err)
+		}
+		e.spec.Failover.Preferred = ""
+	}
 	if e.hold == nil {
-		fmt.Fprintf(p.err, "endpoint %s is not held\n", name)
+		if !preferred {
+			fmt.Fprintf(p.err, "endpoint %s is not held\n", name)
+		}
 		return p.printEndpoint(c, e.report(v))
 	}
 	it, ok := store.At[*cluster.Hold](v, cluster.KeyEndpointHold(e.vpc, name))
@@ -208,19 +262,26 @@ func (p *program) endpointRelease(ctx context.Context, c *cli.Context, s *sessio
 
 // failoverReport is how an endpoint moves by itself, in JSON.
 type failoverReport struct {
-	Mode     cluster.Mode     `json:"mode"`
-	Place    []string         `json:"place"`
-	Failback cluster.Failback `json:"failback"`
-	Held     bool             `json:"held"`
-	HeldWhy  string           `json:"held_why,omitempty"`
-	Standby  []string         `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
-	Moved    *cluster.Moved   `json:"moved,omitempty"`
+	Mode     cluster.Mode `json:"mode"`
+	Place    []string     `json:"place"`
+	Failback string       `json:"failback"`
+	// Preferred is where it was moved by hand.
+	Preferred string `json:"preferred,omitempty"`
+	Apart     string `json:"apart,omitempty"`
+	// Exclusive is who makes sure that one node serves it, and OnIsolation what that
+	// node does when it cannot reach the store.
+	Exclusive   cluster.Exclusive `json:"exclusive"`
+	OnIsolation cluster.Isolation `json:"on_isolation"`
+	HandedTo    string            `json:"handed_to,omitempty"` // when its node has shut it, and ended its workload
+	Held        bool              `json:"held"`
+	HeldWhy     string            `json:"held_why,omitempty"`
+	Standby     []string          `json:"standby"` // nodes where it is attached and does not serve, if one endpoint is shown
+	Moved       *cluster.Moved    `json:"moved,omitempty"`
 	// Workload is what hosts start for it, and how that is where.
 	Workload    string                             `json:"workload,omitempty"`
 	MayRunTwice bool                               `json:"may_run_twice,omitempty"`
 	Check       cluster.Check                      `json:"check,omitempty"`
 	Workloads   map[string]*cluster.WorkloadStatus `json:"workloads,omitempty"` // by node
-	HandOver    string                             `json:"hand_over,omitempty"`
 }
 
 // failover is nil for an endpoint that stays where it is.
@@ -229,8 +290,12 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		return nil
 	}
 	f := &e.spec.Failover
-	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: cmp.Or(f.Failback, cluster.FailbackNever), Held: e.hold != nil, Standby: []string{},
+	r := &failoverReport{Mode: f.Mode, Place: []string{}, Failback: f.FailbackText(), Preferred: f.Preferred, Apart: clean(f.Apart),
+		Exclusive: cluster.ExclusiveReceivers, OnIsolation: f.Isolation(), Held: e.hold != nil, Standby: []string{},
 		Workload: clean(f.Workload), MayRunTwice: f.MayRunTwice, Check: f.Check}
+	if f.Strict() {
+		r.Exclusive = cluster.ExclusiveStrict
+	}
 	for _, p := range f.Place {
 		r.Place = append(r.Place, clean(string(p)))
 	}
@@ -238,7 +303,7 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 		r.HeldWhy = clean(e.hold.Why)
 	}
 	if e.own != nil {
-		r.Moved, r.HandOver = e.own.Moved, clean(e.own.HandOver)
+		r.Moved, r.HandedTo = e.own.Moved, clean(e.own.To)
 	}
 	for it := range store.Below[*cluster.EndpointStatus](v, cluster.PrefixStat) {
 		k, err := cluster.ParseKey(it.Key)
@@ -255,13 +320,8 @@ func (e *endpointRecords) failover(v *store.View) *failoverReport {
 	return r
 }
 
-// text prints it below the rest of an endpoint.
-func (r *failoverReport) text(w io.Writer) {
-	if r == nil {
-		return
-	}
-	fmt.Fprintf(w, "failover:   %s, at %s; failback %s\n", r.Mode, strings.Join(r.Place, ", "), r.Failback)
-	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), "nowhere: attach its workload at another of its places"))
+// workloadText prints what hosts start for it, if they do.
+func (r *failoverReport) workloadText(w io.Writer) {
 	if r.Workload != "" {
 		twice := ", which must not run twice"
 		if r.MayRunTwice {
@@ -273,9 +333,36 @@ func (r *failoverReport) text(w io.Writer) {
 		s := r.Workloads[node]
 		fmt.Fprintf(w, "            %s at %s%s\n", s.State, node, suffix(": ", clean(s.Reason)))
 	}
-	if r.HandOver != "" {
-		fmt.Fprintf(w, "moves to:   %s, when its workload has ended\n", r.HandOver)
+}
+
+// text prints it below the rest of an endpoint.
+func (r *failoverReport) text(w io.Writer) {
+	if r == nil {
+		return
 	}
+	fmt.Fprintf(w, "failover:   %s, at %s; failback %s\n", r.Mode, strings.Join(r.Place, ", "), r.Failback)
+	if r.Exclusive == cluster.ExclusiveStrict {
+		fmt.Fprintf(w, "exclusive:  strict: its node shuts it unless the store lets it go on\n")
+	}
+	if r.HandedTo != "" {
+		ended := ""
+		if r.Workload != "" {
+			ended = ", and ended its workload"
+		}
+		fmt.Fprintf(w, "handed to:  %s, as soon as its node has shut it%s\n", r.HandedTo, ended)
+	}
+	if r.Preferred != "" {
+		fmt.Fprintf(w, "preferred:  %s, where it was moved by hand; \"meshvpc endpoint release\" ends that\n", r.Preferred)
+	}
+	if r.Apart != "" {
+		fmt.Fprintf(w, "apart:      from others of the group %s\n", r.Apart)
+	}
+	nowhere := "nowhere: attach its workload at another of its places"
+	if r.Mode == cluster.ModeVIP {
+		nowhere = "nowhere: no other member at its places is ready"
+	}
+	fmt.Fprintf(w, "standby:    %s\n", cmp.Or(strings.Join(r.Standby, ", "), nowhere))
+	r.workloadText(w)
 	if r.Held {
 		fmt.Fprintf(w, "held:       yes%s\n", suffix(": ", r.HeldWhy))
 	}

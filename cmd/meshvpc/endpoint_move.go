@@ -59,7 +59,10 @@ func (p *program) endpointMove(ctx context.Context, c *cli.Context, s *session) 
 	if c.Bool("force") && m.spec.Failover.Stateful() && m.alive && m.was != nil && m.was.Workload.MayRun() && m.from != m.to {
 		p.warn("workload %s is %s at %s, whose agent runs: it may run twice now; without --force it is stopped there first", clean(m.spec.Failover.Workload), m.was.Workload.State, m.from)
 	}
-	if !m.attached() {
+	switch {
+	case !m.attached() && m.spec.Failover.Mode == cluster.ModeVIP:
+		p.warn("%s is not ready to serve %s yet: until it is, it answers nowhere", to, name)
+	case !m.attached():
 		p.warn("nothing is attached to %s at %s: until \"meshvpc endpoint attach %s\" there it answers nowhere", name, to, name)
 	}
 	err = edit(ctx, s, cluster.KeyEndpointSpec(m.vpc, name), func(spec *cluster.EndpointSpec) error {
@@ -67,7 +70,7 @@ func (p *program) endpointMove(ctx context.Context, c *cli.Context, s *session) 
 			return failed("make it anew", "move endpoint %q: it is being deleted", name)
 		}
 		if spec.ForcedFrom = (cluster.InEpoch{}); spec.Failover.Moves() {
-			spec.Failover.MoveTo = cluster.InEpoch{Node: to, Epoch: m.epoch()}
+			spec.Failover.MoveTo, spec.Failover.Preferred = cluster.InEpoch{Node: to, Epoch: m.epoch()}, to
 		} else {
 			spec.Node = to
 		}
@@ -154,6 +157,8 @@ func (m *move) check(force bool) error {
 		return nil
 	case m.was != nil && m.was.State != cluster.PortReleased && m.from != m.to && !m.alive:
 		return failed("once that host surely serves it no more: --force", "%s has it and does not answer: the endpoint could be served twice", m.from)
+	case m.served() && !m.attached() && m.spec.Failover.Mode == cluster.ModeVIP:
+		return failed("meshvpc vpc status "+m.vpc, "%s is not ready to serve it, and %s does", m.to, m.from)
 	case m.served() && !m.attached():
 		return failed(fmt.Sprintf("attach it there first: \"meshvpc endpoint attach %s --standby\" on %s, or --force", m.name, m.to),
 			"nothing is attached at %s, and a workload at %s is: until then it would answer nowhere", m.to, m.from)
@@ -203,10 +208,11 @@ func (m *move) progress(e *endpointRecords, status *cluster.EndpointStatus) (awa
 	switch own := e.own; {
 	case e.spec != nil && !e.moves() && e.spec.Node != m.to:
 		return "", failed("see \"meshvpc endpoint show "+m.name+"\"", "move endpoint %q: somebody else sends it to %q", m.name, e.spec.Node)
+	case own != nil && own.To == m.to && e.spec != nil && e.spec.Failover.Workload != "":
+		return "the agent of " + own.Node + ", which has to shut it and end its workload first", nil
+	case own != nil && own.To == m.to:
+		return "the agent of " + own.Node + ", which has to shut it first", nil
 	case own == nil || own.Node != m.to && (own.Reason == "" || m.own != nil && own.Reason == m.own.Reason):
-		if own.HandOver == m.to {
-			return "the end of its workload at " + own.Node, nil
-		}
 		return "the controller", nil
 	case own.Node != m.to:
 		return "", notSo("once that host surely serves it no more: --force", "move endpoint %q: %s", m.name, clean(own.Reason))

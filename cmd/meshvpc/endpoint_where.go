@@ -77,6 +77,9 @@ func (p *program) macWhere(ctx context.Context, c *cli.Context, s *session, mac 
 			keys[cluster.KeyFindResult(n, vpc)] = learnedAt{VPC: vpc, Node: n}
 		}
 	}
+	if found, err := p.publishedWhere(ctx, c, s, mac, vpcs); found || err != nil {
+		return err
+	}
 	id, none := randomID(), fmt.Errorf("%w %q", errNoEndpoint, mac)
 	if len(keys) == 0 {
 		return &refusal{exitFailed, none, "see \"meshvpc endpoint list\""}

@@ -23,6 +23,8 @@ func (p *program) failoverCommand() *cli.Command {
 			"meshvpc failover plan hetzner",
 			"meshvpc failover run hetzner",
 			"meshvpc failover return hetzner --yes",
+			"meshvpc failover drill hetzner",
+			"meshvpc failover drill --history",
 			"meshvpc failover profile fast",
 		},
 		append(p.failoverDatacenterCommands(), p.verb("status", "", "who is suspected by whom, fenced, and which endpoints can move", storeFlags(), p.withStore(p.failoverStatus)),
@@ -35,6 +37,11 @@ type failoverView struct {
 	Profile  string          `json:"profile"`
 	Timings  failoverTimings `json:"timings"`
 	SafeMode string          `json:"safe_mode,omitempty"`
+	// Stranded are datacenters that endpoints count on to be left, and that have so many
+	// of the voting servers that nobody could decide it.
+	Stranded []string `json:"stranded"`
+	// Drill is the last one.
+	Drill *cluster.Drill `json:"last_drill,omitempty"`
 	// Nodes are those that are not well, and those that somebody suspects.
 	Nodes     []failoverNode   `json:"nodes"`
 	Fences    []failoverFence  `json:"fences"`
@@ -75,7 +82,7 @@ type failoverFence struct {
 
 func (p *program) failoverStatus(ctx context.Context, c *cli.Context, s *session) error {
 	moves := func(e *endpointRecords) bool { return e.moves() }
-	v, err := s.read(ctx, portPrefixes(moves), cluster.KeyConfig, cluster.KeyJudgement, cluster.PrefixVPCs, cluster.PrefixNodes, cluster.PrefixFences, cluster.PrefixStat)
+	v, err := s.read(ctx, portPrefixes(moves), cluster.KeyConfig, cluster.KeyJudgement, cluster.PrefixVPCs, cluster.PrefixNodes, cluster.PrefixFences, cluster.PrefixStat, cluster.PrefixSrvs, cluster.PrefixDrills)
 	if err != nil {
 		return err
 	}
@@ -93,7 +100,17 @@ func (p *program) failoverStatus(ctx context.Context, c *cli.Context, s *session
 	for _, e := range endpointsOf(v, moves) {
 		r.Endpoints = append(r.Endpoints, e.report(v))
 	}
-	return p.print(c, r, func(w io.Writer) { r.text(w, t) })
+	for it := range store.Below[*cluster.Drill](v, cluster.PrefixDrills) {
+		r.Drill = it.Value
+	}
+	q := quorumOf(v)
+	r.Stranded = append([]string{}, stranded(v, &q)...)
+	return p.print(c, r, func(w io.Writer) {
+		r.text(w, t)
+		for _, dc := range r.Stranded {
+			fmt.Fprintf(w, "warning: %s; %s\n", strandedText(&q, dc), strandedMend(&q))
+		}
+	})
 }
 
 // failoverNodes are the nodes that are not OK, or that some observer suspects.
@@ -169,7 +186,10 @@ func failoverFences(v *store.View) []failoverFence {
 func (r *failoverView) text(w io.Writer, t cluster.FailoverTimings) {
 	fmt.Fprintf(w, "profile:    %s: a node is suspected after %s of silence, replaced some %s later; a datacenter after %s\n",
 		r.Profile, t.Silence(), t.Confirm+t.Barrier, t.Hold)
-	fmt.Fprintf(w, "safe mode:  %s\n", cmp.Or(r.SafeMode, "no"))
+	fmt.Fprintf(w, "safe mode:  %s\n", safeModeWords(r.SafeMode))
+	if r.Drill != nil {
+		fmt.Fprintf(w, "last drill: %s\n", drillLine(r.Drill))
+	}
 	for _, n := range r.Nodes {
 		fmt.Fprintf(w, "node:       %s is %s%s\n", n.Node, n.Class, suffix(": ", n.Why))
 		for _, o := range n.Observers {

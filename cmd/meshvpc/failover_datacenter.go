@@ -23,7 +23,7 @@ type datacenterPlan struct {
 }
 
 // planOf says what the loss of a datacenter would mean.
-func (in *sites) planOf(dc string, external bool) (plan datacenterPlan, err error) {
+func (in *sites) planOf(dc string) (plan datacenterPlan, err error) {
 	plan = datacenterPlan{Datacenter: dc, Nodes: in.in(dc), Warnings: []string{}}
 	if len(plan.Nodes) == 0 {
 		return plan, in.noDatacenter(dc)
@@ -32,25 +32,11 @@ func (in *sites) planOf(dc string, external bool) (plan datacenterPlan, err erro
 	if names := stuck(plan.Endpoints); len(names) > 0 {
 		plan.Warnings = append(plan.Warnings, "these would answer nowhere: "+few(names))
 	}
-	voters, lost := in.voters(dc)
-	plan.Quorum = external || 2*(voters-lost) > voters
-	if !plan.Quorum {
-		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%d of %d voting servers are in %s: nobody could decide anything, and nothing would move; add servers or a witness elsewhere (meshvpc cluster status says which)", lost, voters, dc))
+	q := quorumOf(in.view)
+	if plan.Quorum = q.Survives(dc); !plan.Quorum {
+		plan.Warnings = append(plan.Warnings, strandedText(&q, dc)+"; "+strandedMend(&q))
 	}
 	return plan, nil
-}
-
-// voters counts the servers that vote, and those of a datacenter.
-func (in *sites) voters(dc string) (all, there int) {
-	for it := range store.Below[*cluster.Server](in.view, cluster.PrefixSrvs) {
-		if it.Value.Voter {
-			all++
-			if it.Value.Datacenter == dc {
-				there++
-			}
-		}
-	}
-	return all, there
 }
 
 func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) error {
@@ -58,7 +44,7 @@ func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) 
 	if err != nil {
 		return err
 	}
-	plan, err := in.planOf(c.Args().First(), s.client.StoreCA != "")
+	plan, err := in.planOf(c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -73,27 +59,6 @@ func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) 
 			fmt.Fprintf(w, "warning: %s\n", warning)
 		}
 	})
-}
-
-// failoverRun moves everything out of a datacenter now.
-func (p *program) failoverRun(ctx context.Context, c *cli.Context, s *session) error {
-	dc := c.Args().First()
-	in, err := s.readSites(ctx)
-	if err != nil {
-		return err
-	}
-	nodes := in.in(dc)
-	if len(nodes) == 0 {
-		return in.noDatacenter(dc)
-	}
-	list := in.leaving(nodes)
-	for _, r := range list {
-		if r.To != "" && !r.alive && !c.Bool("force") {
-			return failed("wait for what failover does by itself (meshvpc failover status), or --force once that host surely serves it no more",
-				"run failover of %s: %s has %s and does not answer: it could be served twice", dc, r.From, r.name())
-		}
-	}
-	return p.relocate(ctx, c, s, list)
 }
 
 // failoverReturn moves what prefers a datacenter back to it, after showing it.
@@ -119,7 +84,7 @@ func (p *program) failoverReturn(ctx context.Context, c *cli.Context, s *session
 			return err
 		}
 	}
-	return p.relocate(ctx, c, s, list)
+	return p.relocate(ctx, c, s, list, true)
 }
 
 // home is the best rank that a datacenter's nodes have for an endpoint, -1 for none.
@@ -133,17 +98,22 @@ func (in *sites) home(e *endpointRecords, dc string) int {
 	return best
 }
 
-// relocate writes where endpoints are to go, and waits until they are there.
-func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list []relocation) error {
+// relocate writes where endpoints are to go, and waits until they are there. What a
+// silent node has goes where failover finds best. Where they go they stay: it is preferred
+// until somebody ends that, unless they go home.
+func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list []relocation, home bool) error {
 	if names := stuck(list); len(names) > 0 {
 		p.warn("these stay: %s", few(names))
 	}
 	for _, r := range list {
-		if r.To == "" {
+		if r.To == "" || r.silent {
 			continue
 		}
 		err := edit(ctx, s, cluster.KeyEndpointSpec(r.VPC, r.Endpoint), func(spec *cluster.EndpointSpec) error {
 			spec.Failover.MoveTo, spec.ForcedFrom = cluster.InEpoch{Node: r.To, Epoch: r.epoch}, cluster.InEpoch{}
+			if spec.Failover.Preferred = r.To; home {
+				spec.Failover.Preferred = ""
+			}
 			if !r.alive {
 				spec.ForcedFrom = cluster.InEpoch{Node: r.From, Epoch: r.epoch}
 			}
@@ -167,10 +137,11 @@ func (p *program) relocate(ctx context.Context, c *cli.Context, s *session, list
 }
 
 func (p *program) failoverDatacenterCommands() []*cli.Command {
-	force := &cli.BoolFlag{Name: "force", Usage: "also from nodes that do not answer: only when they surely serve nothing any more"}
+	force := &cli.BoolFlag{Name: "force", Usage: "also from nodes that do not answer, and in safe mode: only when they surely serve nothing any more"}
 	return []*cli.Command{
 		p.verb("plan", "DC", "what the loss of a datacenter would mean; nothing is done", storeFlags(), p.withStore(p.failoverPlan)),
 		p.verb("run", "DC", "move everything that can move out of a datacenter now", waitFlags(relocateWait, force), p.withStore(p.failoverRun)),
 		p.verb("return", "DC", "move what prefers a datacenter back to it", waitFlags(relocateWait, yesFlag()), p.withStore(p.failoverReturn)),
+		p.failoverDrillCommand(),
 	}
 }

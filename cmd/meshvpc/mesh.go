@@ -21,6 +21,9 @@ type mesh struct {
 	statuses map[string]*cluster.VPCStatus
 	live     map[string]bool
 	places   []string // endpoints
+	// published counts the MACs that are, duplicates are those on two machines.
+	published  int
+	duplicates []duplicateReport
 }
 
 // meshPrefixes is what a mesh needs beside the statuses.
@@ -70,6 +73,7 @@ func meshOf(v *store.View, vpc string) *mesh {
 			m.places = append(m.places, k.Name)
 		}
 	}
+	m.readPublished(v)
 	for _, n := range m.concerned() {
 		if it, ok := store.At[*cluster.VPCStatus](v, cluster.KeyVPCStatus(n, vpc)); ok {
 			m.statuses[n] = it.Value
@@ -132,6 +136,8 @@ type memberReport struct {
 	Links  []linkReport `json:"links"`
 	// FloodDropped counts the frames that were over the VPC's flood limit.
 	FloodDropped uint64 `json:"flood_dropped,omitempty"`
+	// MACsRefused counts the MACs that are not published for the bounds of that.
+	MACsRefused int `json:"macs_refused,omitempty"`
 }
 
 type meshReport struct {
@@ -140,6 +146,8 @@ type meshReport struct {
 	Reason  string         `json:"reason"`
 	MTU     int            `json:"mtu"`
 	Members []memberReport `json:"members"`
+	// Duplicates are published MACs that are on two machines.
+	Duplicates []duplicateReport `json:"duplicates,omitempty"`
 
 	limit   cluster.FloodLimit
 	pending bool // the controller waits for something, members come later
@@ -149,7 +157,7 @@ type meshReport struct {
 // selector names is a member and ready, nobody else is, every pair's link is
 // up, and what is in force is what was asked for.
 func (m *mesh) report() meshReport {
-	r := meshReport{VPC: m.name, Members: []memberReport{}}
+	r := meshReport{VPC: m.name, Members: []memberReport{}, Duplicates: m.duplicates}
 	if m.net != nil {
 		r.MTU, r.pending = m.net.MTU, m.net.Phase == cluster.PhasePending && m.net.Reason != ""
 	}
@@ -264,7 +272,7 @@ func (m *mesh) reportMember(name string, links map[string]map[string]cluster.Lin
 		return r
 	}
 	if s := m.statuses[name]; s != nil {
-		r.FloodDropped = s.FloodDropped
+		r.FloodDropped, r.MACsRefused = s.FloodDropped, s.MACsRefused
 	}
 	for _, peer := range slices.Sorted(maps.Keys(m.members)) {
 		if peer == name {

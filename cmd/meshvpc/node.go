@@ -25,6 +25,7 @@ func (p *program) nodeCommand() *cli.Command {
 			"meshvpc node list",
 			"meshvpc node show gold-hoster-01 -o yaml",
 			"meshvpc node set gold-hoster-01 --label rack=a1 --label disk=",
+			"meshvpc node set gold-hoster-01 --capacity 20",
 			"meshvpc node drain gold-hoster-02",
 			"meshvpc node resume gold-hoster-02",
 			"meshvpc node remove gold-hoster-02",
@@ -35,7 +36,8 @@ func (p *program) nodeCommand() *cli.Command {
 		p.verb("list", "", "list the nodes", storeFlags(), p.withStore(p.nodeList)),
 		p.verb("show", "N", "all about one node", storeFlags(), p.withStore(p.nodeShow)),
 		p.verb("set", "N", "change a node", storeFlags(
-			&cli.StringSliceFlag{Name: "label", Usage: "`KEY=VALUE` to set, KEY= to remove; may be repeated"}), p.withStore(p.nodeSet)),
+			&cli.StringSliceFlag{Name: "label", Usage: "`KEY=VALUE` to set, KEY= to remove; may be repeated"},
+			&cli.IntFlag{Name: "capacity", Usage: "how many endpoints that move by themselves failover lets it have, `K` at most; 0: any number"}), p.withStore(p.nodeSet)),
 		p.verb("remove", "N", "take a node out of the cluster for good", waitFlags(time.Minute, yesFlag(),
 			&cli.BoolFlag{Name: "force", Usage: "also with endpoints, which keep their addresses and are on no node then"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until its tunnels are gone"}), p.withStore(p.nodeRemove)),
@@ -56,6 +58,7 @@ type nodeReport struct {
 	Live       bool              `json:"live"`
 	Version    string            `json:"version"`
 	OS         string            `json:"os,omitempty"`
+	Capacity   int               `json:"capacity,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Problems   []string          `json:"problems,omitempty"`
 	Notes      []string          `json:"notes,omitempty"`
@@ -63,7 +66,7 @@ type nodeReport struct {
 
 func nodeOf(v *store.View, it store.Item[*cluster.Node]) nodeReport {
 	name := last(it.Key)
-	r := nodeReport{Node: name, Name: name, Datacenter: clean(it.Value.Datacenter), State: it.Value.State, Labels: it.Value.Labels,
+	r := nodeReport{Node: name, Name: name, Datacenter: clean(it.Value.Datacenter), State: it.Value.State, Capacity: it.Value.Capacity, Labels: it.Value.Labels,
 		Live: v.Has(cluster.KeyLive(name)), Underlay: "-"}
 	if s, ok := store.At[*cluster.NodeStatus](v, cluster.KeyNodeStatus(name)); ok && s.Value.NodeID == it.Value.ID {
 		r.Underlay, r.Version, r.OS = s.Value.Underlay.String(), clean(s.Value.Version), clean(s.Value.OS)
@@ -113,7 +116,9 @@ type nodeDetail struct {
 	nodeReport
 	ID     string       `json:"id"`
 	Joined cluster.Time `json:"joined"`
-	VPCs   []nodeVPC    `json:"vpcs"`
+	// GivenUp is an operator's word that it is lost, nil for none.
+	GivenUp *cluster.GivenUp `json:"given_up,omitempty"`
+	VPCs    []nodeVPC        `json:"vpcs"`
 }
 
 type nodeVPC struct {
@@ -135,7 +140,7 @@ func (p *program) nodeShow(ctx context.Context, c *cli.Context, s *session) erro
 	if !ok {
 		return p.noNode(ctx, s, name)
 	}
-	d := nodeDetail{nodeReport: nodeOf(v, it), ID: clean(it.Value.ID), Joined: it.Value.Joined, VPCs: []nodeVPC{}}
+	d := nodeDetail{nodeReport: nodeOf(v, it), ID: clean(it.Value.ID), Joined: it.Value.Joined, GivenUp: it.Value.GivenUp, VPCs: []nodeVPC{}}
 	for a := range store.Below[*cluster.HostVPC](v, cluster.PrefixHost(name)) {
 		part := nodeVPC{VPC: last(a.Key), State: a.Value.State}
 		if st, ok := store.At[*cluster.VPCStatus](v, cluster.KeyVPCStatus(name, part.VPC)); ok {
@@ -149,6 +154,12 @@ func (p *program) nodeShow(ctx context.Context, c *cli.Context, s *session) erro
 	return p.print(c, d, func(w io.Writer) {
 		fmt.Fprintf(w, "node:        %s\nid:          %s\ndatacenter:  %s\nstate:       %s\nlive:        %s\nunderlay:    %s\nos:          %s\nversion:     %s\njoined:      %s\n",
 			d.Node, d.ID, d.Datacenter, d.State, yesNo(d.Live), d.Underlay, cmp.Or(d.OS, "-"), cmp.Or(d.Version, "-"), d.Joined.Format(time.RFC3339))
+		if d.GivenUp != nil {
+			fmt.Fprintf(w, "given up:    %s\n", d.GivenUp.At.Format(time.RFC3339))
+		}
+		if d.Capacity > 0 {
+			fmt.Fprintf(w, "capacity:    %d endpoints that move\n", d.Capacity)
+		}
 		for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
 			fmt.Fprintf(w, "label:       %s=%s\n", k, d.Labels[k])
 		}
@@ -200,8 +211,8 @@ func (s *session) nodeNames(ctx context.Context) ([]string, error) {
 
 func (p *program) nodeSet(ctx context.Context, c *cli.Context, s *session) error {
 	name, labels := c.Args().First(), c.StringSlice("label")
-	if len(labels) == 0 {
-		return usage("give --label KEY=VALUE", "nothing to set")
+	if len(labels) == 0 && !c.IsSet("capacity") {
+		return usage("give --label KEY=VALUE or --capacity K", "nothing to set")
 	}
 	for _, l := range labels {
 		if _, _, ok := strings.Cut(l, "="); !ok {
@@ -209,6 +220,9 @@ func (p *program) nodeSet(ctx context.Context, c *cli.Context, s *session) error
 		}
 	}
 	err := edit(ctx, s, cluster.KeyNode(name), func(n *cluster.Node) error {
+		if c.IsSet("capacity") {
+			n.Capacity = c.Int("capacity")
+		}
 		if n.Labels == nil {
 			n.Labels = map[string]string{}
 		}

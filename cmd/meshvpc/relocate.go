@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -28,85 +26,30 @@ type relocation struct {
 	To       string `json:"to,omitempty"`     // "": nowhere
 	Reason   string `json:"reason,omitempty"` // why nowhere
 
-	epoch int64
-	alive bool // the node that has it lives
+	epoch  int64
+	alive  bool // the node that has it lives
+	silent bool // observers do not hear it
 }
 
 func (r relocation) name() string { return r.Endpoint + " of VPC " + r.VPC }
 
-// sites is what endpoints can be moved by.
-type sites struct {
-	view  *store.View
-	nodes map[string]*cluster.Node
-}
-
-// readSites reads nodes, endpoints and what hosts report of them.
-func (s *session) readSites(ctx context.Context) (*sites, error) {
-	v, err := s.read(ctx, nil, cluster.PrefixNodes, cluster.PrefixLive, cluster.PrefixVPCs, cluster.PrefixStat, cluster.PrefixFences, cluster.PrefixSrvs)
-	if err != nil {
-		return nil, err
-	}
-	in := &sites{view: v, nodes: map[string]*cluster.Node{}}
-	for it := range store.Below[*cluster.Node](v, cluster.PrefixNodes) {
-		in.nodes[strings.TrimPrefix(it.Key, cluster.PrefixNodes)] = it.Value
-	}
-	return in, nil
-}
-
-// in lists the nodes of a datacenter, sorted.
-func (in *sites) in(dc string) (names []string) {
-	for _, name := range slices.Sorted(maps.Keys(in.nodes)) {
-		if n := in.nodes[name]; n.Datacenter == dc && n.State != cluster.NodeLeft {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// noDatacenter refuses one that has no node.
-func (in *sites) noDatacenter(dc string) error {
-	var all []string
-	for _, n := range in.nodes {
-		all = append(all, n.Datacenter)
-	}
-	slices.Sort(all)
-	return failed("there are "+few(slices.Compact(all)), "there is no datacenter %q", clean(dc))
-}
-
-// takers are the nodes that could have an endpoint at once, the most preferred first:
-// it is attached there, and they are well.
-func (in *sites) takers(e *endpointRecords) (names []string) {
-	rank := map[string]int{}
-	for name, n := range in.nodes {
-		at, ok := e.spec.Failover.Place.Rank(name, n)
-		it, attached := store.At[*cluster.EndpointStatus](in.view, cluster.KeyEndpointStatus(name, e.vpc, e.name))
-		ready := attached && (it.Value.State == cluster.PortStandby || it.Value.State == cluster.PortReady)
-		ready = ready && (e.spec.Failover.Workload == "" || !it.Value.Workload.MayRun())
-		if ok && ready && n.State == cluster.NodeActive && in.view.Has(cluster.KeyLive(name)) && !in.view.Has(cluster.KeyFence(name)) {
-			rank[name] = at
-			names = append(names, name)
-		}
-	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(rank[a], rank[b]), strings.Compare(a, b)) })
-	return names
-}
-
 // moves lists the endpoints that move by themselves and that pick says have to go, with
-// where to: the first taker that may says.
+// where to: to the best node that may says, one endpoint after the other.
 func (in *sites) moves(pick func(e *endpointRecords) bool, may func(e *endpointRecords, node string) bool) (list []relocation) {
 	for _, e := range endpointsOf(in.view, (*endpointRecords).moves) {
 		if e.own == nil || e.own.Node == "" || e.spec.State != cluster.EndpointActive || !pick(e) {
 			continue
 		}
-		r := relocation{Endpoint: e.name, VPC: e.vpc, From: e.own.Node, epoch: e.own.Epoch, alive: in.view.Has(cluster.KeyLive(e.own.Node))}
-		takers := slices.DeleteFunc(in.takers(e), func(n string) bool { return n == e.own.Node || !may(e, n) })
-		switch {
+		r := relocation{Endpoint: e.name, VPC: e.vpc, From: e.own.Node, epoch: e.own.Epoch, alive: in.view.Has(cluster.KeyLive(e.own.Node)), silent: in.silent(e.own.Node)}
+		one, here := in.movable(e), func(node string) bool { return may(e, node) }
+		switch to := in.chooser.Best(one, here); {
 		case e.hold != nil:
 			r.Reason = "it is held"
-		case len(takers) == 0:
-			r.Reason = fmt.Sprintf("no other node at its places %s has it attached and is well", e.spec.Failover.Place)
+		case to == "":
+			r.Reason = in.chooser.Why(one, here)
 		default:
-			r.To = takers[0]
+			r.To = to
+			in.chooser.Move(one, to)
 		}
 		list = append(list, r)
 	}
@@ -240,7 +183,7 @@ func (s *session) setNodeState(ctx context.Context, node string, state cluster.N
 		if n.State == cluster.NodeLeft {
 			return failed("see \"meshvpc node list\"", "node %s was removed", node)
 		}
-		n.State = state
+		n.State, n.GivenUp = state, nil
 		return nil
 	})
 }

@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
-			"put": cmdPut, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
+			"put": cmdPut, "del": cmdDel, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
 			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "oldclient": cmdOldClient, "within": cmdWithin, "await": cmdAwait,
 			"external": cmdExternal, "hostagent": cmdHostAgent, "etcdenv": cmdEtcdEnv,
 			"expired": cmdExpired, "manager": cmdManager, "told": cmdTold,
@@ -328,6 +328,13 @@ func cmdPorts(ts *testscript.TestScript, _ bool, args []string) {
 func cmdPut(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	_, err := w.kv.Txn(w.ctx, mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Put(cluster.Root+args[0], []byte(strings.ReplaceAll(args[1], `\e`, "\x1b")))}})
+	ts.Check(err)
+}
+
+// del KEY: somebody deletes a record.
+func cmdDel(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	_, err := w.kv.Txn(w.ctx, mvcc.TxnRequest{Then: []mvcc.Op{mvcc.Delete(cluster.Root + args[0])}})
 	ts.Check(err)
 }
 

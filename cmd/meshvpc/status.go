@@ -166,6 +166,7 @@ func judge(v *store.View) statusReport {
 		r.judgeVPC(meshOf(v, name))
 	}
 	r.judgePorts(v)
+	r.judgeQuorum(v)
 	r.judgeVanished(v)
 	for _, problem := range v.Problems() {
 		r.add(fmt.Sprintf("record %s cannot be read: %s", printable(problem.Key), clean(problem.Err.Error())), "meshvpc get "+printable(problem.Key))
@@ -180,7 +181,10 @@ func (r *statusReport) add(what, mend string) {
 func (r *statusReport) judgeVPC(m *mesh) {
 	report := m.report()
 	r.VPCs = append(r.VPCs, vpcState{m.name, report.Ready, report.Reason, len(m.members)})
-	r.Notes = append(r.Notes, report.floods()...)
+	r.Notes = append(append(r.Notes, report.floods()...), report.refusals()...)
+	for _, d := range report.Duplicates {
+		r.add(fmt.Sprintf("VPC %s: MAC %s", m.name, d), mendDuplicate)
+	}
 	if report.Ready {
 		return
 	}

@@ -169,6 +169,9 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 			}
 			fmt.Fprintf(w, "asked for:     transport %s%s\n", cmp.Or(string(m.spec.Transport), string(cluster.Auto)), groupSuffix(m.spec.MulticastGroup))
 			fmt.Fprintf(w, "asked for:     learning %s\n", cmp.Or(m.spec.Learning, cluster.LearnDynamic))
+			if m.spec.Learning == cluster.LearnPublish {
+				fmt.Fprintf(w, "published:     %d MACs\n", m.published)
+			}
 			fmt.Fprintf(w, "flood limit:   %s\n", m.spec.FloodLimit)
 			fmt.Fprintf(w, "asked for:     gateway %s\n", m.spec.AskedGateway())
 			fmt.Fprintf(w, "asked VNI:     %s\nasked MTU:     %s\nprotected:     %s\n", cmp.Or(nonZero(int(m.spec.VNI)), "any"), cmp.Or(nonZero(m.spec.MTU), "what the members carry"), yesNo(m.spec.Protect))

@@ -119,7 +119,7 @@ func specFrom(c *cli.Context) (*cluster.VPCSpec, error) {
 }
 
 func learningFlag() cli.Flag {
-	return &cli.StringFlag{Name: "learning", Usage: "how hosts come to know where workloads are: dynamic, from frames, or static, from attached endpoints alone (default: dynamic)"}
+	return &cli.StringFlag{Name: "learning", Usage: "how hosts come to know where workloads are: dynamic, from frames, static, from attached endpoints alone, or publish, from these and what hosts publish of all other workloads (default: dynamic)"}
 }
 
 // setLearning takes over --learning, where given.

@@ -156,7 +156,10 @@ func (p *program) meshTable(w io.Writer, r meshReport) {
 		rows = append(rows, []string{b.Node, yesNo(b.Ready), fmt.Sprintf("%d/%d", up, len(b.Links)), carriers(by), milliseconds(worst), few(reasons)})
 	}
 	columns(w, []string{"node", "ready", "links up", "by", "slowest", "reason"}, rows)
-	for _, note := range r.floods() {
+	for _, d := range r.Duplicates {
+		fmt.Fprintln(w, "finding: "+d.String()+": "+mendDuplicate)
+	}
+	for _, note := range append(r.floods(), r.refusals()...) {
 		fmt.Fprintln(w, "note: "+note)
 	}
 }

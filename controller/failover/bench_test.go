@@ -34,6 +34,60 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// BenchmarkMoving is a pass of 100 hosts and 1,000 endpoints, of which each is attached at
+// ten: in peace, while a third of the hosts are silent, and when these are fenced and all
+// that they have is to move.
+func BenchmarkMoving(b *testing.B) {
+	for _, stage := range []string{"peace", "silent", "fenced"} {
+		b.Run(stage, func(b *testing.B) {
+			w := crowdOf1000(b)
+			if stage != "peace" {
+				w.dieAll("d0")
+			}
+			w.run(6 * w.v.Timings.Keepalive)
+			if stage == "fenced" {
+				w.write(w.last)
+			}
+			b.ReportAllocs()
+			grants := 0
+			for b.Loop() {
+				w.j.granted = nil
+				grants = len(w.decide().Grants)
+			}
+			b.ReportMetric(float64(grants), "grants")
+			if (grants > 0) != (stage == "fenced") || w.last.Mode == ModeSafe {
+				b.Fatalf("%d grants, %s: %s", grants, w.last.Mode, w.last.Why)
+			}
+		})
+	}
+}
+
+// crowdOf1000 has 1,000 endpoints at 100 hosts in three datacenters.
+func crowdOf1000(t testing.TB) *world {
+	w := crowd(t, 100)
+	members := w.v.Endpoints[0].Members
+	w.v.Endpoints = nil
+	for i := range 1000 {
+		e := &Endpoint{VPC: "v", Name: fmt.Sprintf("e%04d", i), Failover: &cluster.Failover{Mode: cluster.ModeStateless, Place: cluster.Place{"all"}},
+			Own:     &cluster.EndpointOwn{State: cluster.OwnAssigned, Node: fmt.Sprintf("n%04d", i%100), Era: 1, Epoch: 1},
+			Reports: map[string]*cluster.EndpointStatus{}, Members: members}
+		for k := range 10 {
+			w.report(e, fmt.Sprintf("n%04d", (i+k)%100), cluster.PortStandby)
+		}
+		w.v.Endpoints = append(w.v.Endpoints, e)
+	}
+	return w
+}
+
+// dieAll has all hosts of a datacenter stop.
+func (w *world) dieAll(dc string) {
+	for name, n := range w.v.Nodes {
+		if n.Datacenter == dc {
+			w.die(name)
+		}
+	}
+}
+
 func crowd(t testing.TB, hosts int) *world {
 	names := []string{"w/w!"}
 	for i := range hosts {

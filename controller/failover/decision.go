@@ -49,8 +49,9 @@ type Decision struct {
 	Fences []NewFence
 	Lifts  []Lift
 	Grants []Grant
-	// HandOvers are what owners are to be told, and no others are.
-	HandOvers []HandOver
+	// Handovers are of endpoints that are served well, and only may be elsewhere when
+	// their owner has said that it has shut them.
+	Handovers []Handover
 
 	// Waits are the endpoints that nobody serves, or that should be elsewhere, and
 	// are not moved now.
@@ -93,9 +94,23 @@ type Grant struct {
 	To            string // "" for none: its workload failed at too many nodes
 	Era, Epoch    int64  // that are in force until then
 	Fence         int64
+	// Live: its transaction has to require the live record of From, too, as the View
+	// had it: nothing was granted to From since.
+	Live bool
 	// Moved is what the own record is to say of it; nil, the first owner: as it is.
 	Moved *cluster.Moved
 	Why   string
+}
+
+// Handover has the owner of a strict endpoint shut it, and end its workload, for To to
+// have it next. Its
+// transaction has to require the own record as the View had it, no hold, and no fence
+// of To.
+type Handover struct {
+	VPC, Endpoint string
+	From, To      string
+	Era, Epoch    int64 // that are in force, and stay so
+	Why           string
 }
 
 // Wait is why an endpoint is not moved.

@@ -5,12 +5,14 @@
 // (a Decision). There is no goroutine, no I/O and no clock. What is asked for is asked
 // for again until the View shows it, so that a write may fail or be lost.
 //
-// An endpoint of mode stateless may be at two nodes for a while: receivers take its
-// address from one of them, and a node that is cut off goes on to serve its own side.
-// One of mode stateful goes to another node only when its workload surely has ended at
-// the one before (see below). A node that cannot be reached is no proof of that; a
-// time limit at the owner itself, by which its workload is killed, would be one more
-// cause in proof.
+// It is for endpoints of the modes stateless and vip, of which there may be two for a
+// while: receivers take the address from one of them, and a node that is cut off goes on
+// to serve its own side. Of an endpoint that is exclusive strict the owner's kernel shuts
+// the port unless the store has let it go on (see package watcher): that is waited for
+// here. One of mode stateful is strict, and goes to another node only when its workload
+// surely has ended at the one before (see below). A node that cannot be reached is no
+// proof of that, nor is a port that is shut; a time limit at the owner itself, by which
+// its workload is killed, would be one more.
 //
 // # What is known of a node
 //
@@ -55,12 +57,15 @@
 //   - LinkSplit: all sure observers of some datacenter do not hear it, and it is not
 //     Down. A matter between datacenters: no node is given up for it. A node that some
 //     of its own datacenter hear, and no more do not, is never Down. Where there are two datacenters and no
-//     witness, the loss of one looks like this, and nothing is moved.
+//     witness, the loss of one looks like this, and nothing is moved. Where a datacenter
+//     has half of the voting servers or more, its loss leaves no leader at all; commands
+//     say so (cluster.Quorum). Neither keeps the loss of a node from being dealt with.
 //
 // # What may be given up
 //
 //   - Confirm. A node has to be silent for Confirm, or a probe period if that is more,
 //     in which those that were lost with it show, too.
+//
 //   - Mass. Lost nodes count from when they are silent until a minute after they were
 //     fenced, or after they were lost if there is nothing to move. Draining nodes do
 //     not count. One node of a datacenter, or less than 30 %, is given up at once. Of
@@ -68,6 +73,7 @@
 //     at once (ModeDatacenter), if observers in two other places say so of each of its
 //     nodes and 70 % of the nodes elsewhere are well; it has to be silent for Hold.
 //     A datacenter of one node is a node.
+//
 //   - Safe mode. More than half of all nodes, and several, that are no whole
 //     datacenter; several whole ones; a whole one that is not attested as above; losses
 //     in two datacenters within Hold and one detection. Then nothing is fenced and
@@ -76,6 +82,12 @@
 //     removed by an operator, end it. It is this leader's: another one sees again that half
 //     is lost, but of two losses that it did not see begin it cannot tell whether they
 //     came at once, unless both ask for something.
+//
+//   - Given up. An operator's word that a node is lost (cluster.GivenUp) stands for
+//     confirm, hold and mass, for what that node has and for nothing else: what is lost
+//     beside it counts as before, and waits as before. It makes no node that observers
+//     find OK a lost one, moves nothing that is held, and is over when the node is back.
+//     A new leader collects its evidence first.
 //
 // A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all
 // that the node has. It is not, if nobody knows from which address its frames come.
@@ -96,20 +108,42 @@
 //     three of them to no node, until an operator moves it. When it ran for a minute,
 //     that is forgotten.
 //
-// One of mode stateful gets another node only by its owner's word, that it has ended
-// this epoch or that its workload failed and has; or when its owner is fenced, and was
-// booted anew since: it then starts nothing in this epoch, as its fence is lifted only
-// when it has released that. A node is not fenced for it. What is planned has the
-// owner make way first (HandOver), and is off if it need not.
+// Of a strict endpoint the barrier is not enough, and a node that left the VPC may serve
+// it still. Its owner has to have said that it released it, or been booted anew after
+// the fence was seen, or:
+//
+//   - Time. The owner's counter has not moved for cluster.GrantWait, as this leader saw
+//     it, with a grant of the length that the node said; and the live record has not
+//     changed when the new owner is written. A renewal wants the own records as they
+//     are: so none can follow. The owner must have said that its port is gated.
+//
+// By time alone, without fence or barrier, goes what a node has that is not down: its
+// agent is frozen or gone, or does not reach the store, and all else that it has is
+// served. What is served and should be elsewhere is handed over first: own.To has the
+// owner shut it, end its workload, and say so. A target has to have read what became of
+// it last.
+//
+// Of one of mode stateful, time is no proof: frames have ended by it, and the workload
+// has not. It gets another node only by its owner's word, that it has ended this epoch or
+// that its workload failed and has; or when its owner is fenced, and was booted anew
+// after that was seen: it then starts nothing in this epoch, as its fence is lifted only
+// when it has released that. A node is not fenced for it.
 //
 // And never if an operator holds it, in safe mode, or if it changed five times in
 // 180 s: then it stays until it was quiet for as long, or an operator moves or holds
 // it. Of the nodes that have it attached, are in its places and are well (alive, OK,
-// suspected by nobody, neither fenced nor draining, without failures that count) and
-// say that its workload does not run there, the one where that has not failed gets it,
-// then one that its list prefers, then one without a penalty, then one whose report
+// suspected by nobody, neither fenced nor draining, without failures that count) and say
+// that its workload, if it has one, does not run there, one where that has not failed
+// gets it, then the one that an operator moved it to by hand, then one whose datacenter
+// has fewest of its group, then the one that its list
+// prefers, then one without a penalty, then one whose report
 // is of this epoch, then the one with the fewest endpoints, then the first by name. At
 // most 500 in a second.
+//
+// A node that has as many endpoints as its capacity gets no more, and none beside which
+// it has another of the same group: the endpoint waits then, and says so. Whoever wants
+// two of them together rather than one of them nowhere moves it by hand. What is where it
+// should not be, by an operator's word or because the word came later, stays.
 //
 // A failure is worth a penalty of 1000, of which half is left after 5 minutes. From
 // 2000 on a node gets nothing until less than 750 is left. And it has to be well for a
@@ -122,7 +156,7 @@
 // or released, or the report is of the epoch in force; and that the workloads of these
 // have ended there. Also in safe mode.
 //
-// An endpoint with failback auto returns when a node that its list prefers was well for
+// An endpoint with failback auto, or with a window while that is open, returns when a node that its list prefers was well for
 // 10 minutes and nothing is lost, one a second into a datacenter. A node that is
 // drained hands over two a second. Here the owner is well: it closes when it reads
 // what the new one opens by.

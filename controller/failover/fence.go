@@ -14,21 +14,26 @@ func (p *pass) fence() {
 	partly := map[string]bool{}
 	for _, name := range p.names {
 		dc := p.Nodes[name].Datacenter
-		if p.owned[name] == 0 || p.fenced(name) || !p.isLost(name) {
+		if p.chooser.owned[name] == 0 || p.fenced(name) || !p.isLost(name) {
 			continue
 		}
 		ok, why := p.allows(name)
 		if ok && len(p.Underlay[name]) == 0 {
 			ok, why = false, "nobody knows the underlay address of "+name+", so it cannot be fenced"
 		}
-		if !ok || partly[dc] {
+		given := p.givenUp(name)
+		if !ok || partly[dc] && !given {
 			p.waitFor(name, why)
 			continue
 		}
-		partly[dc] = p.partly(dc) && p.holds(ruleMass)
+		partly[dc] = partly[dc] || p.partly(dc) && p.holds(ruleMass) && !given
+		evidence := p.nodes[name].Evidence
+		if given {
+			evidence = "an operator gave it up: " + evidence
+		}
 		p.out.Fences = append(p.out.Fences, NewFence{Node: name, Fence: cluster.Fence{
 			NodeID: p.Nodes[name].ID, Underlay: addresses(p.Underlay[name]),
-			Why: cluster.CleanText(p.nodes[name].Evidence), Since: cluster.At(p.Now),
+			Why: cluster.CleanText(evidence), Since: cluster.At(p.Now),
 		}})
 		p.waitFor(name, name+" is being fenced")
 	}
@@ -37,11 +42,11 @@ func (p *pass) fence() {
 // isLost reports whether a node is down for long enough, and something is gained by
 // giving it up. Of what is only waited for it says why.
 func (p *pass) isLost(name string) bool {
-	switch class := p.nodes[name].Class; {
-	case class == Isolated:
+	switch class, given := p.nodes[name].Class, p.givenUp(name); {
+	case class == Isolated && !given:
 		p.waitFor(name, name+" is isolated, but reads the store: it is to hand over by itself")
-	case class != Down:
-	case !p.confirmed(name):
+	case class == OK, class != Down && !given:
+	case !given && !p.confirmed(name):
 		p.waitFor(name, name+" is down, but not for long enough")
 	case !p.movable(name):
 		for _, e := range p.Endpoints {
@@ -54,7 +59,7 @@ func (p *pass) isLost(name string) bool {
 			case e.Failover.Stateful():
 				why = "nobody knows whether its workload runs there; if it surely does not: \"endpoint move --force\""
 			default:
-				why = p.noTarget(e, nil)
+				why = p.chooser.Why(e, nil)
 			}
 			p.wait(e, name+" is down: "+why)
 		}

@@ -15,6 +15,8 @@ type cause struct {
 	ok       bool
 	why      string // or, if not ok, what is waited for; "" for nothing
 	fence    int64
+	live     bool // as long as From was granted nothing more
+	proof    bool // the owner has ended for certain
 	unfenced []string
 	failed   bool // the owner's workload did
 }
@@ -32,7 +34,7 @@ func (p *pass) grant() {
 			if !c.failed && e.owner() != "" {
 				but = nil // better there than nowhere
 			}
-			p.give(e, c, p.target(e, but))
+			p.give(e, c, p.targetOf(e, but))
 		case c.why != "":
 			p.wait(e, c.why)
 		}
@@ -50,24 +52,33 @@ func (p *pass) inOrder() []*Endpoint {
 func (p *pass) causeFor(e *Endpoint) cause {
 	owner := e.owner()
 	n := p.Nodes[owner]
+	if why, may := p.mayRun(e); may {
+		return cause{why: why}
+	}
 	switch {
 	case owner == "":
 		why := p.given(e)
 		return cause{ok: why == "", why: cmp.Or(why, "it had no node")}
 	case p.failed(e):
 		return cause{ok: true, why: cluster.CleanText("its workload failed at " + owner + ": " + e.Reports[owner].Workload.Reason), failed: true}
-	case e.Failover.Stateful():
-		return p.proof(e)
-	case !e.Members[owner]:
+	case !e.Members[owner] && (!e.strict() || p.absent(e, owner)):
 		return cause{ok: true, why: owner + " is no member of the VPC any more"}
 	case n == nil:
 		return cause{}
 	case p.released(e):
 		return cause{ok: true, why: owner + " released it"}
+	case e.strict() && !p.fenced(owner) && p.dark(e, owner):
+		return cause{ok: true, live: true, why: owner + " has not reached the store for " + seconds(p.silence(owner)) + ", and shut it"}
+	case !p.fenced(owner) && e.Own.To != "":
+		return cause{why: "waiting for " + owner + " to say that it serves it no more"}
 	case !p.fenced(owner) || p.lifting(owner):
 		return cause{}
 	}
-	return p.barrier(e, owner)
+	c := p.barrier(e, owner)
+	if e.strict() && c.ok && !c.proof && p.holds(ruleTime) {
+		return p.timed(e, owner, c)
+	}
+	return c
 }
 
 // released reports whether the owner says that it ended this very epoch.
@@ -81,7 +92,8 @@ func (p *pass) barrier(e *Endpoint, owner string) cause {
 	f, m := p.Fences[owner], p.judge.node(owner)
 	c := cause{ok: true, fence: f.Revision, why: f.Why}
 	seen := p.judge.fences[owner].seen
-	if !m.rebooted.Before(seen) {
+	if m.rebooted.After(seen) || m.rebooted.Equal(seen) && !e.strict() {
+		c.proof = true
 		c.why = owner + " was booted anew: " + f.Why
 		return c
 	}
@@ -105,21 +117,19 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 		p.wait(e, why)
 		return
 	case to == "" && !c.failed:
-		p.wait(e, p.noTarget(e, nil))
+		p.wait(e, p.chooser.Why(e, nil))
 		return
 	case p.judge.granted.since(p.Now.Add(-grantWindow)) >= grantsAtOnce:
 		p.due(p.judge.granted[0].Add(grantWindow))
 		p.wait(e, fmt.Sprintf("%d endpoints a second are moved", grantsAtOnce))
 		return
 	}
-	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Why: c.why}
+	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Live: c.live, Why: c.why}
 	if g.From != "" {
 		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1, Failed: failed}
 	}
 	p.judge.granted = append(p.judge.granted, p.Now)
-	if to != "" {
-		p.owned[to]++
-	}
+	p.chooser.Move(e, to)
 	p.out.Grants = append(p.out.Grants, g)
 }
 
@@ -135,13 +145,13 @@ func (p *pass) failedFor(e *Endpoint, c cause) []string {
 
 // forbids says why no endpoint, or not this one, is moved now.
 func (p *pass) forbids(e *Endpoint) string {
-	m := p.judge.endpoints[e.id()]
+	m, given := p.judge.endpoints[e.id()], p.givenUp(e.owner())
 	switch {
 	case e.Held && p.holds(ruleHeld):
 		return "an operator holds it"
-	case p.out.Mode == ModeSafe, p.out.Mode == ModeCollecting && !p.first(e):
+	case p.out.Mode == ModeSafe && !given, p.out.Mode == ModeCollecting && !p.first(e):
 		return p.out.Why
-	case m.frozen && p.holds(ruleChanges):
+	case m.frozen && !given && p.holds(ruleChanges):
 		return fmt.Sprintf("its node changed %d times in %s; it stays until it was quiet for as long, or somebody moves it", maxChanges, changeWindow)
 	}
 	return ""
@@ -170,62 +180,35 @@ func (p *pass) movable(name string) bool {
 
 // stays reports whether an endpoint is not to be moved, whatever happens.
 func (p *pass) stays(e *Endpoint) bool {
-	return e.Held && p.holds(ruleHeld) || p.judge.endpoints[e.id()].frozen && p.holds(ruleChanges)
+	return e.Held && p.holds(ruleHeld) || p.judge.endpoints[e.id()].frozen && !p.givenUp(e.owner()) && p.holds(ruleChanges)
 }
 
 // target is the node that an endpoint goes to if it has to leave its own, "" for none,
-// and none of but: where it is being handed over to, then where its workload has not
-// failed, then by place, then one that has not failed lately, then one whose report is of this
-// epoch, then the one with the fewest endpoints, then by name.
-func (p *pass) target(e *Endpoint, but []string) string {
-	type choice struct {
-		name               string
-		awaited, failed    int
-		rank               int
-		punished, outdated int
+// and none of but.
+func (p *pass) target(e *Endpoint, but []string) string { return p.chooser.Best(e, except(but)) }
+
+// except leaves nodes out; nil, none.
+func except(but []string) func(node string) bool {
+	if len(but) == 0 {
+		return nil
 	}
-	var best *choice
-	for _, name := range slices.Sorted(maps.Keys(e.Reports)) {
-		rank, ok := p.candidate(e, name)
-		if !ok || p.unfit(name) != "" || slices.Contains(but, name) {
-			continue
-		}
-		c := &choice{name: name, rank: rank}
-		if w := e.Reports[name].Workload; w != nil && w.State == cluster.WorkloadFailed {
-			c.failed = 1
-		}
-		if e.Own.HandOver != name {
-			c.awaited = 1
-		}
-		if p.worth(p.judge.node(name)) >= penaltyLeast {
-			c.punished = 1
-		}
-		if !e.isCurrent(e.Reports[name]) {
-			c.outdated = 1
-		}
-		if best == nil || cmp.Or(cmp.Compare(c.awaited, best.awaited), cmp.Compare(c.failed, best.failed), cmp.Compare(c.rank, best.rank), cmp.Compare(c.punished, best.punished), cmp.Compare(c.outdated, best.outdated),
-			cmp.Compare(p.owned[c.name], p.owned[best.name])) < 0 {
-			best = c
-		}
-	}
-	if best == nil {
-		return ""
-	}
-	return best.name
+	return func(node string) bool { return !slices.Contains(but, node) }
 }
 
-// candidate reports whether a node, other than the owner, has all that an endpoint
-// needs, and how preferred it is.
-func (p *pass) candidate(e *Endpoint, name string) (rank int, ok bool) {
-	n, s := p.Nodes[name], e.Reports[name]
-	if n == nil || name == e.owner() || !e.Members[name] || s.NodeID != n.ID ||
-		s.State != cluster.PortStandby && s.State != cluster.PortReady {
-		return 0, false
+// fitness is why nothing is given to a node, and whether it failed lately.
+type fitness struct {
+	unfit  string
+	failed bool
+}
+
+// fit is the fitness of a node in this pass, which is asked for often.
+func (p *pass) fit(name string) fitness {
+	f, ok := p.fitness[name]
+	if !ok {
+		f = fitness{p.unfit(name), p.worth(p.judge.node(name)) >= penaltyLeast}
+		p.fitness[name] = f
 	}
-	if e.Failover.Workload != "" && (s.Workload == nil || s.Workload.MayRun()) {
-		return 0, false // it has yet to end there
-	}
-	return e.Failover.Place.Rank(name, n)
+	return f
 }
 
 // unfit says why nothing is given to a node, "" if it is well.
@@ -250,18 +233,4 @@ func (p *pass) unfit(name string) string {
 		return "it failed lately, and is not well for long enough"
 	}
 	return ""
-}
-
-// noTarget says why an endpoint can go nowhere, and none of but is meant.
-func (p *pass) noTarget(e *Endpoint, but []string) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(e.Reports)) {
-		if _, ok := p.candidate(e, name); ok && len(parts) < most && !slices.Contains(but, name) {
-			parts = append(parts, name+": "+p.unfit(name))
-		}
-	}
-	if parts == nil {
-		return "no other node in its places has it attached"
-	}
-	return "no node can take it (" + strings.Join(parts, "; ") + ")"
 }

@@ -13,6 +13,7 @@ type beat struct {
 	by      string
 	counter int64
 	boot    string
+	grant   time.Duration // that it last said it had; 0: it never did
 	// moved is when it was seen to change; zero: it stands since this leader began.
 	moved time.Time
 }
@@ -44,6 +45,9 @@ func (j *Judge) listen(p *pass) {
 			j.node(name).rebooted = p.Now
 		}
 		b.boot = l.BootID
+		if l.Grant > 0 {
+			b.grant = time.Duration(l.Grant) * time.Millisecond
+		}
 	}
 	for name, v := range p.Verdicts {
 		if n := p.Nodes[name]; n != nil && v != nil && n.ID == v.NodeID {

@@ -76,7 +76,7 @@ func (w *world) endpoint(name, at string) *Endpoint {
 // put makes a node the owner in a new epoch, as everybody reports at once.
 func (w *world) put(e *Endpoint, node string, moved *cluster.Moved) {
 	own := *e.Own
-	own.Node, own.State, own.Epoch = node, cluster.OwnAssigned, own.Epoch+1
+	own.Node, own.To, own.State, own.Epoch = node, "", cluster.OwnAssigned, own.Epoch+1
 	if moved != nil {
 		own.Moved = moved
 	}

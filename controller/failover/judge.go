@@ -58,8 +58,9 @@ type pass struct {
 	nodes   map[string]Judgement
 	votes   map[string]*votes
 	quiet   map[string]bool // see unheard
-	owned   map[string]int  // endpoints by owner, with what this pass grants
-	movers  map[string]bool // nodes that have an endpoint that could be elsewhere; nil: see movable
+	chooser Chooser
+	fitness map[string]fitness // see fit
+	movers  map[string]bool    // nodes that have an endpoint that could be elsewhere; nil: see movable
 	loss    *loss
 	missing map[string]receivers
 	out     Decision
@@ -81,7 +82,8 @@ func (p *pass) due(at time.Time) bool {
 // Decide says what the nodes are like and what has to be written.
 func (j *Judge) Decide(v *View) *Decision {
 	p := &pass{View: v, judge: j, nodes: map[string]Judgement{}, votes: map[string]*votes{}, quiet: map[string]bool{},
-		owned: map[string]int{}, missing: map[string]receivers{}}
+		fitness: map[string]fitness{}, missing: map[string]receivers{}}
+	p.chooser = Chooser{Nodes: v.Nodes, Unfit: func(n string) string { return p.fit(n).unfit }, Failed: func(n string) bool { return p.fit(n).failed }}
 	if j.interrupted(v) {
 		j.forget(v.Now)
 	}
@@ -112,9 +114,7 @@ func (p *pass) classify() {
 	maps.DeleteFunc(p.judge.nodes, func(name string, _ *nodeMemory) bool { return p.Nodes[name] == nil })
 	p.out.Nodes = p.nodes
 	for _, e := range p.Endpoints {
-		if o := e.owner(); o != "" {
-			p.owned[o]++
-		}
+		p.chooser.Put(e)
 	}
 }
 

@@ -231,7 +231,11 @@ func (p *pass) wholeWords() string {
 func (p *pass) allows(name string) (ok bool, why string) {
 	dc := p.Nodes[name].Datacenter
 	switch {
-	case p.out.Mode == ModeSafe || p.out.Mode == ModeCollecting:
+	case p.out.Mode == ModeCollecting:
+		return false, p.out.Why
+	case p.givenUp(name):
+		return true, ""
+	case p.out.Mode == ModeSafe:
 		return false, p.out.Why
 	case !p.holds(ruleMass):
 		return true, ""

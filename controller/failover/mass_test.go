@@ -162,3 +162,132 @@ func TestHoldDown(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// giveUp is an operator's word that nodes are lost, as they are now.
+func (w *world) giveUp(names ...string) {
+	for _, name := range names {
+		g := &cluster.GivenUp{At: cluster.At(w.v.Now)}
+		if l := w.v.Live[name]; l != nil {
+			g.Incarnation, g.Counter = l.Incarnation, l.Counter
+		}
+		n := *w.v.Nodes[name]
+		n.GivenUp = g
+		w.v.Nodes[name] = &n
+	}
+}
+
+// TestGivenUp: in safe mode an operator's word moves what it names, and nothing else.
+func TestGivenUp(t *testing.T) {
+	w := big(t)
+	w.endpoint("held", "b1").Held = true
+	w.die("b1", "c1")
+	if got := w.live(time.Minute); len(got) > 0 || w.last.Mode != ModeSafe {
+		t.Fatalf("%q, %s", got, w.last.Mode)
+	}
+	w.giveUp("b1", "a1")
+	got := w.live(10 * time.Minute)
+	if len(got) != 2 || !strings.HasSuffix(got[0], "fence b1") || !strings.Contains(got[1], "at-b1: b1 to ") {
+		t.Errorf("%q", got)
+	}
+	if why := w.v.Fences["b1"].Why; !strings.HasPrefix(why, "an operator gave it up: ") {
+		t.Errorf("fenced, as %q", why)
+	}
+	if w.last.Mode != ModeSafe || w.at("at-c1").Own.Node != "c1" || w.at("held").Own.Node != "b1" {
+		t.Errorf("%s; what c1 had is at %s, what is held at %s", w.last.Mode, w.at("at-c1").Own.Node, w.at("held").Own.Node)
+	}
+}
+
+// TestGivenUpDatacenter: it is not waited for, nor taken apart one after the other.
+func TestGivenUpDatacenter(t *testing.T) {
+	w := big(t)
+	w.die("a0", "a1", "a2", "a3", "c0", "c1", "c2", "c3")
+	w.live(20 * time.Second)
+	if w.last.Mode != ModeSafe {
+		t.Fatal(w.last.Mode)
+	}
+	w.giveUp("c0", "c1", "c2", "c3")
+	if got := fences(w.live(2 * time.Second)); len(got) != 4 {
+		t.Errorf("%q: want all of c in one pass", got)
+	}
+	w.giveUp("a0", "a1", "a2", "a3")
+	if got := fences(w.live(2 * time.Second)); len(got) != 4 {
+		t.Errorf("%q: want all four of a in one pass", got)
+	}
+
+	w = big(t) // partly lost: those named do not wait for the one whose turn it is
+	w.die("a0", "a1", "a2", "a3")
+	w.live(3500 * time.Millisecond)
+	w.giveUp("a1", "a2")
+	if got := fences(w.live(time.Second)); !slices.Equal(got, []string{"0.5 a0", "0.5 a1", "0.5 a2"}) {
+		t.Errorf("%q: want a0 in its turn, and a1 and a2 by word", got)
+	}
+}
+
+// TestGivenUpOver: the word is about one loss, not about the next, and not for ever.
+func TestGivenUpOver(t *testing.T) {
+	for name, then := range map[string]func(w *world){
+		"came back, and was lost again": func(w *world) {
+			w.giveUp("b1")
+			w.back("b1")
+			w.live(20 * time.Second)
+			w.die("b1", "a1")
+		},
+		"without a live record now": func(w *world) {
+			w.giveUp("b1")
+			w.back("b1")
+			w.live(20 * time.Second)
+			w.die("b1", "a1")
+			delete(w.v.Live, "b1")
+		},
+		"an hour ago": func(w *world) {
+			n := *w.v.Nodes["b1"]
+			n.GivenUp = &cluster.GivenUp{At: cluster.At(w.v.Now.Add(-time.Hour)), Incarnation: "i0", Counter: w.v.Live["b1"].Counter}
+			w.v.Nodes["b1"] = &n
+		},
+		"another incarnation": func(w *world) {
+			n := *w.v.Nodes["b1"]
+			n.GivenUp = &cluster.GivenUp{At: cluster.At(w.v.Now), Incarnation: "i9", Counter: w.v.Live["b1"].Counter}
+			w.v.Nodes["b1"] = &n
+		},
+	} {
+		w := big(t)
+		w.die("b1", "c1")
+		w.live(20 * time.Second)
+		then(w)
+		if got := w.live(30 * time.Second); len(got) > 0 || w.last.Mode != ModeSafe {
+			t.Errorf("%s: %q, %s", name, got, w.last.Mode)
+		}
+	}
+}
+
+// TestGivenUpAgent: a node whose kernel answers is given up by word alone, also by a
+// leader that was elected just now, once it has evidence.
+func TestGivenUpAgent(t *testing.T) {
+	w := big(t)
+	w.frozen["b1"] = true
+	w.miss("b1", false, true)
+	if got := w.live(time.Minute); len(got) > 0 || w.class("b1") != AgentDown {
+		t.Fatalf("%q, %s", got, w.class("b1"))
+	}
+	w.giveUp("b1")
+	w.j = New()
+	if got := fences(w.live(20 * time.Second)); len(got) != 1 || got[0] < "5.0" {
+		t.Errorf("%q: want b1, after the leader has collected", got)
+	}
+}
+
+// TestGivenUpFrozen: an endpoint that moved too often goes by an operator's word.
+func TestGivenUpFrozen(t *testing.T) {
+	w := big(t)
+	w.die("b1", "c1")
+	w.live(20 * time.Second)
+	m := w.j.endpoints["v/at-b1"]
+	m.frozen = true
+	for range maxChanges {
+		m.changes = append(m.changes, w.v.Now)
+	}
+	w.giveUp("b1")
+	if w.live(5 * time.Second); w.at("at-b1").Own.Node == "b1" {
+		t.Error("it stays")
+	}
+}

@@ -16,6 +16,7 @@ type nodeMemory struct {
 	heard          bool      // it was not silent once, by fresh evidence
 	failed         bool      // this silence was counted as a failure
 	rebooted       time.Time
+	void           cluster.Time // of the operator's word that is over, see givenUp
 
 	lostSince time.Time
 	began     bool // the loss began under this leader's eyes
@@ -113,6 +114,22 @@ func (p *pass) confirmed(name string) bool {
 	return !p.holds(ruleConfirm) || !since.IsZero() && p.due(since.Add(max(p.Timings.Confirm, p.Timings.Probe)))
 }
 
+// givenUp reports whether an operator's word holds that a node is lost.
+func (p *pass) givenUp(name string) bool {
+	n := p.Nodes[name]
+	if n == nil || n.GivenUp == nil {
+		return false
+	}
+	live, m := p.Live[name], p.judge.node(name)
+	if !p.alive(name) {
+		live = nil
+	}
+	if !n.GivenUp.Holds(live, p.Now) {
+		m.void = n.GivenUp.At
+	}
+	return !m.void.Equal(n.GivenUp.At.Time)
+}
+
 // fenceMemory is what the leader remembers of a fence.
 type fenceMemory struct {
 	revision int64
@@ -142,9 +159,11 @@ type endpointMemory struct {
 	owner      string
 	moved      cluster.Time // At of the last Moved
 	changes    window       // of the owner, by the leader
-	frozen     bool
-	runsSince  time.Time // the workload runs at its owner
-	well       bool      // it did for a while, in this epoch
+	// strangerSince is since when the owner is no member; zero: it is one.
+	strangerSince time.Time
+	frozen        bool
+	runsSince     time.Time // the workload runs at its owner
+	well          bool      // it did for a while, in this epoch
 }
 
 // watchEndpoints takes whose the endpoints are, and counts the changes that nobody
@@ -177,6 +196,7 @@ func (j *Judge) watchEndpoints(p *pass) {
 			m.changes, m.frozen = nil, false
 		}
 		m.era, m.epoch, m.owner, m.moved = e.Own.Era, e.Own.Epoch, e.owner(), moved.At
+		mark(&m.strangerSince, e.owner() != "" && !e.Members[e.owner()], p.Now)
 		p.thaw(m)
 		mark(&m.runsSince, !changed && p.workload(e) == cluster.WorkloadRunning, p.Now)
 		m.well = !changed && m.well || !m.runsSince.IsZero() && p.Now.Sub(m.runsSince) >= stableLeast

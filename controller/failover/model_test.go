@@ -50,6 +50,7 @@ type model struct {
 	mass     time.Duration              // more than can be explained is lost since then; 0: no
 	whole    string                     // the datacenter that is lost since then as one
 	wholeAt  time.Duration
+	strict   *strictness // nil: no endpoint is
 }
 
 // span is a time, which is not over if it is on.
@@ -90,6 +91,7 @@ type host struct {
 	applying  bool
 	confirmed int64
 	kept      time.Duration // when its last keepalive was committed
+	granted   granted
 	upSince   time.Duration
 	downSince time.Duration
 }
@@ -97,6 +99,7 @@ type host struct {
 type leader struct {
 	judge  *Judge
 	offset time.Duration // of its clock
+	rate   float64       // of it
 	frozen bool
 	again  int // of the event that is waited for
 	soon   bool
@@ -219,6 +222,7 @@ func (m *model) start(name string) {
 	h := m.hosts[name]
 	h.up, h.boot, h.upSince, h.frozen, h.stuck, h.said = true, h.boot+1, m.now, false, false, nil
 	clear(h.missed)
+	h.granted = granted{rate: m.strict.rate(m.rng)}
 	h.epochs, h.serves, h.drops, h.released, h.confirmed = map[string]int64{}, map[string]int64{}, map[string]bool{}, map[string]int64{}, 0
 	m.bootWork(h)
 	m.keepalive(h)
@@ -249,6 +253,10 @@ func (m *model) send(h *host, write func()) {
 func (m *model) keepalive(h *host) {
 	n := m.nodes[h.name]
 	if !h.runs() || !n.Agent {
+		return
+	}
+	if m.strict != nil {
+		m.renew(h)
 		return
 	}
 	owns := slices.ContainsFunc(m.movers, func(e string) bool { return m.store.endpoints[e].Own.Node == h.name })
@@ -342,6 +350,7 @@ func (m *model) apply(h *host) {
 	for _, name := range m.movers {
 		m.applyEndpoint(h, m.store.endpoints[name])
 	}
+	m.order(h)
 }
 
 func (m *model) fenceRevision() (r int64) {
@@ -362,12 +371,17 @@ func (m *model) applyEndpoint(h *host, e *Endpoint) {
 	}
 	s := &cluster.EndpointStatus{NodeID: h.name, State: cluster.PortStandby, Era: e.Own.Era, Epoch: e.Own.Epoch}
 	delete(h.serves, e.Name)
+	s.Gated = e.strict()
 	switch {
+	case e.Own.Node == h.name && e.Own.To != "":
+		s.State = cluster.PortReleased
+	case e.strict() && h.granted.proved[e.Name] != e.Own.Epoch:
 	case h.released[e.Name] != 0 && h.released[e.Name] >= e.Own.Epoch:
 		s.State = cluster.PortReleased
 	case e.Own.Node == h.name && !h.drops[h.name]:
 		s.State = cluster.PortReady
 		h.serves[e.Name] = e.Own.Epoch
+		m.checkOpen()
 	}
 	if old := e.Reports[h.name]; old != nil && reflect.DeepEqual(old, s) {
 		return
@@ -391,8 +405,8 @@ func (m *model) changed() {
 
 // elect makes a new leader, whose clock is another.
 func (m *model) elect() {
-	m.leader = &leader{judge: New(), offset: time.Duration(m.rng.Int64N(int64(50 * time.Minute)))}
-	m.leader.judge.off = m.off
+	m.leader = &leader{judge: New(), offset: time.Duration(m.rng.Int64N(int64(50 * time.Minute))), rate: m.strict.rate(m.rng)}
+	m.leader.judge.off = m.off &^ (modelOwn | modelLive)
 	m.soon()
 }
 
@@ -415,13 +429,13 @@ func (m *model) pass(l *leader) {
 	if !d.Again.IsZero() {
 		l.again++
 		turn := l.again
-		m.after(d.Again.Sub(v.Now), func() {
+		m.after(time.Duration(float64(d.Again.Sub(v.Now))/l.rate)+time.Microsecond, func() {
 			if turn == l.again {
 				m.pass(l)
 			}
 		})
 	}
-	if len(d.Fences)+len(d.Lifts)+len(d.Grants) == 0 && !m.wantsHandOver(v, d) {
+	if len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Handovers) == 0 {
 		return
 	}
 	l.busy = true
@@ -435,7 +449,7 @@ func (m *model) pass(l *leader) {
 }
 
 func (m *model) view(l *leader) *View {
-	v := &View{Now: begin.Add(l.offset + m.now), Timings: m.t, Nodes: m.nodes, Live: maps.Clone(m.store.live), Underlay: m.addrs,
+	v := &View{Now: begin.Add(l.offset + time.Duration(float64(m.now)*l.rate)), Timings: m.t, Nodes: m.nodes, Live: maps.Clone(m.store.live), Underlay: m.addrs,
 		Verdicts: maps.Clone(m.store.verdicts), Fences: maps.Clone(m.store.fences), Applied: maps.Clone(m.store.applied)}
 	for _, name := range m.movers {
 		v.Endpoints = append(v.Endpoints, m.store.endpoints[name])

@@ -50,9 +50,13 @@ func (m *model) commit(v *View, d *Decision) {
 			delete(m.store.fences, l.Node)
 		}
 	}
+	m.handOver(d.Handovers)
 	for _, g := range d.Grants {
 		e := m.store.endpoints[g.Endpoint]
 		said := e.Reports[g.From] != m.endpointIn(v, g.Endpoint).Reports[g.From]
+		if g.Live && v.Live[g.From] != m.store.live[g.From] && m.off&modelLive == 0 {
+			continue
+		}
 		if e.Own.Epoch != g.Epoch || e.Held || has(m.store.fences, g.To) || g.To != "" && m.store.live[g.To] == nil || said && m.work[g.Endpoint] != nil || g.Fence != 0 && m.store.fences[g.From].Revision != g.Fence {
 			continue
 		}
@@ -60,14 +64,13 @@ func (m *model) commit(v *View, d *Decision) {
 		m.note("%s: %s to %s: %s", g.Endpoint, g.From, g.To, g.Why)
 		m.own(e, g.To, g.Moved)
 	}
-	m.handOver(v, d)
 }
 
 func has[V any](in map[string]V, name string) bool { _, ok := in[name]; return ok }
 
 func (m *model) own(e *Endpoint, node string, moved *cluster.Moved) {
 	now, own := *e, *e.Own
-	own.Node, own.State, own.Epoch, own.HandOver = node, cluster.OwnAssigned, own.Epoch+1, ""
+	own.Node, own.To, own.State, own.Epoch = node, "", cluster.OwnAssigned, own.Epoch+1
 	if node == "" {
 		own.State = cluster.OwnUnplaced
 	}

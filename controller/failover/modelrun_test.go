@@ -33,6 +33,9 @@ func kinds() map[string]kind {
 		"flaps":      {(*model).flaps, 12},
 		"works":      {(*model).works, 80},
 		"cut owner":  {(*model).cutOwner, 60},
+		"strict":     {(*model).strictFaults, 200},
+		"skewed":     {(*model).strictCrash, 200},
+		"thaw":       {(*model).strictThaw, 200},
 	}
 }
 
@@ -43,6 +46,12 @@ func play(of string, seed uint64, off rule) (problems, log []string) {
 		site = sites[2+seed%2]
 	}
 	m := newModel(seed, site, seed/4%3 != 0, off)
+	switch of {
+	case "strict", "skewed", "works", "cut owner":
+		m.beStrict(seed, 0.01)
+	case "thaw":
+		m.beStrict(seed, 0)
+	}
 	kinds()[of].run(m)
 	return m.problems, m.log
 }
@@ -95,6 +104,9 @@ func TestEachRuleMatters(t *testing.T) {
 		"changes":    {ruleChanges, "flaps", 1, "moves for the 6th time"},
 		"proof":      {ruleProof, "cut owner", 1, "and runs at"},
 		"what lifts": {ruleLift, "back", 1, "is lifted, which serves"},
+		"time":       {ruleTime, "strict", 14, "is open at"},
+		"own guard":  {modelOwn, "strict", 17, "is open at"},
+		"live guard": {modelLive, "thaw", 22, "is open at"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,6 +124,7 @@ func TestEachRuleMatters(t *testing.T) {
 // TestModelSeesTwo: hosts that say too early that a workload has ended are seen.
 func TestModelSeesTwo(t *testing.T) {
 	m := newModel(5, sites[1], true, 0)
+	m.beStrict(5, 0.01)
 	m.hasty = true
 	m.cutOwner()
 	if !strings.Contains(strings.Join(m.problems, "\n"), "and runs at") {

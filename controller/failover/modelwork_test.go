@@ -3,7 +3,6 @@ package failover
 import (
 	"maps"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -63,16 +62,18 @@ func (m *model) applyWork(h *host, e *Endpoint) {
 	own := e.Own
 	mine := own.Node == h.name && w.released < own.Epoch
 	fenced := h.drops[h.name] && e.Failover.Stateful()
-	makesWay := mine && (own.HandOver != "" || fenced)
+	makesWay := mine && (own.To != "" || fenced)
+	granted := !e.strict() || h.granted.proved[e.Name] == own.Epoch
 	delete(h.serves, e.Name)
 	switch {
 	case w.busy:
-	case mine && !makesWay && w.failed != own.Epoch && w.state == cluster.WorkloadRunning:
+	case mine && granted && !makesWay && w.failed != own.Epoch && w.state == cluster.WorkloadRunning:
 		w.epoch = own.Epoch
 		if !h.drops[h.name] {
 			h.serves[e.Name] = own.Epoch
+			m.checkOpen()
 		}
-	case mine && !makesWay && w.failed != own.Epoch && !h.drops[h.name]:
+	case mine && granted && !makesWay && w.failed != own.Epoch && !h.drops[h.name]:
 		w.state, w.epoch = cluster.WorkloadStarting, own.Epoch
 		m.startWork(h, e.Name, w)
 	case mine && !makesWay && w.failed != own.Epoch:
@@ -142,7 +143,7 @@ func (m *model) inBoot(h *host, do func()) func() {
 }
 
 func (m *model) reportWork(h *host, e *Endpoint, w *work) {
-	s := &cluster.EndpointStatus{NodeID: h.name, State: cluster.PortStandby, Era: e.Own.Era, Epoch: e.Own.Epoch,
+	s := &cluster.EndpointStatus{NodeID: h.name, State: cluster.PortStandby, Era: e.Own.Era, Epoch: e.Own.Epoch, Gated: e.strict(),
 		Workload: &cluster.WorkloadStatus{State: w.state, Era: 1, Epoch: w.epoch}}
 	_, serves := h.serves[e.Name]
 	switch {
@@ -162,30 +163,6 @@ func (m *model) reportWork(h *host, e *Endpoint, w *work) {
 		now.Reports[h.name] = s
 		m.store.endpoints[e.Name] = &now
 	})
-}
-
-// handOver writes which owners are to make way.
-func (m *model) handOver(v *View, d *Decision) {
-	for _, name := range m.movers {
-		e := m.store.endpoints[name]
-		to := ""
-		if i := slices.IndexFunc(d.HandOvers, func(h HandOver) bool { return h.Endpoint == name }); i >= 0 {
-			to = d.HandOvers[i].To
-		}
-		if e.Own.HandOver == to || e.Own.Epoch != m.endpointIn(v, name).Own.Epoch {
-			continue
-		}
-		m.note("%s: %s is to hand over to %q", name, e.Own.Node, to)
-		now, own := *e, *e.Own
-		own.HandOver = to
-		now.Own = &own
-		m.store.endpoints[name] = &now
-	}
-}
-
-// wantsHandOver reports whether handOver has something to write.
-func (m *model) wantsHandOver(v *View, d *Decision) bool {
-	return len(d.HandOvers) > 0 || slices.ContainsFunc(v.Endpoints, func(e *Endpoint) bool { return e.Own.HandOver != "" })
 }
 
 // works lets faults happen to hosts that start and stop workloads, has nodes drained

@@ -13,10 +13,10 @@ func (p *pass) plan() {
 	for _, e := range p.inOrder() {
 		owner := e.owner()
 		n := p.Nodes[owner]
-		if !e.settled() || n == nil || !e.Members[owner] || p.released(e) || p.stays(e) || !p.reads(owner) {
+		if !e.settled() || n == nil || !e.Members[owner] || p.released(e) || e.Own.To != "" || p.stays(e) || !p.reads(owner) {
 			continue
 		}
-		if e.Failover.Workload != "" && e.Own.HandOver == "" && p.workload(e) != cluster.WorkloadRunning {
+		if e.Failover.Workload != "" && p.workload(e) != cluster.WorkloadRunning {
 			continue // it is on its way already
 		}
 		switch {
@@ -38,24 +38,23 @@ func (p *pass) reads(owner string) bool {
 
 // planned moves an endpoint if nothing of the kind was done for a while.
 func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why string) {
-	if e.Failover.Stateful() {
-		p.makeWay(e, to, kind, pause, why)
-		return
-	}
 	if to != "" && p.forbids(e) == "" && !p.due(p.judge.paused[kind]) {
 		p.wait(e, why+"; one after the other is moved")
 		return
 	}
 	before := len(p.out.Grants)
-	p.give(e, cause{why: why}, to)
-	if len(p.out.Grants) > before {
+	done := e.strict() && p.handOver(e, to, why)
+	if !e.strict() {
+		p.give(e, cause{why: why}, to)
+	}
+	if done || len(p.out.Grants) > before {
 		p.judge.paused[kind] = p.Now.Add(pause)
 	}
 }
 
 // preferred is the node that an endpoint may return to, "" for none.
 func (p *pass) preferred(e *Endpoint) string {
-	if e.Failover.Failback != cluster.FailbackAuto {
+	if !e.Failover.Returns(p.Now) {
 		return ""
 	}
 	to := p.target(e, nil)
@@ -65,10 +64,8 @@ func (p *pass) preferred(e *Endpoint) string {
 	if w := e.Reports[to].Workload; w != nil && w.State == cluster.WorkloadFailed {
 		return ""
 	}
-	has, ok := e.Failover.Place.Rank(e.owner(), p.Nodes[e.owner()])
-	wants, _ := p.candidate(e, to)
 	m := p.judge.node(to)
-	if ok && wants >= has || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
+	if !p.chooser.prefers(e, to) || p.worth(m) >= penaltyLeast || !p.due(m.okSince.Add(failbackStable)) {
 		return ""
 	}
 	return to

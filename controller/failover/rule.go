@@ -22,6 +22,7 @@ const (
 	ruleHeld                       // an operator's hold
 	ruleChanges                    // an endpoint that moves too often stays
 	ruleLift                       // a fence goes when its node serves nothing of what was moved
+	ruleTime                       // a strict endpoint's owner has shut by itself before another is named
 	ruleProof                      // what may not run twice is moved when it surely has ended
 )
 

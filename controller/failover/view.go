@@ -61,6 +61,9 @@ func (e *Endpoint) settled() bool {
 	return e.Own != nil && e.Own.State != cluster.OwnPending && e.Failover != nil
 }
 
+// strict reports whether nobody else may have the endpoint while its owner may serve it.
+func (e *Endpoint) strict() bool { return e.Failover != nil && e.Failover.Strict() }
+
 // isCurrent reports whether a node's report is of the epoch that is in force.
 func (e *Endpoint) isCurrent(s *cluster.EndpointStatus) bool {
 	return s.Era == e.Own.Era && s.Epoch == e.Own.Epoch

@@ -3,7 +3,6 @@ package failover
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
@@ -11,12 +10,6 @@ import (
 // maxFailed is at how many nodes a workload may fail, one after the other, until it is
 // left to people.
 const maxFailed = 3
-
-// HandOver has an owner make way for another node: it is asked for again in each pass
-// until the owner has released its epoch, and off when it is asked for no more.
-type HandOver struct {
-	VPC, Endpoint, To, Why string
-}
 
 // ofOwner is what the owner reports of the epoch in force, nil if nothing.
 func (p *pass) ofOwner(e *Endpoint) *cluster.EndpointStatus {
@@ -60,55 +53,33 @@ func (p *pass) given(e *Endpoint) string {
 	case len(f) >= maxFailed:
 		return fmt.Sprintf("its workload failed at %s; it is started again by \"endpoint move\" alone", strings.Join(f, ", "))
 	case len(f) > 0 && p.target(e, f) == "":
-		return fmt.Sprintf("its workload failed at %s, and %s", strings.Join(f, ", "), p.noTarget(e, f))
+		return fmt.Sprintf("its workload failed at %s, and %s", strings.Join(f, ", "), p.chooser.Why(e, except(f)))
 	}
 	return ""
 }
 
-// proof is rule 2.4 where the workload must not run at two nodes: its end has to be
+// mayRun reports whether a workload that must not run at two nodes may still run at its
+// owner, and why it is waited for, "" if it is where it should be. Its end has to be
 // confirmed by its node, or that has to have been booted anew and be fenced, so that
-// it starts nothing again. That nobody hears the node is no proof.
-func (p *pass) proof(e *Endpoint) cause {
+// it starts nothing again. That nobody hears the node is no proof, nor that its kernel
+// has shut the port: that ends no workload.
+func (p *pass) mayRun(e *Endpoint) (why string, may bool) {
 	owner := e.owner()
-	m := p.judge.node(owner)
-	switch n := p.Nodes[owner]; {
-	case p.released(e):
-		return cause{ok: true, why: owner + " released it"}
+	n := p.Nodes[owner]
+	switch {
+	case owner == "" || !e.Failover.Stateful():
+		return "", false
 	case e.Own.Restored:
-		return cause{why: "the store was restored; say where its workload is to run by \"endpoint move --force\""}
+		return "the store was restored; say where its workload is to run by \"endpoint move --force\"", true
+	case p.released(e) || p.failed(e):
+		return "", false
 	case n == nil || !e.Members[owner]:
-		return cause{why: owner + " is no member of the VPC any more, and has not said that the workload has ended"}
-	case !p.fenced(owner) || p.lifting(owner):
-		return cause{}
-	case p.holds(ruleProof) && m.rebooted.Before(p.judge.fences[owner].seen):
-		return cause{why: owner + " is fenced, and has not said that the workload has ended"}
+		return owner + " is no member of the VPC any more, and has not said that the workload has ended", true
+	case p.fenced(owner) && !p.lifting(owner):
+		ended := p.judge.node(owner).rebooted.After(p.judge.fences[owner].seen) || !p.holds(ruleProof)
+		return owner + " is fenced, and has not said that the workload has ended", !ended
+	case e.Own.To != "":
+		return "waiting for " + owner + " to say that its workload has ended", true
 	}
-	return p.barrier(e, owner)
-}
-
-// makeWay has the owner of a stateful endpoint hand over, one after the other.
-func (p *pass) makeWay(e *Endpoint, to, kind string, pause time.Duration, why string) {
-	begun := e.Own.HandOver != ""
-	if begun && p.fits(e, e.Own.HandOver) {
-		to = e.Own.HandOver
-	}
-	switch no := p.forbids(e); {
-	case no != "":
-		p.wait(e, no)
-	case to == "":
-		p.wait(e, p.noTarget(e, nil))
-	case !begun && !p.due(p.judge.paused[kind]):
-		p.wait(e, why+"; one after the other is moved")
-	default:
-		if !begun {
-			p.judge.paused[kind] = p.Now.Add(pause)
-		}
-		p.out.HandOvers = append(p.out.HandOvers, HandOver{e.VPC, e.Name, to, why})
-	}
-}
-
-// fits reports whether a node can have an endpoint now.
-func (p *pass) fits(e *Endpoint, name string) bool {
-	_, ok := p.candidate(e, name)
-	return ok && p.unfit(name) == ""
+	return "", true
 }

@@ -34,6 +34,7 @@ func (w *world) runs(e *Endpoint) {
 // tells has a node report an endpoint with its workload.
 func (w *world) tells(e *Endpoint, node string, s cluster.PortState, state cluster.WorkloadState) {
 	w.report(e, node, s)
+	e.Reports[node].Gated = e.strict()
 	e.Reports[node].Workload = &cluster.WorkloadStatus{State: state, Era: e.Own.Era, Epoch: e.Own.Epoch}
 }
 
@@ -74,7 +75,7 @@ func TestWorkloadGoes(t *testing.T) {
 			w.tells(e, "a1", cluster.PortReleased, cluster.WorkloadStopped)
 		}, "a3", ""},
 		"the one it waits for": {func(w *world, e *Endpoint) {
-			e.Own.HandOver = "c1"
+			e.Own.To = "c1"
 			w.tells(e, "a1", cluster.PortReleased, cluster.WorkloadStopped)
 		}, "c1", ""},
 		"held": {func(w *world, e *Endpoint) {
@@ -216,51 +217,57 @@ func TestFewFail(t *testing.T) {
 	}
 }
 
-// TestPlannedStateful: the owner makes way first; it need not any more when the other
-// node is not well.
+// TestPlannedStateful: the owner shuts it and ends the workload first; then it goes where
+// it was to, or to another node if that is not well any more.
 func TestPlannedStateful(t *testing.T) {
-	w := started(t, cluster.ModeStateful)
-	e := w.at("e0")
-	w.v.Nodes["a1"].State = cluster.NodeDraining
-	d := w.tick()
-	if len(d.Grants) != 0 || len(d.HandOvers) != 1 || d.HandOvers[0].To != "a2" {
-		t.Fatalf("%+v", d)
+	for name, c := range map[string]struct {
+		spoil func(w *world)
+		want  string
+	}{
+		"as planned":        {func(*world) {}, "a2"},
+		"it is not well":    {func(w *world) { w.miss("a2", false, true) }, "a3"},
+		"no need to, later": {func(w *world) { w.v.Nodes["a1"].State = cluster.NodeActive }, "a2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := started(t, cluster.ModeStateful)
+			e := w.at("e0")
+			w.v.Nodes["a1"].State = cluster.NodeDraining
+			d := w.tick()
+			if len(d.Grants) != 0 || len(d.Handovers) != 1 || d.Handovers[0].To != "a2" {
+				t.Fatalf("%+v", d)
+			}
+			own := *e.Own
+			own.To = "a2"
+			e.Own = &own
+			w.tells(e, "a1", cluster.PortStandby, cluster.WorkloadStopping)
+			c.spoil(w)
+			for range 5 {
+				if d := w.tick(); len(d.Grants)+len(d.Handovers) != 0 || !strings.Contains(whyOf(d), "waiting for a1 to say that its workload has ended") {
+					t.Fatalf("%+v", d)
+				}
+			}
+			w.tells(e, "a1", cluster.PortReleased, cluster.WorkloadStopped)
+			if d := w.tick(); len(d.Grants) != 1 || d.Grants[0].To != c.want {
+				t.Errorf("%+v", d)
+			}
+		})
 	}
-	tell := func(to string) {
-		own := *e.Own
-		own.HandOver = to
-		e.Own = &own
-	}
-	tell("a2")
-	w.tells(e, "a1", cluster.PortStandby, cluster.WorkloadStopping)
-	for range 5 {
-		if d := w.tick(); len(d.Grants) != 0 || len(d.HandOvers) != 1 || d.HandOvers[0].To != "a2" {
-			t.Fatalf("%+v", d)
-		}
-	}
-	w.miss("a2", false, true)
-	if d := w.tick(); len(d.HandOvers) != 1 || d.HandOvers[0].To != "a3" {
-		t.Fatalf("%+v", d)
-	}
-	tell("a3")
-	w.tells(e, "a1", cluster.PortReleased, cluster.WorkloadStopped)
-	if d := w.tick(); len(d.Grants) != 1 || d.Grants[0].To != "a3" || len(d.HandOvers) != 0 {
-		t.Fatalf("%+v", d)
-	}
+}
 
-	w = started(t, cluster.ModeStateful)
-	e = w.at("e0")
-	drainAll(w, "a2")
-	w.tick()
-	tell("a2")
-	w.v.Nodes["a1"].State = cluster.NodeActive
-	if d := w.tick(); len(d.HandOvers) != 0 {
-		t.Errorf("it is not drained any more: %+v", d.HandOvers)
+// TestDarkStateful: an owner that does not reach the store has shut the port by itself,
+// after a time, and its workload may run on: nobody else gets it.
+func TestDarkStateful(t *testing.T) {
+	w := started(t, cluster.ModeStateful)
+	w.frozen["a1"] = true // and is heard
+	if d, _ := w.run(2 * time.Minute); d != nil {
+		t.Fatalf("%+v", d)
 	}
-	w.v.Nodes["a1"].State = cluster.NodeDraining
-	w.die("a1")
-	if d := w.tick(); len(d.HandOvers) != 0 {
-		t.Errorf("it does not read that: %+v", d.HandOvers)
+	w = started(t, cluster.ModeStateless)
+	w.at("e0").Failover.Exclusive = cluster.ExclusiveStrict
+	w.runs(w.at("e0"))
+	w.frozen["a1"] = true
+	if d, _ := w.run(2 * time.Minute); d == nil || len(d.Grants) != 1 || !d.Grants[0].Live {
+		t.Errorf("what may run twice goes when it is shut: %+v, waits %+v", d, w.last.Waits)
 	}
 }
 
@@ -272,7 +279,7 @@ func TestNoFailbackToWhereItFailed(t *testing.T) {
 		e.Failover.Place, e.Failover.Failback = cluster.Place{"b1", "a1"}, cluster.FailbackAuto
 		w.tells(e, "b1", cluster.PortStandby, state)
 		w.run(failbackStable + time.Minute)
-		if got := len(w.last.HandOvers) == 1; got != back {
+		if got := len(w.last.Handovers) == 1; got != back {
 			t.Errorf("%s: handed over %v, want %v", state, got, back)
 		}
 	}

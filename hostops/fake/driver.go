@@ -21,6 +21,8 @@ const RTT = time.Millisecond
 type Driver struct {
 	host    *Host
 	changed chan struct{}
+	hears   chan struct{}
+	counts  map[string]uint64 // of bridges that are listened to: the next count
 }
 
 var _ hostops.Driver = (*Driver)(nil)
@@ -32,7 +34,7 @@ func (h *Host) Open() (*Driver, error) {
 	if h.driver != nil {
 		return nil, fmt.Errorf("lock host: %w", hostops.ErrBusy)
 	}
-	h.driver = &Driver{host: h, changed: make(chan struct{}, 1)}
+	h.driver = &Driver{host: h, changed: make(chan struct{}, 1), hears: make(chan struct{}, 1), counts: map[string]uint64{}}
 	return h.driver, nil
 }
 

@@ -12,7 +12,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	f := &h.state.Filter
 	switch op := op.(type) {
 	case hostops.CreateFilter:
-		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals, Bindings: f.Bindings,
+		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals, Bindings: f.Bindings, Gated: f.Gated,
 			Wards: f.Wards, Uplinks: f.Uplinks, Budgets: f.Budgets, NoBudgets: f.NoBudgets,
 			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
@@ -71,6 +71,21 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	case hostops.Unbind:
 		for _, device := range op.Devices {
 			delete(f.Bindings, device)
+		}
+		return nil
+	case hostops.Gate:
+		if f.NoShields {
+			return hostops.ErrUnsupported
+		}
+		if f.Gated == nil {
+			f.Gated = map[string]struct{}{}
+		}
+		f.Exists = true
+		f.Gated[op.Object] = struct{}{}
+		return nil
+	case hostops.Ungate:
+		for _, device := range op.Devices {
+			delete(f.Gated, device)
 		}
 		return nil
 	case hostops.LimitFlood:

@@ -37,14 +37,3 @@ func (d *Driver) Find(ctx context.Context, vpc string, mac cluster.MAC) (hostops
 	}
 	return d.host.sightings[station{vpc, mac}], nil
 }
-
-// Learned has a bridge learn a MAC: s without a device forgets it.
-func (h *Host) Learned(bridge string, mac cluster.MAC, s hostops.Sighting) {
-	locked(h, func() bool {
-		if h.sightings == nil {
-			h.sightings = map[station]hostops.Sighting{}
-		}
-		h.sightings[station{bridge, mac}] = s
-		return true
-	})
-}

@@ -106,6 +106,11 @@ func (h *Host) detach(port string) {
 	name := h.bridgeOf(port)
 	if b, ok := h.state.Devices[name]; ok {
 		b.Ports = slices.DeleteFunc(slices.Clone(b.Ports), func(p string) bool { return p == port })
+		for mac, at := range b.Heard.Clone().All() {
+			if at.Port == port {
+				h.unhear(name, mac)
+			}
+		}
 		h.state.Devices[name] = b
 		h.follow(name)
 	}
@@ -239,13 +244,14 @@ func (h *Host) apply(op hostops.Op) error {
 			d.Flood.Delete(op.Peer)
 		}
 	case hostops.SetFDB:
-		return h.setFDB(name, op.MAC, op.Peer)
+		return h.setFDB(name, op.MAC, op.Peer, op.Yields)
 	case hostops.RemoveFDB:
 		if d, ok := h.state.Devices[name]; ok {
 			if d.Master == "" {
 				return syscall.EOPNOTSUPP // there is but one of the two tables
 			}
 			d.FDB.Delete(op.MAC)
+			d.Yielding.Delete(op.MAC)
 		}
 	case hostops.Forget:
 		h.forgetPeer(name, op.Peer)
@@ -300,10 +306,12 @@ func master(d *hostops.Device, bridge string) {
 	for mac := range d.FDB.Keys() {
 		d.FDB.Set(mac, netip.Addr{})
 	}
+	d.Yielding = nil
 }
 
-// setFDB sets an entry in both tables. The bridge's is one for all its ports.
-func (h *Host) setFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
+// setFDB sets an entry in both tables. The bridge's is one for all its ports. One that
+// does not yield stays so.
+func (h *Host) setFDB(tunnel string, mac cluster.MAC, peer netip.Addr, yields bool) error {
 	d, ok := h.state.Devices[tunnel]
 	if !ok {
 		return syscall.ENODEV
@@ -319,7 +327,18 @@ func (h *Host) setFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
 	if d.Master == "" {
 		peer = netip.Addr{}
 	}
+	firm := d.FDB.Has(mac) && !d.Yielding.Has(mac)
 	d.FDB.Set(mac, peer)
+	if yields && !firm {
+		if d.Yielding == nil {
+			d.Yielding = hostops.NewTable[cluster.MAC, struct{}]()
+			h.state.Devices[tunnel] = d
+		}
+		d.Yielding.Set(mac, struct{}{})
+	} else {
+		d.Yielding.Delete(mac)
+	}
+	h.unhear(d.Master, mac)
 	return nil
 }
 

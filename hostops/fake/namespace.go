@@ -40,8 +40,8 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 		if h.taken(name) || portOf(n, op.Inner) != nil {
 			return hostops.ErrForeign
 		}
-		h.state.Devices[name] = hostops.Device{Kind: hostops.KindPort, Owner: op.Owner, MTU: 1500}
-		p := hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500}
+		h.state.Devices[name] = hostops.Device{Kind: hostops.KindPort, Owner: op.Owner, Use: op.Use, MTU: 1500}
+		p := hostops.NamespacePort{Peer: name, MAC: op.MAC, MTU: 1500, Sourced: hostops.IsVIP(op.Inner)}
 		if isVTEP(op.Inner) {
 			p.Neighbours = h.net.neighbours.NewTable()
 		}
@@ -54,6 +54,14 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 		p := *old
 		p.MTU, p.Up, p.Forwards = op.MTU, true, op.Forwards
 		h.setPortOf(name, op.Inner, &p)
+	case hostops.SetVIP:
+		old := portOf(h.state.Namespaces[op.Namespace], op.Inner)
+		if old == nil {
+			return syscall.ENOENT
+		}
+		p := *old
+		p.MTU, p.Up, p.Forwards, p.Sourced, p.Addresses = op.MTU, true, false, true, slices.Clone(op.Addresses)
+		h.setPortOf(op.Namespace, op.Inner, &p)
 	case hostops.SetUplink:
 		return h.set(name, func(d *hostops.Device) {
 			d.MTU, d.Addresses, d.Up, d.Quiet, d.Forwards = op.MTU, slices.Clone(op.Addresses), true, true, true

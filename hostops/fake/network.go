@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
@@ -87,6 +88,9 @@ type Host struct {
 	unlimited bool // the kernel cannot bound floods
 	floods    map[cluster.VNI]uint64
 	drops     map[string]map[string]uint64 // by port and reason
+
+	uptime func() time.Duration // nil: since it is first asked
+	gate   time.Duration        // of uptime: when it shuts
 }
 
 // NewHost makes a host with one device for each distinct Device of addresses.
@@ -173,5 +177,6 @@ func (h *Host) PowerCycle() {
 	}
 	h.reboot()
 	h.explicit, h.ports, h.places = map[string]bool{}, nil, nil
+	h.gate = 0
 	h.state = hostops.State{Devices: map[string]hostops.Device{}, Others: h.state.Others, Namespaces: map[string]hostops.Namespace{}}
 }

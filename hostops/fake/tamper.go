@@ -104,7 +104,7 @@ func (h *Host) RemovePeer(tunnel string, peer netip.Addr) error {
 
 // SetFDB sets an FDB entry in a tunnel's table and its bridge's.
 func (h *Host) SetFDB(tunnel string, mac cluster.MAC, peer netip.Addr) error {
-	return h.tamper(func() error { return h.setFDB(tunnel, mac, peer) })
+	return h.tamper(func() error { return h.setFDB(tunnel, mac, peer, false) })
 }
 
 // RemoveFDB removes an FDB entry from a tunnel's table, or from its bridge's.
@@ -144,11 +144,13 @@ func (h *Host) RemoveNeighbour(namespace string, a netip.Addr) error {
 func (h *Host) RemoveAddress(namespace string, p netip.Prefix) error {
 	return h.tamper(func() error {
 		n := h.state.Namespaces[namespace]
-		if n.Port == nil || !slices.Contains(n.Port.Addresses, p) {
-			return syscall.EADDRNOTAVAIL
+		for _, inner := range append(slices.Collect(maps.Keys(n.Further)), hostops.InnerVTEP) {
+			if port := portOf(n, inner); port != nil && slices.Contains(port.Addresses, p) {
+				h.address(namespace, inner, p, false)
+				return nil
+			}
 		}
-		h.address(namespace, hostops.InnerVTEP, p, false)
-		return nil
+		return syscall.EADDRNOTAVAIL
 	})
 }
 

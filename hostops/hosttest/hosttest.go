@@ -64,6 +64,8 @@ type Kernel interface {
 	// AddDevice makes a device that is not ours: a bridge, a tunnel, or by
 	// default a veth.
 	AddDevice(name string, o hostops.Other) error
+	// Speak sends a frame from a MAC into a veth that AddDevice made, which is up.
+	Speak(port string, mac cluster.MAC) error
 	AddNamespace(name string) error
 	AddRoute(device string, p netip.Prefix) error
 
@@ -189,6 +191,11 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"tampering with a gateway is repaired", tamperingGateway},
 		{"gateway is held", gatewayHeld},
 		{"gateway clashes", gatewayClashes},
+		{"places yield to what is heard", yielding},
+		{"VIPs", vips},
+		{"tampering with VIPs is repaired", tamperingVIPs},
+		{"VIPs are held", vipsHeld},
+		{"further port is made anew alone", furtherPortAlone},
 		{"workloads' ports", workloads},
 		{"workloads' ports change", workloadsChange},
 		{"workloads' ports end", workloadsEnd},
@@ -201,6 +208,8 @@ func Run(t *testing.T, newKernel func(t *testing.T) Kernel) {
 		{"ports are held", portsHeld},
 		{"MACs are found", finds},
 		{"flood budget", budgets},
+		{"gated ports", gatedPorts},
+		{"gate", gateShuts},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.run(t, newBench(t, newKernel(t)))

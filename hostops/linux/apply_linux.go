@@ -94,6 +94,10 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.filter.bind(op.Object, op.Binding)
 	case hostops.Unbind:
 		return d.filter.unbind(op.Devices)
+	case hostops.Gate:
+		return d.filter.gatePort(op.Object)
+	case hostops.Ungate:
+		return d.filter.ungatePorts(op.Devices)
 	case hostops.Announce:
 		return d.announce(op)
 	case hostops.DeleteDevices:
@@ -110,6 +114,8 @@ func (d *Driver) apply(op hostops.Op) error {
 		return d.setBridge(v)
 	case hostops.SetInner:
 		return d.setInner(v, op)
+	case hostops.SetVIP:
+		return d.setVIP(op)
 	case hostops.SetUplink:
 		return d.setUplink(v, op)
 	case hostops.SetTap:

@@ -25,6 +25,8 @@ type device struct {
 	self   map[cluster.MAC]netip.Addr
 	held   map[cluster.MAC]struct{}
 	fdb    shared[cluster.MAC, netip.Addr]
+	// yielding are those of the bridge that learning may take (see listener).
+	yielding shared[cluster.MAC, struct{}]
 
 	answers shared[netip.Addr, cluster.MAC] // of a bridge of ours
 }
@@ -42,6 +44,9 @@ func newDevice(l link) *device {
 func (d *device) merge(mac cluster.MAC) bool {
 	dst, self := d.self[mac]
 	_, held := d.held[mac]
+	if _, yields := d.yielding.m[mac]; yields {
+		held = true
+	}
 	switch {
 	case self && held:
 		return d.fdb.set(mac, dst)
@@ -57,6 +62,9 @@ func (d *device) unbridged() {
 	for mac := range d.held {
 		delete(d.held, mac)
 		d.merge(mac)
+	}
+	for mac := range d.yielding.m {
+		d.yield(mac, false)
 	}
 }
 

@@ -38,6 +38,11 @@
 // If learned MACs have filled the tunnel's table, it forgets them to take a
 // peer's (kernel 6.7; before, the VPC says that there is no room).
 //
+// An entry that yields is extern_learn in the bridge instead, as EVPN daemons set it: it
+// does not age, and learning may take it. What bridges have learned comes by a socket of
+// its own, with a buffer of some hundred events: more are lost, and then the bridges are
+// read again, once a second at most. All bridges of the host pass it.
+//
 // What the seals reach. A bridge is a device of the host, address or not, and the
 // host answers for all its addresses on every device: a tenant's frame to the
 // bridge's MAC or to all would go up the host's stack, to its programs and, as
@@ -89,6 +94,10 @@
 // their bridge. In the namespace IPv4 that comes in by gw0 alone is forwarded, by that
 // device's own setting, IPv6 by that of all devices; a chain drops what does not go from
 // gw0 to gw0, and each device answers ARP only for its own addresses.
+//
+// A VIP's port has an inner end "vip…" in the namespace. For each of its addresses there
+// is a routing rule with priority 1000 to a table that holds the way to the network by
+// that device, numbered 0x6d000000 and its index. What comes in by it is not filtered.
 //
 // What the uplinks reach. "mu-<vni>", with "up0" in the namespace, is no port of a bridge and
 // has a link group of its own. Both ends have addresses that follow from the VNI, of

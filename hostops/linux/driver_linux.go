@@ -51,6 +51,7 @@ type Driver struct {
 	spaces   map[string]*space
 	pingers  map[pingKey]*pinger
 	greeters map[greetKey]*greeter
+	listener listener
 	// unbounded: bridges of this kernel cannot bound what they learn, it
 	// ignored the attribute.
 	unbounded bool
@@ -74,6 +75,7 @@ func New(cfg Config) (*Driver, error) {
 		spaces:   map[string]*space{},
 		pingers:  map[pingKey]*pinger{},
 		greeters: map[greetKey]*greeter{},
+		listener: listener{bridges: map[string]*hearing{}, hears: make(chan struct{}, 1), end: make(chan struct{})},
 	}
 	if err := within(d.ns, d.open); err != nil {
 		d.Close()
@@ -183,7 +185,8 @@ func sameFilter(a, b hostops.Filter) bool {
 		maps.EqualFunc(a.Sources, b.Sources, hostops.AddrSet.Equal) && maps.Equal(a.Shields, b.Shields) && maps.Equal(a.Budgets, b.Budgets) &&
 		maps.Equal(a.Placed, b.Placed) && maps.EqualFunc(a.Places, b.Places, hostops.PlaceSet.Equal) &&
 		maps.Equal(a.Seals, b.Seals) && a.Fenced.Equal(b.Fenced) && maps.EqualFunc(a.Bindings, b.Bindings, hostops.Binding.Equal) &&
-		maps.EqualFunc(a.Wards, b.Wards, hostops.Ward.Equal)
+		maps.EqualFunc(a.Wards, b.Wards, hostops.Ward.Equal) &&
+		maps.Equal(a.Gated, b.Gated)
 }
 
 // Observe implements hostops.Driver.
@@ -201,7 +204,11 @@ func (d *Driver) Observe(ctx context.Context, full bool) (hostops.State, error) 
 		for _, sp := range d.spaces {
 			sp.neighboursRead = false
 		}
+		if err := d.readBridges(); err != nil {
+			return hostops.State{}, err
+		}
 	}
+	d.takeHeard(false)
 	if err := d.watchPins(full); err != nil {
 		return hostops.State{}, err
 	}
@@ -243,8 +250,8 @@ func (d *Driver) state() hostops.State {
 			VNI:   v.vni, Local: v.local, Underlay: d.name(v.underlay), Port: v.port, Group: v.joined, Learning: v.learning,
 			Isolated: v.isolated, Sends: v.sends(), Static: v.static(), Silent: v.silent(), Odd: v.odd() != 0, Addresses: v.addrs,
 			Flood: hostops.TableOf(v.flood.share()), FDB: hostops.TableOf(v.fdb.share()), Pinned: v.pinned,
-			Answers: hostops.TableOf(v.answers.share()),
-			Use:     hostops.UseOf(v.group), User: v.user, Space: v.room(),
+			Answers: hostops.TableOf(v.answers.share()), Yielding: hostops.TableOf(v.yielding.share()), Heard: d.heardBy(v),
+			Use: hostops.UseOf(v.group), User: v.user, Space: v.room(),
 			Forwards: uplinks[v.name],
 		}
 	}
@@ -318,6 +325,11 @@ func (d *Driver) Close() error {
 	}
 	if d.events != nil {
 		d.events.close()
+	}
+	if d.listener.events != nil {
+		d.listener.events.close()
+		d.listener.events = nil
+		close(d.listener.end)
 	}
 	if d.filter != nil {
 		d.filter.close()

@@ -83,8 +83,15 @@ const (
 )
 
 // setFDB sets an entry in the tunnel's table and the bridge's by one request.
-func (d *Driver) setFDB(v *device, mac cluster.MAC, peer netip.Addr) *step {
-	set := fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, fdbState, fdbTables|ntfSticky, mac, peer)
+//
+// One that yields is for the bridge as if it had learned it from outside: it does not
+// age, and goes to any port where the MAC is heard.
+func (d *Driver) setFDB(v *device, mac cluster.MAC, peer netip.Addr, yields bool) *step {
+	kind := uint8(fdbTables | ntfSticky)
+	if yields {
+		kind = fdbTables | unix.NTF_EXT_LEARNED
+	}
+	set := fdb(v, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, fdbState, kind, mac, peer)
 	return set.settle(func(answer error) error {
 		if !errors.Is(answer, unix.ENOSPC) {
 			return answer

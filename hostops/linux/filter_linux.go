@@ -44,6 +44,8 @@ type filter struct {
 	floods   map[string]bool // chains and sets of flood budgets that are there
 	wards    map[string]bool // ports that have a chain of their own, whole or not
 	noSeals  bool            // this kernel cannot filter what a device receives
+	gate     *gate
+	gates    bool // what gates ports is in place
 }
 
 // openFilter runs in the namespace ns; events are read into buf.
@@ -57,11 +59,22 @@ func openFilter(ns int, buf []byte, requests *atomic.Uint64) (*filter, error) {
 		f.events.close()
 		return nil, err
 	}
+	if f.gate, err = openGate(ns, requests); err != nil {
+		f.close()
+		return nil, err
+	}
 	return f, nil
 }
 
 // dial opens the socket for requests.
 func (f *filter) dial() error {
+	var err error
+	f.cc, f.pid, err = dialNFT(f.ns)
+	return err
+}
+
+// dialNFT opens a socket that stays, and says who its transactions are of.
+func dialNFT(ns int) (cc *nftables.Conn, pid uint32, err error) {
 	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(func(c *mdl.Conn) error {
 		rc, err := c.SyscallConn()
 		if err != nil {
@@ -70,23 +83,23 @@ func (f *filter) dial() error {
 		return rc.Control(func(fd uintptr) {
 			if sa, err := unix.Getsockname(int(fd)); err == nil {
 				if nl, ok := sa.(*unix.SockaddrNetlink); ok {
-					f.pid = nl.Pid
+					pid = nl.Pid
 				}
 			}
 		})
 	})}
-	if f.ns != 0 {
-		opts = append(opts, nftables.WithNetNSFd(f.ns))
+	if ns != 0 {
+		opts = append(opts, nftables.WithNetNSFd(ns))
 	}
-	var err error
-	if f.cc, err = nftables.New(opts...); err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+	if cc, err = nftables.New(opts...); err != nil {
+		return nil, 0, fmt.Errorf("open nftables: %w", err)
 	}
-	return nil
+	return cc, pid, nil
 }
 
 func (f *filter) close() {
 	f.events.close()
+	f.gate.close()
 	// The socket is ours alone; there is nothing to do if closing it fails.
 	_ = f.cc.CloseLasting()
 }
@@ -96,7 +109,7 @@ func (f *filter) touched() bool {
 	touched := false
 	lost := f.events.drain(func(h *unix.NlMsghdr, b []byte) {
 		const nfgenmsg = 4
-		if h.Pid == f.pid || h.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(b) < nfgenmsg {
+		if h.Pid == f.pid || f.gate.sent(h.Pid) || h.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(b) < nfgenmsg {
 			return
 		}
 		attrs(b[nfgenmsg:], func(kind int, data []byte) {
@@ -196,7 +209,7 @@ func (f *filter) create(port uint16) error {
 	f.state = hostops.Filter{
 		Exists: true, Port: port,
 		VNIs: map[cluster.VNI]struct{}{}, Placed: map[cluster.VNI]struct{}{}, Shields: f.state.Shields, NoShields: f.state.NoShields, Seals: f.state.Seals,
-		Bindings: f.state.Bindings, Wards: f.state.Wards, Uplinks: f.state.Uplinks, Budgets: f.state.Budgets, NoBudgets: f.state.NoBudgets,
+		Bindings: f.state.Bindings, Gated: f.state.Gated, Wards: f.state.Wards, Uplinks: f.state.Uplinks, Budgets: f.state.Budgets, NoBudgets: f.state.NoBudgets,
 	}
 	return nil
 }
@@ -219,7 +232,7 @@ func (f *filter) remove() error {
 	f.state = hostops.Filter{NoShields: f.state.NoShields, NoBudgets: f.state.NoBudgets}
 	f.floods = map[string]bool{}
 	f.chains, f.reserved, f.there = map[string]bool{}, false, false
-	f.guards, f.pieces, f.sets, f.wards = false, nil, nil, nil
+	f.guards, f.pieces, f.sets, f.wards, f.gates = false, nil, nil, nil, false
 	return nil
 }
 

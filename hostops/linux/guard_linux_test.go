@@ -53,6 +53,22 @@ func (h *host) inside(path, device string) *tenant {
 	return x
 }
 
+// listen is a second socket of a workload, which sees what comes in by its device.
+func (x *tenant) listen(path string) *tenant {
+	x.t.Helper()
+	ns, err := netns.GetFromPath(path)
+	must(x.t, err)
+	defer ns.Close()
+	y := &tenant{t: x.t, dev: x.dev, mac: x.mac}
+	must(x.t, within(int(ns), func() (err error) {
+		y.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, allFrame)
+		return err
+	}))
+	must(x.t, unix.SetsockoptTimeval(y.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300_000}))
+	x.t.Cleanup(func() { unix.Close(y.fd) })
+	return y
+}
+
 // attach reconciles until all ports are attached.
 func (h *host) attach(v hostops.VPC) {
 	h.t.Helper()

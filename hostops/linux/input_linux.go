@@ -82,7 +82,12 @@ func namespaceRules() []rule {
 	for _, kind := range []byte{128, 129, 135, 136} { // echo, neighbour discovery
 		out = append(out, rule{fmt.Sprint("meshvpc icmpv6 ", kind), accept(unix.IPPROTO_ICMPV6, kind)})
 	}
-	return out
+	// A VIP's port has what an operator runs for it: that is asked by no other.
+	return append(out, rule{"meshvpc vip", []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte(hostops.VIPPrefix)},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}})
 }
 
 // forwardRules keep what comes in by the gateway off the peer network.

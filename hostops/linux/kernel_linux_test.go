@@ -280,11 +280,16 @@ func (k kernel) RemoveAnswer(bridge string, a netip.Addr) error {
 func (k kernel) RemoveAddress(namespace string, p netip.Prefix) error {
 	h := k.inside(namespace)
 	defer h.Close()
-	l, err := h.LinkByName(inner)
+	links, err := h.LinkList()
 	if err != nil {
 		return err
 	}
-	return h.AddrDel(l, address(p))
+	for _, l := range links {
+		if err = h.AddrDel(l, address(p)); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func address(p netip.Prefix) *netlink.Addr {
@@ -366,4 +371,19 @@ func (k kernel) AddDevice(name string, o hostops.Other) error {
 		return k.nl.LinkAdd(dev)
 	}
 	return k.nl.LinkAdd(veth(name, o.MTU))
+}
+
+func (k kernel) Speak(port string, mac cluster.MAC) error {
+	k.t.Helper()
+	peer := k.link(port + "p")
+	must(k.t, k.nl.LinkSetUp(peer))
+	carries(k.t, k.ns, port)
+	return within(int(k.ns), func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return send(fd, message(mac, "here I am"), peer.Attrs().Index)
+	})
 }

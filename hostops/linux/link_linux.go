@@ -253,7 +253,9 @@ type fdbEntry struct {
 	mac                  cluster.MAC
 	dst                  netip.Addr
 	self, static, sticky bool
-	permanent            bool // of a bridge: its own MAC
+	extern               bool  // somebody set it, and learning may take it
+	master               int32 // the bridge
+	permanent            bool  // of a bridge: its own MAC
 }
 
 func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
@@ -264,6 +266,7 @@ func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
 	e.static = binary.NativeEndian.Uint16(b[8:])&unix.NUD_NOARP != 0
 	e.permanent = binary.NativeEndian.Uint16(b[8:])&unix.NUD_PERMANENT != 0
 	e.sticky = b[10]&ntfSticky != 0
+	e.extern = b[10]&unix.NTF_EXT_LEARNED != 0
 	attrs(b[unix.SizeofNdMsg:], func(kind int, data []byte) {
 		switch kind {
 		case unix.NDA_LLADDR:
@@ -272,6 +275,10 @@ func parseNeigh(b []byte) (index int32, e fdbEntry, ok bool) {
 			}
 		case unix.NDA_DST:
 			e.dst = addr(data)
+		case unix.NDA_MASTER:
+			if len(data) == 4 {
+				e.master = int32(native32(data))
+			}
 		}
 	})
 	return int32(native32(b[4:])), e, ok

@@ -164,7 +164,7 @@ func (d *Driver) reread(name string) (changed bool, err error) {
 		sp.state.Routing, sp.state.Filtered, err = filtered()
 		sp.state.Quiet = lo.up && quiet(sp.state.Routing)
 		sp.readPorts(ds)
-		return errors.Join(err, sp.readDefaults())
+		return errors.Join(err, sp.readDefaults(), sp.readSources())
 	})
 	if err != nil {
 		return true, fmt.Errorf("read namespace %s: %w", name, err)
@@ -185,10 +185,10 @@ func (sp *space) readPorts(ds devices) {
 			continue
 		}
 		p := &hostops.NamespacePort{MAC: v.mac, MTU: v.mtu, Up: v.up, Addresses: v.addrs, Forwards: forwards(v.name)}
-		switch v.name {
-		case inner:
+		switch {
+		case v.name == inner:
 			sp.end, sp.state.Port = end{v.index, v.peer}, p
-		case hostops.InnerGateway, hostops.InnerUplink:
+		case v.name == hostops.InnerGateway, v.name == hostops.InnerUplink, hostops.IsVIP(v.name):
 			sp.others[v.name] = end{v.index, v.peer}
 			if sp.state.Further == nil {
 				sp.state.Further = map[string]*hostops.NamespacePort{}
@@ -247,7 +247,7 @@ func samePort(a, b *hostops.NamespacePort) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.MAC == b.MAC && a.MTU == b.MTU && a.Up == b.Up && a.Forwards == b.Forwards && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways)
+	return a.MAC == b.MAC && a.MTU == b.MTU && a.Up == b.Up && a.Forwards == b.Forwards && a.Sourced == b.Sourced && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways)
 }
 
 // pinDir makes the directory of pinned namespaces a shared mount point, as
@@ -359,7 +359,7 @@ func (d *Driver) createPort(op hostops.CreatePort) error {
 		return fmt.Errorf("namespace %s: %w", op.Namespace, os.ErrNotExist)
 	}
 	name := cmp.Or(op.Inner, inner)
-	group := attr(unix.IFLA_GROUP, u32(hostops.GroupOf(op.Owner)))
+	group := attr(unix.IFLA_GROUP, u32(hostops.GroupFor(op.Use, op.Owner)))
 	if name == hostops.InnerUplink {
 		group = attr(unix.IFLA_GROUP, u32(hostops.GroupUplink|uint32(op.Owner)))
 	}

@@ -3,12 +3,16 @@ package linux
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/hostops"
 )
 
 // watchPins follows the directory of pinned namespaces and, if anything in it
@@ -43,45 +47,57 @@ func (d *Driver) watchPins(full bool) error {
 	return err
 }
 
-// readPins tracks each namespace that is named as ours. Without full it looks
-// only if the directory has changed, and then reads only those that are new:
-// the others' own events tell of them.
+// readPins tracks each namespace that is named as ours. Without full it reads only
+// those that have come or gone: the others' own events tell of them, and what else
+// has its namespaces in the directory, as containers have, concerns nobody here.
 func (d *Driver) readPins(full bool) (changed bool, err error) {
-	look := full
+	names, all := d.movedPins()
+	if full || all {
+		entries, err := os.ReadDir(d.dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return false, fmt.Errorf("list namespaces: %w", err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		names = slices.AppendSeq(names, maps.Keys(d.spaces))
+	}
+	slices.Sort(names)
+	var failed []error
+	for _, name := range slices.Compact(names) {
+		if !strings.HasPrefix(name, hostops.NamespaceOf("")) {
+			continue
+		}
+		there, diff, err := d.track(name, full)
+		if err != nil {
+			failed = append(failed, err)
+		} else if !there && d.spaces[name] != nil {
+			d.drop(name)
+			diff = true
+		}
+		changed = changed || diff
+	}
+	return changed, errors.Join(failed...)
+}
+
+// movedPins drains the directory's events: the names that have come or gone. all:
+// that may be any of them.
+func (d *Driver) movedPins() (names []string, all bool) {
 	for !d.pins.closed {
 		n, err := unix.Read(d.pins.fd, d.pins.buf)
 		if n <= 0 || err != nil {
 			break
 		}
-		look = true
-	}
-	if !look {
-		return false, nil
-	}
-	entries, err := os.ReadDir(d.dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return false, fmt.Errorf("list namespaces: %w", err)
-	}
-	seen := map[string]bool{}
-	var failed []error
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "vpc-") {
-			continue
-		}
-		there, diff, err := d.track(e.Name(), full)
-		if err != nil {
-			failed = append(failed, err)
-		}
-		seen[e.Name()] = there || err != nil
-		changed = changed || diff
-	}
-	for name := range d.spaces {
-		if !seen[name] {
-			d.drop(name)
-			changed = true
+		for b := d.pins.buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
+			length := unix.SizeofInotifyEvent + int(native32(b[12:]))
+			if native32(b[4:])&unix.IN_Q_OVERFLOW != 0 || length > len(b) {
+				return nil, true
+			}
+			names = append(names, cstr(b[unix.SizeofInotifyEvent:length]))
+			b = b[length:]
 		}
 	}
-	return changed, errors.Join(failed...)
+	return names, false
 }
 
 // drop forgets a namespace and releases what keeps it alive.

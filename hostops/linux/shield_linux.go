@@ -21,6 +21,7 @@ func (f *filter) readShields(s *hostops.Filter) error {
 	t := bridgeTable()
 	f.reserved, f.guards, f.pieces, f.sets = false, false, nil, nil
 	f.floods, f.wards = map[string]bool{}, map[string]bool{}
+	f.gates = false
 	chains, there, err := f.chainsOf(t)
 	if !there && unsupported(err) {
 		s.NoShields = true
@@ -55,7 +56,7 @@ func (f *filter) readShields(s *hostops.Filter) error {
 	if err := f.readBudgets(s, chains); err != nil {
 		return err
 	}
-	return f.readGuard(s, chains)
+	return errors.Join(f.readGate(s, chains), f.readGuard(s, chains))
 }
 
 // networkOf tells which network rs shield; the zero value: none.

@@ -74,6 +74,7 @@ func (d *Driver) ready(ctx context.Context) error {
 			return err
 		}
 		d.devices = ds
+		return d.readBridges()
 	}
 	return nil
 }
@@ -120,6 +121,7 @@ func (d *Driver) finish(steps []*step, errs []error) {
 	if asked { // then may have asked for more
 		d.drain()
 	}
+	d.takeHeard(true)
 }
 
 // exchange sends steps, namespace by namespace, and takes in their events.
@@ -267,7 +269,7 @@ func (d *Driver) change(v *device, op hostops.Op) (*step, error) {
 	case hostops.RemovePeer:
 		return removePeer(v, op.Peer).but(unix.ENOENT), nil
 	case hostops.SetFDB:
-		return d.setFDB(v, op.MAC, op.Peer), nil
+		return d.setFDB(v, op.MAC, op.Peer, op.Yields), nil
 	case hostops.RemoveFDB:
 		return d.removeFDB(v, op.MAC), nil
 	case hostops.UnpinMAC:

@@ -84,6 +84,8 @@ func BenchmarkBars(b *testing.B) {
 		b.ReportMetric(ours.everywhere.at(0.5)/ideal.everywhere.at(0.5), "join-everywhere-ratio")
 		b.ReportMetric(ours.ping.at(0.5)/ideal.ping.at(0.5), "join-ping-ratio")
 		b.ReportMetric(ours.put.at(0.99)/ideal.put.at(0.99), "put-p99-ratio")
+		b.ReportMetric(ideal.putCPU.at(0.5), "ideal-µs/event/host")
+		b.ReportMetric(ours.putCPU.at(0.5), "µs/event/host")
 		b.ReportMetric(ours.revisions.at(0.5), "revisions/join")
 		b.ReportMetric(ours.memory["VmRSS"].at(1), "agent-MiB")
 	}
@@ -129,7 +131,8 @@ func report(hosts int, ideal, ours *result) string {
 	line("join: all entries of its own", &ideal.self, &ours.self, 0, 0)
 	line("put: entry in all", &ideal.put, &ours.put, 0.99, 1.5)
 	line("CPU of all agents at rest, ms per second", &ideal.quiet, &ours.quiet, 0, 0)
-	line("CPU of all agents per put and delete, beside that, ms", &ideal.putCPU, &ours.putCPU, 0, 0)
+	line("CPU of an agent per put or delete, beside that, µs", &ideal.putCPU, &ours.putCPU, 0, 0)
+	line("CPU of an agent per join of another, beside that, µs", &ideal.joinCPU, &ours.joinCPU, 0, 0)
 	line("revisions of a join", &ideal.revisions, &ours.revisions, 0, 0)
 	for i, r := range []*result{ideal, ours} {
 		name := [...]string{"ideal", "ours"}[i]

@@ -44,9 +44,9 @@
 //     overlay address, ours from the VPC's namespace.
 //   - put: from just before the put of a member record, of a member that does
 //     not exist, until the kernels of all members have told of the entry.
-//   - CPU: of all agents, user and system time, at rest (ours probes), and for a
-//     put and the delete that follows, beside what they need at rest: what a
-//     busy machine does not change much.
+//   - CPU: user and system time, of all agents at rest (ours probes), and of each
+//     for an event (a put or a delete of such a record; a join of another host),
+//     beside what it needs at rest: what a busy machine does not change much.
 //   - store: revisions that one join makes, and calls that the server counts
 //     until a second after the first ping, less those of an equal time without a
 //     join.

@@ -18,6 +18,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
@@ -31,7 +32,7 @@ type result struct {
 	memory                      map[string]*sample // MiB of each agent
 	idle                        sample             // share of the machine that is busy between measurements, percent
 	quiet                       sample             // CPU of all agents while nothing changes, ms per second
-	putCPU                      sample             // CPU of all agents per put and delete, less that, ms: of each round
+	putCPU, joinCPU             sample             // CPU of an agent per put or delete, of each round, and per join of another, less that, µs
 }
 
 func newResult() *result {
@@ -73,6 +74,14 @@ func (f *field) join(ctx context.Context, s side, r *result) (err error) {
 	if err != nil {
 		return err
 	}
+	pids, err := f.agents(s)
+	if err != nil {
+		return err
+	}
+	busy, err := cpuOf(pids)
+	if err != nil {
+		return err
+	}
 	me := f.joiner()
 	others := f.kernels.expect(s.entry(me.address()), false, f.others()...)
 	var own []*await
@@ -102,6 +111,10 @@ func (f *field) join(ctx context.Context, s side, r *result) (err error) {
 	}
 	pause(afterwards)
 	window := time.Since(start)
+	used, err := cpuOf(pids)
+	if err != nil {
+		return err
+	}
 	after, err := s.shop().calls(ctx)
 	if err != nil {
 		return err
@@ -132,7 +145,16 @@ func (f *field) join(ctx context.Context, s side, r *result) (err error) {
 	if err != nil {
 		return err
 	}
+	rest, err := cpuOf(pids)
+	if err != nil {
+		return err
+	}
 	pause(window)
+	rested, err := cpuOf(pids)
+	if err != nil {
+		return err
+	}
+	r.joinCPU.add(1000 * (used - busy - (rested - rest)) / float64(len(pids)))
 	background, err := s.shop().calls(ctx)
 	if err != nil {
 		return err
@@ -343,27 +365,20 @@ func (f *field) puts(ctx context.Context, s side, n int, r *result) error {
 		return ctx.Err()
 	})
 	if n > 0 {
-		r.putCPU.add((cpu - rate*wall) / float64(n))
+		r.putCPU.add(1000 * (cpu - rate*wall) / float64(2*n*len(pids)))
 	}
 	return err
 }
 
 // cpuOf is the CPU time of processes, ms.
 func cpuOf(pids []int) (ms float64, err error) {
-	const utime, stime, tick = 11, 12, 10 // fields after the name; milliseconds
+	const schedule = 2 // CPUCLOCK_SCHED of the kernel's posix-timers
 	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return 0, err
+		var ts unix.Timespec
+		if err := unix.ClockGettime(int32(^pid<<3|schedule), &ts); err != nil {
+			return 0, fmt.Errorf("read CPU clock of process %d: %w", pid, err)
 		}
-		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		for _, i := range []int{utime, stime} {
-			v, err := strconv.ParseFloat(fields[i], 64)
-			if err != nil {
-				return 0, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
-			}
-			ms += v * tick
-		}
+		ms += float64(ts.Nano()) / 1e6
 	}
 	return ms, nil
 }

@@ -16,6 +16,7 @@ import (
 //     and never again, while it has power, from an owner of an epoch before the one
 //     that it took.
 //   - Each owner has a greater epoch than the one before.
+//   - Frames of an endpoint that is exclusive strict pass at one host at most.
 //   - At most five times in 180 s an endpoint moves without anybody's word.
 type acceptance struct {
 	s      *services
@@ -76,10 +77,15 @@ func (a *acceptance) count(name string) {
 
 // check looks at all receivers when some kernel changed.
 func (a *acceptance) check() {
-	if n := a.s.w.kernelWrites(); n == a.writes {
-		return
+	if n := a.s.w.kernelWrites() + a.s.gates; n == a.writes {
+		return // hosts shut by themselves, and only that
 	} else {
 		a.writes = n
+	}
+	for name := range ordered(a.s.strict) {
+		if at := a.open(name); len(at) > 1 {
+			a.s.w.fail("%s is open at %v", name, at)
+		}
 	}
 	for _, r := range a.s.w.nodes {
 		if r.off {
@@ -90,6 +96,17 @@ func (a *acceptance) check() {
 			a.receiver(r, name, a.takes(r, state, name))
 		}
 	}
+}
+
+// open lists the hosts by which an endpoint's frames pass, whether an agent runs there
+// or not.
+func (a *acceptance) open(name string) (at []string) {
+	for _, n := range a.s.w.nodes {
+		if !n.off && n.host.Passes(hostops.EndpointPortOf(servicesVPC, name)) {
+			at = append(at, n.name)
+		}
+	}
+	return at
 }
 
 // takes lists the nodes from which a host takes an endpoint's frames.
@@ -144,6 +161,9 @@ func (a *acceptance) atRest() {
 	w := a.s.w
 	for _, name := range a.s.names {
 		own := a.last[name]
+		if at := a.open(name); len(at) != 1 || at[0] != own.Node {
+			w.fail("at rest %s is %s's, handed to %q, and open at %v", name, own.Node, own.To, at)
+		}
 		for _, n := range w.nodes {
 			state := n.host.State()
 			if is := n.serves(state, name); is != (own.Node == n.name) {

@@ -26,6 +26,9 @@
 // two VPCs or pairs, one VTEP address of two members, or a member at an underlay
 // address that its node, though it may say so, never had.
 //
+// Services runs a world in which endpoints move by themselves, some of them exclusive
+// strict; see acceptance for what it is held to.
+//
 // A gentle world has only what must cost members no frame: from when broadcasts
 // pass between two of them, they always do, once.
 package sim

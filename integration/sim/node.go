@@ -54,7 +54,8 @@ type node struct {
 
 	in        watcher.Input // questions that were not put yet
 	questions int64
-	keeping   int // orders to renew the live record
+	keeping   int   // orders to renew the live record
+	kept      int64 // the last of them that was carried out
 	counter   int64
 }
 
@@ -132,7 +133,7 @@ func (n *node) start() {
 		return
 	}
 	n.cache, n.pending, n.sending, n.lease, n.awake, n.full = nil, map[string]watcher.Write{}, false, 0, false, 0
-	n.in, n.keeping = watcher.Input{}, n.keeping+1
+	n.in, n.keeping, n.kept = watcher.Input{}, n.keeping+1, 0
 	n.follow = n.w.newFollower(&n.link, n.store, n.wake)
 	n.renew(0)
 	n.wake()
@@ -210,7 +211,7 @@ func (n *node) step() {
 		n.full, n.look = n.w.now+resync, true
 		n.later(resync, n.wake)
 	}
-	in := watcher.Input{Questions: n.in.Questions, Now: n.now(), View: n.follow.view, Full: full, Still: still, Live: n.lease, Saved: n.cache == nil}
+	in := watcher.Input{Questions: n.in.Questions, Now: n.now(), View: n.follow.view, Full: full, Still: still, Live: n.lease, Kept: n.kept, Saved: n.cache == nil}
 	n.in = watcher.Input{}
 	if n.look {
 		own, err := watcher.ReadOwn(n.w.ctx, n.store, n.name)

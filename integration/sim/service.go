@@ -21,6 +21,8 @@ type services struct {
 	names     []string // of endpoints
 	observers []*observer
 	cuts      map[[2]string]bool // between underlays, from and to
+	strict    map[string]bool    // endpoints that are exclusive strict
+	gates     int                // how often some gate was moved
 	judge     *acceptance
 }
 
@@ -31,23 +33,28 @@ const (
 
 // found makes it, and waits until all endpoints are served.
 func (w *World) found() *services {
-	s := &services{w: w, cuts: map[[2]string]bool{}}
+	s := &services{w: w, cuts: map[[2]string]bool{}, strict: map[string]bool{}}
 	w.services = s
 	for _, dc := range []string{"dc1", "dc1", "dc2", "dc2"} {
 		w.operator.names++
 		n := w.newNode(fmt.Sprintf("n%d", w.operator.names))
 		n.can = nil
+		n.host.SetClock(w.clock())
 		w.nodes = append(w.nodes, n)
 		w.operator.put(cluster.KeyNode(n.name), &cluster.Node{ID: n.id, Datacenter: dc, State: cluster.NodeActive, Agent: true})
 	}
 	w.operator.put(cluster.KeyNode("w"), &cluster.Node{ID: "id-w", Datacenter: "dc3", State: cluster.NodeActive})
 	w.operator.put(cluster.KeyVPCSpec(servicesVPC), &cluster.VPCSpec{State: cluster.VPCActive, Members: cluster.SelectAll, VNI: servicesVNI,
 		PeerNetwork: netip.MustParsePrefix("10.100.0.0/24"), Network: cluster.Networks{IPv4: netip.MustParsePrefix("10.10.11.0/24")}, Learning: cluster.LearnStatic})
-	for i, place := range []cluster.Place{{"dc=dc1", "dc=dc2"}, {"dc=dc2", "dc=dc1"}, {"n2", "n3", "all"}} {
+	for i, place := range []cluster.Place{{"dc=dc1", "dc=dc2"}, {"dc=dc2", "dc=dc1"}, {"n2", "n3", "all"}, {"dc=dc1", "dc=dc2"}, {"all"}} {
 		name := fmt.Sprintf("s%d", i+1)
 		s.names = append(s.names, name)
+		f := cluster.Failover{Mode: cluster.ModeStateless, Place: place}
+		if i >= 3 {
+			f.Exclusive, s.strict[name] = cluster.ExclusiveStrict, true
+		}
 		w.operator.put(cluster.KeyEndpointSpec(servicesVPC, name), &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: true,
-			Failover: cluster.Failover{Mode: cluster.ModeStateless, Place: place}, Created: cluster.At(w.time())})
+			Failover: f, Created: cluster.At(w.time())})
 	}
 	for _, n := range w.nodes {
 		s.rooms(n)
@@ -197,14 +204,75 @@ func (n *node) renewLive(k watcher.Keeping, order int, d time.Duration) {
 		if n.keeping != order {
 			return
 		}
-		n.counter++
-		k.Record.Counter = n.counter
-		var c store.Change
-		c.Require(cluster.KeyFence(n.name), 0)
-		store.Set(&c, cluster.KeyLive(n.name), &k.Record, nil, k.Lease)
-		_, _ = n.store.Commit(n.w.ctx, c) // the next comes soon
+		until := n.driver.Uptime() + k.Grant
+		n.w.in(n.w.upTo(20*time.Millisecond), func() { n.commitLive(k, until) })
 		n.renewLive(k, order, k.Every)
 	})
+}
+
+// commitLive is a renewal at the store; its answer comes to the agent later, if at all.
+func (n *node) commitLive(k watcher.Keeping, until time.Duration) {
+	if n.agent == nil {
+		return
+	}
+	for _, c := range k.Renewals(n.name, n.counter+1) {
+		n.counter++
+		if _, err := n.store.Commit(n.w.ctx, c); err != nil {
+			return // the next comes soon
+		}
+	}
+	n.later(n.w.upTo(20*time.Millisecond), func() {
+		if k.Grant > 0 {
+			if err := n.driver.SetGate(until); err != nil {
+				n.w.fail("gate of %s: %v", n.name, err)
+			}
+			n.w.services.gates++
+		}
+		n.kept = k.Order
+		n.wake()
+	})
+}
+
+// clock is one that nobody sets, and that is wrong by up to 1 %.
+func (w *World) clock() func() time.Duration {
+	rate, from := 1+0.01*(2*w.rand.Float64()-1), w.upTo(time.Hour)
+	if w.chance(0.5) {
+		rate = 1 + 0.01*float64(1-2*w.rand.IntN(2))
+	}
+	return func() time.Duration { return from + time.Duration(float64(w.now)*rate) }
+}
+
+// drain has a node hand over what it has, for a time.
+func (s *services) drain(n *node, d time.Duration) {
+	is := *s.w.operator.wishes[cluster.KeyNode(n.name)].(*cluster.Node)
+	if is.State != cluster.NodeActive {
+		return
+	}
+	s.w.trace("%s is drained for %s", n.name, d)
+	var state func(to cluster.NodeState)
+	state = func(to cluster.NodeState) {
+		if s.w.down {
+			s.w.in(time.Second, func() { state(to) })
+			return
+		}
+		now := is
+		now.State = to
+		s.w.operator.put(cluster.KeyNode(n.name), &now)
+	}
+	state(cluster.NodeDraining)
+	s.w.in(d, func() { state(cluster.NodeActive) })
+}
+
+// move is an operator's word that an endpoint is to be at a node.
+func (s *services) move(name string, to *node) {
+	own, key := s.judge.last[name], cluster.KeyEndpointSpec(servicesVPC, name)
+	if own == nil || own.Node == to.name || s.w.down {
+		return
+	}
+	s.w.trace("%s is to move to %s", name, to.name)
+	spec := *s.w.operator.wishes[key].(*cluster.EndpointSpec)
+	spec.Failover.MoveTo = cluster.InEpoch{Node: to.name, Epoch: own.Epoch}
+	s.w.operator.put(key, &spec)
 }
 
 // powerOff takes a node's power for a time.
@@ -258,7 +326,7 @@ func (s *services) fault() {
 	w.in(w.upTo(8*time.Second), s.fault)
 	n, m, c := pick(w, w.nodes), pick(w, w.nodes), pick(w, w.candidates)
 	d := w.upTo(40 * time.Second)
-	switch w.rand.IntN(12) {
+	switch w.rand.IntN(14) {
 	case 0, 1:
 		s.powerOff(n, d)
 	case 2:
@@ -300,6 +368,10 @@ func (s *services) fault() {
 		w.trace("the store is down for %s", d)
 		w.setDown(true)
 		w.in(d, func() { w.setDown(false) })
+	case 12:
+		s.drain(n, d)
+	case 13:
+		s.move(pick(w, s.names), m)
 	}
 }
 
