@@ -32,11 +32,24 @@ func (in *sites) planOf(dc string) (plan datacenterPlan, err error) {
 	if names := stuck(plan.Endpoints); len(names) > 0 {
 		plan.Warnings = append(plan.Warnings, "these would answer nowhere: "+few(names))
 	}
+	in.wait(plan.Endpoints)
 	q := quorumOf(in.view)
 	if plan.Quorum = q.Survives(dc); !plan.Quorum {
 		plan.Warnings = append(plan.Warnings, strandedText(&q, dc)+"; "+strandedMend(&q))
 	}
 	return plan, nil
+}
+
+// wait has endpoints that must not run twice go nowhere: what a node that is drained
+// would hand over, one that is lost does not. That is as it is meant to be, and no warning.
+func (in *sites) wait(list []relocation) {
+	for i := range list {
+		r := &list[i]
+		it, ok := store.At[*cluster.EndpointSpec](in.view, cluster.KeyEndpointSpec(r.VPC, r.Endpoint))
+		if ok && r.To != "" && it.Value.Failover.Stateful() {
+			r.To, r.Reason = "", waitsForHost
+		}
+	}
 }
 
 func (p *program) failoverPlan(ctx context.Context, c *cli.Context, s *session) error {

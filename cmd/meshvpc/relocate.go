@@ -31,6 +31,10 @@ type relocation struct {
 	silent bool // observers do not hear it
 }
 
+// waitsForHost is why an endpoint whose workload must not run twice goes nowhere when its
+// node is lost.
+const waitsForHost = "its workload must not run twice: it waits for its host, or for \"meshvpc endpoint move --force\" once it surely has ended there"
+
 func (r relocation) name() string { return r.Endpoint + " of VPC " + r.VPC }
 
 // moves lists the endpoints that move by themselves and that pick says have to go, with
@@ -45,6 +49,8 @@ func (in *sites) moves(pick func(e *endpointRecords) bool, may func(e *endpointR
 		switch to := in.chooser.Best(one, here); {
 		case e.hold != nil:
 			r.Reason = "it is held"
+		case e.spec.Failover.Stateful() && !(r.alive && !r.silent):
+			r.Reason = waitsForHost
 		case to == "":
 			r.Reason = in.chooser.Why(one, here)
 		default:
