@@ -135,6 +135,8 @@ func TestWorkloadOfSpec(t *testing.T) {
 	for name, err := range map[string]error{
 		"stateful without one":      of(ModeStateful, "", none),
 		"it may run twice":          of(ModeStateless, "pg", none),
+		"a vip":                     of(ModeVIP, "pg", func(f *Failover) { f.MayRunTwice = true }),
+		"receivers alone":           of(ModeStateful, "pg", func(f *Failover) { f.Exclusive = ExclusiveReceivers }),
 		"a stateful one twice":      of(ModeStateful, "pg", func(f *Failover) { f.MayRunTwice = true }),
 		"none may run twice":        of(ModeStateless, "", func(f *Failover) { f.MayRunTwice = true }),
 		"a path":                    of(ModeStateful, "../x", none),
@@ -167,5 +169,20 @@ func TestProfile(t *testing.T) {
 	}
 	if Profile("slow").Validate() == nil {
 		t.Error("a profile that nobody knows was taken")
+	}
+}
+
+// TestStatefulIsStrict without a word, and what else is strict says so.
+func TestStatefulIsStrict(t *testing.T) {
+	for f, want := range map[*Failover]Isolation{
+		{Mode: ModeStateful}:                              IsolationFence,
+		{Mode: ModeStateful, Exclusive: ExclusiveStrict}:  IsolationFence,
+		{Mode: ModeStateless}:                             IsolationKeep,
+		{Mode: ModeStateless, Exclusive: ExclusiveStrict}: IsolationFence,
+		{Exclusive: ExclusiveStrict}:                      IsolationKeep,
+	} {
+		if f.Isolation() != want || f.Strict() != (want == IsolationFence) {
+			t.Errorf("%+v: strict %v, %s", f, f.Strict(), f.Isolation())
+		}
 	}
 }
