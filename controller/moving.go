@@ -228,8 +228,8 @@ func (w *world) requireGrant(v *vpc, e *endpoint, to string, u *unit) {
 	}
 }
 
-// handOver has the owner of a strict endpoint shut it, and end its workload. What was asked for since, or
-// is fenced, shall not be written over.
+// handOver has the owner of a strict endpoint shut it, and end its workload. What was
+// asked for since, or is fenced, shall not be written over.
 func (w *world) handOver(v *vpc, e *endpoint, own *cluster.EndpointOwn, u *unit) {
 	if e.to == "" || own.To != "" || e.to == own.Node {
 		return

@@ -40,10 +40,9 @@ type choice struct {
 }
 
 // compare puts the better choice first: one where the workload has not failed, then the
-// node that an operator chose, then one whose datacenter has fewer of its group, then
-// by place, then one that has not failed lately,
-// then one whose report is of this epoch, then the one with the fewest endpoints, then
-// by name.
+// node that an operator chose, then one whose datacenter has fewer of its group, then by
+// place, then one that has not failed lately, then one whose report is of this epoch,
+// then the one with the fewest endpoints, then by name.
 func (c *choice) compare(o *choice) int {
 	return cmp.Or(compareBool(c.broken, o.broken), cmp.Compare(c.near, o.near), cmp.Compare(c.place, o.place), compareBool(c.failed, o.failed), compareBool(c.outdated, o.outdated),
 		cmp.Compare(c.owned, o.owned), strings.Compare(c.node, o.node))
@@ -135,7 +134,8 @@ func (c *Chooser) Best(e *Endpoint, may func(node string) bool) string {
 			continue
 		}
 		near, place := c.standing(e, name, place)
-		one := choice{node: name, near: near, place: place, broken: report.Workload != nil && report.Workload.State == cluster.WorkloadFailed, failed: c.Failed(name), outdated: !e.isCurrent(report), owned: c.owned[name]}
+		broken := report.Workload != nil && report.Workload.State == cluster.WorkloadFailed
+		one := choice{node: name, broken: broken, near: near, place: place, failed: c.Failed(name), outdated: !e.isCurrent(report), owned: c.owned[name]}
 		if best.node == "" || one.compare(&best) < 0 {
 			best = one
 		}

@@ -50,7 +50,7 @@ type Decision struct {
 	Lifts  []Lift
 	Grants []Grant
 	// Handovers are of endpoints that are served well, and only may be elsewhere when
-	// their owner has said that it has shut them.
+	// their owner has said that it has shut them. They are not taken back.
 	Handovers []Handover
 
 	// Waits are the endpoints that nobody serves, or that should be elsewhere, and
@@ -103,9 +103,8 @@ type Grant struct {
 }
 
 // Handover has the owner of a strict endpoint shut it, and end its workload, for To to
-// have it next. Its
-// transaction has to require the own record as the View had it, no hold, and no fence
-// of To.
+// have it next. Its transaction has to require the own record as the View had it, no
+// hold, and no fence of To.
 type Handover struct {
 	VPC, Endpoint string
 	From, To      string
