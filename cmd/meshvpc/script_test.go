@@ -78,7 +78,7 @@ func TestScripts(t *testing.T) {
 				writeConfig(filepath.Join(env.WorkDir, "admin.yaml"), admin))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "ports": cmdPorts,
+			"cluster": cmdCluster, "nodes": cmdNodes, "agents": cmdAgents, "dead": cmdDead, "keeps": cmdKeeps, "ports": cmdPorts,
 			"put": cmdPut, "del": cmdDel, "putat": cmdPutAt, "remember": cmdRemember, "unchanged": cmdUnchanged, "commits": cmdCommits,
 			"exits": cmdExits, "mode": cmdMode, "token": cmdToken, "trust": cmdTrust, "oldclient": cmdOldClient, "within": cmdWithin, "await": cmdAwait,
 			"external": cmdExternal, "hostagent": cmdHostAgent, "etcdenv": cmdEtcdEnv,
@@ -299,6 +299,36 @@ func cmdAgents(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(a.start(ctx, netip.MustParseAddr(fmt.Sprintf(network, w.nodes)), mtu, can))
 		w.agents[name] = a
 		w.wg.Go(func() { a.run(ctx) })
+	}
+}
+
+// keeps NAME...: they go on saying that they are alive, as who owns what can move does.
+func cmdKeeps(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	for _, name := range args {
+		a := w.agents[name]
+		w.wg.Go(func() {
+			again := time.NewTicker(time.Second)
+			defer again.Stop()
+			for {
+				select {
+				case <-w.ctx.Done():
+					return
+				case <-again.C:
+				}
+				it, err := store.Get[*cluster.Live](w.ctx, a.store, cluster.KeyLive(name))
+				if err == nil {
+					it.Value.Counter++
+					var c store.Change
+					store.Put(&c, it, it.Value)
+					_, err = a.store.Commit(w.ctx, c)
+				}
+				if err != nil && w.ctx.Err() == nil {
+					w.tb.Errorf("%s cannot say that it is alive: %v", name, err)
+					return
+				}
+			}
+		})
 	}
 }
 

@@ -146,7 +146,11 @@ func TestImpair(t *testing.T) {
 	const delay = 40 * time.Millisecond
 	impair := func(i lab.Impairment) {
 		t.Helper()
-		if err := l.Impair(ctx, i); err != nil {
+		err := l.Impair(ctx, i)
+		if errors.Is(err, lab.ErrRefused) && os.Getuid() != 0 {
+			t.Skip("/dev/net/tun is root's alone on this machine")
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
