@@ -94,6 +94,8 @@ type host struct {
 	granted   granted
 	upSince   time.Duration
 	downSince time.Duration
+	// fellSilent: its agent was frozen when it crashed, so was missed before that.
+	fellSilent bool
 }
 
 type leader struct {
@@ -231,7 +233,7 @@ func (m *model) start(name string) {
 
 func (m *model) crash(name string) {
 	h := m.hosts[name]
-	h.up, h.downSince = false, m.now
+	h.up, h.downSince, h.fellSilent = false, m.now, h.frozen
 }
 
 func (h *host) runs() bool { return h.up && !h.frozen }

@@ -97,7 +97,11 @@ func (m *model) checkFence(name string) {
 		m.problem("%s is fenced %s after %s", name, m.now-m.fencedAt[m.fences[n-1]], m.fences[n-1])
 	}
 	if !h.up {
-		if gone := m.now - h.downSince; gone < m.t.Silence()-m.t.Probe+max(m.t.Confirm, m.t.Probe) {
+		least := max(m.t.Confirm, m.t.Probe)
+		if !h.fellSilent {
+			least += m.t.Silence() - m.t.Probe
+		}
+		if gone := m.now - h.downSince; gone < least {
 			m.problem("%s is fenced %s after it crashed", name, gone)
 		}
 		return
