@@ -307,6 +307,17 @@ func cmdKeeps(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	for _, name := range args {
 		a := w.agents[name]
+		keep := func() error {
+			it, err := store.Get[*cluster.Live](w.ctx, a.store, cluster.KeyLive(name))
+			if err == nil {
+				it.Value.Counter++
+				var c store.Change
+				store.Put(&c, it, it.Value)
+				_, err = a.store.Commit(w.ctx, c)
+			}
+			return err
+		}
+		ts.Check(keep()) // at once: what follows may have it own something
 		w.wg.Go(func() {
 			again := time.NewTicker(time.Second)
 			defer again.Stop()
@@ -316,14 +327,7 @@ func cmdKeeps(ts *testscript.TestScript, _ bool, args []string) {
 					return
 				case <-again.C:
 				}
-				it, err := store.Get[*cluster.Live](w.ctx, a.store, cluster.KeyLive(name))
-				if err == nil {
-					it.Value.Counter++
-					var c store.Change
-					store.Put(&c, it, it.Value)
-					_, err = a.store.Commit(w.ctx, c)
-				}
-				if err != nil && w.ctx.Err() == nil {
+				if err := keep(); err != nil && w.ctx.Err() == nil {
 					w.tb.Errorf("%s cannot say that it is alive: %v", name, err)
 					return
 				}
