@@ -16,7 +16,6 @@ type work struct {
 	failed   int64
 	released int64
 	busy     bool // a program of it runs
-	again    time.Duration
 
 	runs bool // it does, whatever its agent knows
 }
