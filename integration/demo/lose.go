@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/meshvpc/meshvpc/integration/lab"
@@ -29,6 +30,9 @@ const (
 // another one, at the same address.
 func (p *play) lose(ctx context.Context) (string, error) {
 	if err := p.serve(ctx); err != nil {
+		return "", err
+	}
+	if err := p.seated(ctx); err != nil {
 		return "", err
 	}
 	client := p.workloads[0]
@@ -75,6 +79,18 @@ func (p *play) serve(ctx context.Context) error {
 		}
 	}
 	return p.site.Until(ctx, func() error { return p.answers(ctx, p.workloads[0]) })
+}
+
+// seated waits until the controller does not lead from where the service is, for with
+// the loss of both nobody decides for some seconds.
+func (p *play) seated(ctx context.Context) error {
+	return p.site.Until(ctx, func() error {
+		leader, err := p.site.Meshvpc(ctx, p.site.Server, "get", "leader/controller")
+		if err == nil && strings.Contains(leader, serviceOwner) {
+			err = fmt.Errorf("the controller still leads from %s", serviceOwner)
+		}
+		return err
+	})
 }
 
 func (p *play) command(args []string) {
