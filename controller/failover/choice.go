@@ -38,8 +38,8 @@ type choice struct {
 	owned    int  // endpoints that it has
 }
 
-// compare puts the better choice first: the node that an operator chose, then one whose datacenter has fewer of its group, then
-// by place, then one that has not failed lately,
+// compare puts the better choice first: the node that an operator chose, then one whose
+// datacenter has fewer of its group, then by place, then one that has not failed lately,
 // then one whose report is of this epoch, then the one with the fewest endpoints, then
 // by name.
 func (c *choice) compare(o *choice) int {
