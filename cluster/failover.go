@@ -46,13 +46,18 @@ func ParseMode(s string) (Mode, error) {
 // ParseFailback reads what an operator asks for; never is what an endpoint has that
 // says nothing. Errors wrap ErrInvalid.
 func ParseFailback(s string) (Failback, error) {
-	switch f := Failback(s); f {
-	case FailbackNever:
+	return parseWord("failback", s, FailbackNever, FailbackAuto)
+}
+
+// parseWord reads one of two words, of which the first is as good as saying nothing.
+func parseWord[T ~string](what, s string, unsaid, said T) (T, error) {
+	switch T(s) {
+	case unsaid:
 		return "", nil
-	case FailbackAuto:
-		return f, nil
+	case said:
+		return said, nil
 	}
-	return "", fmt.Errorf("%w failback %q: want never or auto", ErrInvalid, CleanText(s))
+	return "", fmt.Errorf("%w %s %q: want %s or %s", ErrInvalid, what, CleanText(s), unsaid, said)
 }
 
 // Exclusive is who makes sure that an endpoint has one owner.
@@ -71,13 +76,7 @@ const (
 // ParseExclusive reads what an operator asks for; receivers is what an endpoint has
 // that says nothing. Errors wrap ErrInvalid.
 func ParseExclusive(s string) (Exclusive, error) {
-	switch e := Exclusive(s); e {
-	case ExclusiveReceivers:
-		return "", nil
-	case ExclusiveStrict:
-		return e, nil
-	}
-	return "", fmt.Errorf("%w exclusive %q: want receivers or strict", ErrInvalid, CleanText(s))
+	return parseWord("exclusive", s, ExclusiveReceivers, ExclusiveStrict)
 }
 
 // Isolation is what an owner does that cannot reach the store.
@@ -94,13 +93,7 @@ const (
 // ParseIsolation reads what an operator asks for; keep is what an endpoint has that
 // says nothing. Errors wrap ErrInvalid.
 func ParseIsolation(s string) (Isolation, error) {
-	switch i := Isolation(s); i {
-	case IsolationKeep:
-		return "", nil
-	case IsolationFence:
-		return i, nil
-	}
-	return "", fmt.Errorf("%w on isolation %q: want keep or fence", ErrInvalid, CleanText(s))
+	return parseWord("on isolation", s, IsolationKeep, IsolationFence)
 }
 
 // windowPrefix begins a way of returning that is bound to a time.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"strings"
@@ -20,6 +21,9 @@ func ParseMAC(s string) (MAC, error) {
 
 // String is lower case with colons.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// Compare orders MACs by their bytes: -1, 0 or 1.
+func (m MAC) Compare(o MAC) int { return bytes.Compare(m[:], o[:]) }
 
 // Unicast reports whether one machine can have m (IEEE 802: the group bit is 0).
 func (m MAC) Unicast() bool { return m != MAC{} && m[0]&1 == 0 }

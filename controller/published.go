@@ -37,8 +37,6 @@ func (v *vpc) mac(m cluster.MAC) *learned {
 	return l
 }
 
-func compareMACs(a, b cluster.MAC) int { return slices.Compare(a[:], b[:]) }
-
 // readMACs takes what nodes claim, but of a machine that had the name before, or wants
 // it; and what is published.
 func (w *world) readMACs() {
@@ -71,7 +69,7 @@ func (w *world) publish(v *vpc, p *plan) (reason string) {
 	}
 	taken, count := v.endpointMACs(), map[string]int{}
 	all := slices.SortedFunc(maps.Keys(v.macs), func(a, b cluster.MAC) int {
-		return cmp.Or(v.macs[a].since()-v.macs[b].since(), slices.Compare(a[:], b[:]))
+		return cmp.Or(v.macs[a].since()-v.macs[b].since(), a.Compare(b))
 	})
 	total, refused := 0, false
 	for _, mac := range all {
@@ -220,7 +218,7 @@ func (w *world) oldClaims(v *vpc, p *plan) {
 		return
 	}
 	publishes := v.spec.Value != nil && v.spec.Value.Learning == cluster.LearnPublish
-	for _, mac := range slices.SortedFunc(maps.Keys(v.macs), compareMACs) {
+	for _, mac := range slices.SortedFunc(maps.Keys(v.macs), cluster.MAC.Compare) {
 		for _, c := range v.macs[mac].claims {
 			_, assigned := v.assigns[c.node]
 			_, member := v.members[c.node]

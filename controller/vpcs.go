@@ -349,7 +349,7 @@ func (w *world) erase(v *vpc, p *plan) {
 			p.add(w.eraseEndpoint(e))
 		}
 	}
-	for _, mac := range slices.SortedFunc(maps.Keys(v.macs), compareMACs) {
+	for _, mac := range slices.SortedFunc(maps.Keys(v.macs), cluster.MAC.Compare) {
 		if l := v.macs[mac]; !w.blockedKey(l.record.Key) {
 			p.add(l.put(mac, nil))
 		}

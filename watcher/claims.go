@@ -128,7 +128,7 @@ func (h hearing) inOrder() []cluster.MAC {
 		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
-		return slices.Compare(a[:], b[:])
+		return a.Compare(b)
 	})
 }
 

@@ -176,7 +176,7 @@ func (a *Agent) reportMACs() {
 		if v.claims == nil || v.Leaving {
 			continue
 		}
-		for _, mac := range slices.SortedFunc(maps.Keys(v.claims.of), compareMACs) {
+		for _, mac := range slices.SortedFunc(maps.Keys(v.claims.of), cluster.MAC.Compare) {
 			id, c := macID{name, mac}, v.claims.of[mac]
 			seen[id] = true
 			s := cluster.MACStatus{NodeID: a.cfg.NodeID, Port: cluster.CleanText(c.port), Sequence: c.sequence}
@@ -193,8 +193,6 @@ func (a *Agent) reportMACs() {
 		}
 	}
 }
-
-func compareMACs(a, b cluster.MAC) int { return slices.Compare(a[:], b[:]) }
 
 // compareClaims sees that the store holds what is claimed, as compareOwn does.
 func (a *Agent) compareClaims(have map[string][]byte) {

@@ -18,6 +18,7 @@ type sites struct {
 	judged    map[string]cluster.Class // nodes that are not OK
 	suspected map[string]bool          // some observer that is sure does not hear it
 	reports   map[string]map[string]*cluster.EndpointStatus
+	members   map[string]map[string]bool // by VPC, of those that were asked for
 	chooser   *failover.Chooser
 }
 
@@ -32,7 +33,8 @@ func (s *session) readSites(ctx context.Context) (*sites, error) {
 
 // sitesOf sorts a view of all that readSites reads.
 func sitesOf(v *store.View) *sites {
-	in := &sites{view: v, nodes: nodesOf(v), judged: map[string]cluster.Class{}, suspected: map[string]bool{}, reports: map[string]map[string]*cluster.EndpointStatus{}}
+	in := &sites{view: v, nodes: nodesOf(v), judged: map[string]cluster.Class{}, suspected: map[string]bool{}, reports: map[string]map[string]*cluster.EndpointStatus{},
+		members: map[string]map[string]bool{}}
 	if it, ok := store.At[*cluster.Judgement](v, cluster.KeyJudgement); ok {
 		for _, n := range it.Value.Nodes {
 			in.judged[n.Node] = n.Class
@@ -72,8 +74,11 @@ func nodesOf(v *store.View) map[string]*cluster.Node {
 
 // movable is an endpoint as failover looks at it.
 func (in *sites) movable(e *endpointRecords) *failover.Endpoint {
+	if in.members[e.vpc] == nil {
+		in.members[e.vpc] = membersOf(in.view, e.vpc)
+	}
 	return &failover.Endpoint{VPC: e.vpc, Name: e.name, Failover: &e.spec.Failover, Own: e.own, Held: e.hold != nil,
-		Reports: in.reports[e.vpc+"/"+e.name], Members: membersOf(in.view, e.vpc)}
+		Reports: in.reports[e.vpc+"/"+e.name], Members: in.members[e.vpc]}
 }
 
 // membersOf are the members of a VPC.

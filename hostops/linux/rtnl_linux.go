@@ -170,14 +170,17 @@ func deafAndQuiet() *nl.RtAttr {
 	return spec
 }
 
+func familyOf(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
 // addrMsg is the header of a request about an address of the link with this
 // index.
 func addrMsg(index int32, p netip.Prefix) *nl.IfAddrmsg {
-	family := unix.AF_INET6
-	if p.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	m := nl.NewIfAddrmsg(family)
+	m := nl.NewIfAddrmsg(int(familyOf(p.Addr())))
 	m.Prefixlen, m.Index = uint8(p.Bits()), uint32(index)
 	return m
 }

@@ -246,10 +246,7 @@ func forwards6(devices ...string) bool {
 
 // outside names the device by which the host sends to an address, "" if by none.
 func (d *Driver) outside(to netip.Addr) string {
-	m := &nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET6, Dst_len: uint8(to.BitLen())}}
-	if to.Is4() {
-		m.Family = unix.AF_INET
-	}
+	m := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyOf(to), Dst_len: uint8(to.BitLen())}}
 	msgs, err := d.conn.do(unix.RTM_GETROUTE, 0, unix.RTM_NEWROUTE, m, attr(unix.RTA_DST, to.AsSlice()))
 	if err != nil || len(msgs) != 1 {
 		return "" // no way there

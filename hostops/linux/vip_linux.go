@@ -83,13 +83,6 @@ func (c *conn) setSource(proto, flags int, s sourceRule) error {
 	return c.set(proto, flags, m, attr(fraSrc, s.from.AsSlice()), attr(fraPriority, u32(sourcePriority)), attr(fraTable, u32(s.table)))
 }
 
-func familyOf(a netip.Addr) uint8 {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
 // setSourceRoute makes a network reached by a port, in the port's own table.
 func (c *conn) setSourceRoute(proto, flags int, index int32, to netip.Prefix) error {
 	m := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyOf(to.Addr()), Dst_len: uint8(to.Bits()), Protocol: unix.RTPROT_STATIC, Type: unix.RTN_UNICAST, Scope: unix.RT_SCOPE_LINK}}
