@@ -127,6 +127,9 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Live: c.live, Why: c.why}
 	if g.From != "" {
 		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1, Failed: failed}
+		if to != "" && e.Failover.MoveTo == (cluster.InEpoch{Node: to, Epoch: e.Own.Epoch}) {
+			g.Moved.Changes = 0 // an operator asked for it
+		}
 	}
 	p.judge.granted = append(p.judge.granted, p.Now)
 	p.chooser.Move(e, to)

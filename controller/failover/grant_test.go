@@ -240,6 +240,34 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
+// TestFrozenNotByHand: what an operator asks for is counted by no leader, also where
+// the owner has to release it first.
+func TestFrozenNotByHand(t *testing.T) {
+	w := three(t)
+	e := w.at("e0")
+	e.Failover.Exclusive = cluster.ExclusiveStrict
+	release := func() {
+		for n := range e.Members {
+			w.tells(e, n, cluster.PortStandby, cluster.WorkloadStopped)
+		}
+		w.tells(e, e.owner(), cluster.PortReleased, cluster.WorkloadStopped)
+		w.write(w.tick())
+	}
+	for i := range 2 * maxChanges {
+		to := "a2"
+		if e.owner() == to {
+			to = "a1"
+		}
+		e.Failover.MoveTo, e.Own.To = cluster.InEpoch{Node: to, Epoch: e.Own.Epoch}, to
+		if release(); e.owner() != to || e.Own.Moved == nil || e.Own.Moved.Changes != 0 {
+			t.Fatalf("move %d to %s: it is at %s, and these were counted: %+v", i, to, e.owner(), e.Own.Moved)
+		}
+	}
+	if release(); e.Own.Moved.Changes != 1 {
+		t.Errorf("a change that nobody asked for: %d are counted, want 1", e.Own.Moved.Changes)
+	}
+}
+
 func TestRate(t *testing.T) {
 	w := three(t)
 	for i := range 1200 {

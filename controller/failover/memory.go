@@ -190,7 +190,7 @@ func (j *Judge) watchEndpoints(p *pass) {
 					m.changes = append(m.changes, p.Now)
 				}
 			}
-		case changed && (m.owner == "" || !moved.At.Equal(m.moved.Time)):
+		case changed && (m.owner == "" || !moved.At.Equal(m.moved.Time) && moved.Changes > 0):
 			m.changes = append(m.changes, p.Now)
 		case changed && e.owner() != "", e.Held:
 			m.changes, m.frozen = nil, false
