@@ -318,8 +318,8 @@ type Moved struct {
 	// Unfenced are members that had not confirmed the fence when the owner changed:
 	// they may take frames from both until they read it.
 	Unfenced []string `json:"unfenced,omitempty"`
-	// Changes is how many of these there were lately, this one included, 0 if an operator asked for it: the next
-	// leader goes on counting.
+	// Changes is how many of these there were lately, this one included, 0 if an
+	// operator asked for it: the next leader goes on counting.
 	Changes int `json:"changes,omitempty"`
 	// Failed are the nodes where its workload failed, one after the other.
 	Failed []string `json:"failed,omitempty"`
