@@ -17,7 +17,7 @@ import (
 //	link-add-vxlan DEV VNI PORT                  link-add-tap DEV BRIDGE
 //	fdb-del DEV MAC IP    fdb-add DEV MAC IP     addr-del DEV PREFIX
 //	addr-add DEV PREFIX   netns-add NAME...      netns-del NAME...
-//	nft-flush             forward-drop
+//	nft-flush             forward-drop           store-drop, store-pass: TCP to 2379
 //	sysctl NAME VALUE     with NAME below net, as in ipv4/conf/all/rp_filter
 //
 // And to a directory, for all of the host, until its power is off:

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
@@ -57,6 +58,8 @@ func tampering(verb string, args []string) (out any, err error) {
 		return drops()
 	case verb == "forward-drop":
 		return nil, dropForwarded()
+	case verb == "store-drop", verb == "store-pass":
+		return nil, dropStore(verb == "store-drop")
 	case len(args) == 0:
 		return nil, fmt.Errorf("what to tamper with is missing")
 	case strings.HasPrefix(verb, "disk-"):
@@ -152,6 +155,29 @@ func dropForwarded() error {
 		c.AddChain(&nftables.Chain{Name: "FORWARD", Table: c.AddTable(&nftables.Table{Name: "filter", Family: family}), Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy})
 	}
+	return c.Flush()
+}
+
+// dropStore has the host reach no server's store, and all else, or ends that.
+func dropStore(on bool) error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	table := c.AddTable(&nftables.Table{Name: "no-store", Family: nftables.TableFamilyINet})
+	if !on {
+		c.DelTable(table)
+		return c.Flush()
+	}
+	chain := c.AddChain(&nftables.Chain{Name: "output", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(2379)},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}})
 	return c.Flush()
 }
 
