@@ -92,7 +92,7 @@ func (p *pass) barrier(e *Endpoint, owner string) cause {
 	f, m := p.Fences[owner], p.judge.node(owner)
 	c := cause{ok: true, fence: f.Revision, why: f.Why}
 	seen := p.judge.fences[owner].seen
-	if m.rebooted.After(seen) || m.rebooted.Equal(seen) && !e.strict() {
+	if m.rebooted.After(seen) {
 		c.proof = true
 		c.why = owner + " was booted anew: " + f.Why
 		return c
