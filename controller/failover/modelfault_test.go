@@ -44,7 +44,7 @@ func (m *model) fault() (what string, end func()) {
 		}
 	case 2:
 		h.frozen = true
-		return "freeze " + h.name, func() { h.frozen, h.thawed = false, true; m.wake(h) }
+		return "freeze " + h.name, func() { m.thaw(h) }
 	case 3, 4:
 		h.cut = true
 		return "no store for " + h.name, func() { h.cut = false; m.wake(h) }
@@ -89,10 +89,18 @@ func (m *model) fault() (what string, end func()) {
 	return "all pause", func() { m.frozenAll(false) }
 }
 
+// hold is an operator's word, by which what was counted before is forgotten.
 func (m *model) hold(name string, held bool) {
+	delete(m.moves, name)
 	e := *m.store.endpoints[name]
 	e.Held = held
 	m.store.endpoints[name] = &e
+}
+
+// thaw lets an agent that was frozen go on.
+func (m *model) thaw(h *host) {
+	h.frozen, h.thawed, h.thawedAt = false, true, m.now
+	m.wake(h)
 }
 
 // frozenAll stops some of the agents at once, as a machine under several of them does.
@@ -103,8 +111,7 @@ func (m *model) frozenAll(frozen bool) {
 		case frozen && m.rng.IntN(4) > 0:
 			h.frozen = true
 		case !frozen && h.frozen:
-			h.frozen, h.thawed = false, true
-			m.wake(h)
+			m.thaw(h)
 		}
 	}
 }

@@ -178,7 +178,7 @@ func (m *model) strictFault() (what string, end func()) {
 	switch m.rng.IntN(10) {
 	case 0, 1, 2:
 		h.frozen = true
-		return "freeze " + h.name, func() { h.frozen, h.thawed = false, true; m.wake(h) }
+		return "freeze " + h.name, func() { m.thaw(h) }
 	case 3:
 		h.stuck = true
 		return h.name + " applies nothing", func() { h.stuck = false; m.wake(h) }

@@ -204,9 +204,14 @@ func (m *model) works() {
 }
 
 // exhausted reports whether a workload failed, and is left to people, or waits for
-// another node that has been well for long enough.
+// another node that has been well for long enough, or changed its node too often.
 func (m *model) exhausted(e *Endpoint) bool {
-	return e.Own.Node == "" && e.Own.Moved != nil && len(e.Own.Moved.Failed) > 0
+	if own := e.Own; own.Node != "" {
+		moves := m.moves[e.Name]
+		often := len(moves) >= maxChanges && m.now-moves[len(moves)-maxChanges] < changeWindow+10*time.Second
+		return often && m.work[e.Name][own.Node].failed == own.Epoch
+	}
+	return e.Own.Moved != nil && len(e.Own.Moved.Failed) > 0
 }
 
 // cutOwner cuts the owner of all from store and data, long enough to be fenced, and
