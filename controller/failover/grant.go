@@ -127,6 +127,10 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Live: c.live, Why: c.why}
 	if g.From != "" {
 		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1, Failed: failed}
+	} else if e.Own.Moved != nil { // another leader is to know how often it changed
+		moved := *e.Own.Moved
+		moved.Changes = len(m.changes) + 1
+		g.Moved = &moved
 	}
 	p.judge.granted = append(p.judge.granted, p.Now)
 	p.chooser.Move(e, to)

@@ -457,7 +457,7 @@ func (m *model) pass(l *leader) {
 			}
 		})
 	}
-	if len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Handovers) == 0 {
+	if len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Handovers)+len(m.dropped(v)) == 0 {
 		return
 	}
 	l.busy = true

@@ -64,6 +64,23 @@ func (m *model) commit(v *View, d *Decision) {
 		m.note("%s: %s to %s: %s", g.Endpoint, g.From, g.To, g.Why)
 		m.own(e, g.To, g.Moved)
 	}
+	for _, e := range m.dropped(v) {
+		if m.store.endpoints[e.Name].Own == e.Own && m.store.endpoints[e.Name].Reports[e.Own.Node] == e.Reports[e.Own.Node] {
+			m.note("%s: %s released it, and no other node can have it", e.Name, e.Own.Node)
+			m.own(m.store.endpoints[e.Name], "", nil)
+		}
+	}
+}
+
+// dropped are the endpoints that their owners released: the controller takes one that
+// goes to no other node from it, so that it may have it again.
+func (m *model) dropped(v *View) (list []*Endpoint) {
+	for _, e := range v.Endpoints {
+		if s := e.Reports[e.Own.Node]; s != nil && s.State == cluster.PortReleased && e.isCurrent(s) && !s.Workload.MayRun() {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 func has[V any](in map[string]V, name string) bool { _, ok := in[name]; return ok }

@@ -153,10 +153,16 @@ func (m *model) faults() {
 		m.problem("the fence of %s stays", name)
 	}
 	for _, e := range m.store.endpoints {
-		if m.hosts[e.Own.Node].serves[e.Name] != e.Own.Epoch {
+		if !m.served(e) {
 			m.problem("%s is %s's in epoch %d, which does not serve it", e.Name, e.Own.Node, e.Own.Epoch)
 		}
 	}
+}
+
+// served reports whether an endpoint has an owner, which serves it.
+func (m *model) served(e *Endpoint) bool {
+	h := m.hosts[e.Own.Node]
+	return h != nil && h.serves[e.Name] == e.Own.Epoch
 }
 
 // mischief lets several things go wrong, then nothing.
@@ -193,7 +199,7 @@ func (m *model) gone(most time.Duration) time.Duration {
 	start := m.now
 	for m.now-start < most {
 		m.run(10 * time.Millisecond)
-		if !slices.ContainsFunc(slices.Collect(maps.Values(m.store.endpoints)), func(e *Endpoint) bool { return !e.Held && !m.hosts[e.Own.Node].up }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(m.store.endpoints)), func(e *Endpoint) bool { return !e.Held && e.Own.Node != "" && !m.hosts[e.Own.Node].up }) {
 			break
 		}
 	}
@@ -321,10 +327,10 @@ func (m *model) flaps() {
 	m.settle()
 	for range 60 {
 		for _, name := range m.movers {
-			own := m.store.endpoints[name].Own
-			h := m.hosts[own.Node]
-			h.released[name] = own.Epoch
-			m.wake(h)
+			if own := m.store.endpoints[name].Own; own.Node != "" {
+				m.hosts[own.Node].released[name] = own.Epoch
+				m.wake(m.hosts[own.Node])
+			}
 		}
 		m.run(time.Second)
 		for _, name := range m.names {

@@ -175,6 +175,9 @@ func (m *model) drain(name string, yes bool) {
 // strictFault is one of those that matter to who is granted what.
 func (m *model) strictFault() (what string, end func()) {
 	h := m.hosts[m.store.endpoints[m.movers[m.rng.IntN(2)]].Own.Node]
+	if h == nil {
+		return m.fault()
+	}
 	switch m.rng.IntN(10) {
 	case 0, 1, 2:
 		h.frozen = true
