@@ -46,9 +46,20 @@ func (p *planner) workloads(v VPC) {
 		}
 		if problem.Reason != "" {
 			p.problems = append(p.problems, problem)
+			p.shut(v, port)
 			continue
 		}
 		p.workload(v, port)
+	}
+}
+
+// shut takes a standby's port down that cannot be as desired: it may be up from before
+// something else was desired, and its VPC's owner waits for it to pass nothing.
+func (p *planner) shut(v VPC, port Port) {
+	d := p.actual.Devices[port.Device]
+	mine := d.Use != UseVPC && d.Owner == v.VNI && d.Master == v.Name && p.ports[port.Device] == (wanted{v.Name, port.Endpoint})
+	if mine && port.Standby && d.Up {
+		p.add(SetDown{Target{v.Name, port.Device}})
 	}
 }
 
@@ -152,12 +163,12 @@ func (p *planner) workload(v VPC, port Port) {
 	if d.Owner != v.VNI {
 		p.add(SetOwner{on, v.VNI})
 	}
-	p.gate(on, port)
-	p.bind(on, port)
-	if port.Standby && d.Up {
+	if port.Standby && d.Up { // first: a driver may be unable to do the rest
 		p.add(SetDown{on})
 		d.Up = false
 	}
+	p.gate(on, port)
+	p.bind(on, port)
 	if !d.Quiet {
 		p.add(SetQuiet{on})
 	}

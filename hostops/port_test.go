@@ -1,10 +1,12 @@
 package hostops_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
@@ -124,6 +126,36 @@ func TestNoBridgeFilter(t *testing.T) {
 		if op.On().Object != "tap3" {
 			t.Errorf("planned %q", op)
 		}
+	}
+}
+
+// TestStandbyGoesDown: a port that was up, and cannot be as desired, passes nothing any
+// more if it is to be a standby's, and is left as it is if not.
+func TestStandbyGoesDown(t *testing.T) {
+	h, d := newHost(t)
+	if err := withRooms(h); err != nil {
+		t.Fatal(err)
+	}
+	v := withPorts(hosttest.MakeVPC(0))
+	applyAll(t, d, []hostops.VPC{v})
+	h.CannotShut()
+	for name, tt := range map[string]struct {
+		standby bool
+		want    []hostops.Op
+	}{
+		"its owner":   {false, nil},
+		"its standby": {true, []hostops.Op{hostops.SetDown{Target: hostops.Target{VPC: v.Name, Object: v.Ports[0].Device}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one := v
+			one.Ports = slices.Clone(v.Ports[:1])
+			one.Ports[0].Gated, one.Ports[0].Trusted, one.Ports[0].Standby = true, true, tt.standby
+			ops, problems := hostops.Plan(hostops.Desired{VPCs: []hostops.VPC{one}}, h.State())
+			ops = slices.DeleteFunc(ops, func(op hostops.Op) bool { return op.On().Object != one.Ports[0].Device })
+			if diff := cmp.Diff(tt.want, ops, cmpopts.EquateEmpty()); diff != "" || len(problems) != 1 {
+				t.Errorf("problems %+v; operations (-want +got)\n%s", problems, diff)
+			}
+		})
 	}
 }
 

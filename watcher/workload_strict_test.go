@@ -36,6 +36,27 @@ func TestNoStoreShutsAndStopsNothing(t *testing.T) {
 	})
 }
 
+// TestReleasedWithoutGate: a host whose kernel shuts no port by itself, and which owned an
+// endpoint before that was asked for, still hands it over.
+func TestReleasedWithoutGate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := workloadWorld(t, func(f *cluster.Failover) { f.Mode, f.MayRunTwice = cluster.ModeStateless, true })
+		defer w.close()
+		w.own1("n1", 2)
+		w.hooks["n1"].want("start 2")
+		w.hosts["n1"].CannotShut()
+		w.workload(nil) // stateful, by which it is strict
+		w.settle(time.Minute)
+		w.wantPasses("n1", true, "it cannot be gated, and is this node's")
+		w.hooks["n1"].want()
+		w.handOver("n1", 2, "n2")
+		w.settle(10 * time.Second)
+		w.hooks["n1"].want("stop 2")
+		w.wantPasses("n1", false, "handed over")
+		w.wantPort("n1", cluster.PortReleased, 2)
+	})
+}
+
 // TestEndIsSaidWhenShut: of what is strict, and this host's, the end of the workload is
 // said when its port lets nothing pass and the next agent would know of it.
 func TestEndIsSaidWhenShut(t *testing.T) {

@@ -97,7 +97,8 @@ type Grant struct {
 	// Live: its transaction has to require the live record of From, too, as the View
 	// had it: nothing was granted to From since.
 	Live bool
-	// Moved is what the own record is to say of it; nil, the first owner: as it is.
+	// Moved is what the own record is to say of it; nil: as it is. Of one that had no
+	// owner it is the move before, but for how many changes there were.
 	Moved *cluster.Moved
 	Why   string
 }

@@ -92,7 +92,7 @@ func (p *pass) barrier(e *Endpoint, owner string) cause {
 	f, m := p.Fences[owner], p.judge.node(owner)
 	c := cause{ok: true, fence: f.Revision, why: f.Why}
 	seen := p.judge.fences[owner].seen
-	if m.rebooted.After(seen) || m.rebooted.Equal(seen) && !e.strict() {
+	if m.rebooted.After(seen) {
 		c.proof = true
 		c.why = owner + " was booted anew: " + f.Why
 		return c
@@ -125,11 +125,16 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 		return
 	}
 	g := Grant{VPC: e.VPC, Endpoint: e.Name, From: e.owner(), To: to, Era: e.Own.Era, Epoch: e.Own.Epoch, Fence: c.fence, Live: c.live, Why: c.why}
+	changes := len(m.changes) + 1
+	if to != "" && e.Failover.MoveTo == (cluster.InEpoch{Node: to, Epoch: e.Own.Epoch}) {
+		changes = 0 // an operator asked for it
+	}
 	if g.From != "" {
-		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: len(m.changes) + 1, Failed: failed}
-		if to != "" && e.Failover.MoveTo == (cluster.InEpoch{Node: to, Epoch: e.Own.Epoch}) {
-			g.Moved.Changes = 0 // an operator asked for it
-		}
+		g.Moved = &cluster.Moved{From: g.From, Why: cluster.CleanText(c.why), At: cluster.At(p.Now), Unfenced: c.unfenced, Changes: changes, Failed: failed}
+	} else if e.Own.Moved != nil { // another leader is to know how often it changed
+		moved := *e.Own.Moved
+		moved.Changes = changes
+		g.Moved = &moved
 	}
 	p.judge.granted = append(p.judge.granted, p.Now)
 	p.chooser.Move(e, to)

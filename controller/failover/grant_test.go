@@ -103,7 +103,14 @@ func TestBarrier(t *testing.T) {
 	w = fenced(t)
 	l := *w.v.Live["a1"]
 	l.BootID = "b1"
+	w.v.Live["a1"] = &l
+	if d := w.decide(); len(d.Grants) != 0 {
+		t.Errorf("booted before, or after, the fence: %+v", d.Grants)
+	}
+
+	w = fenced(t)
 	w.decide()
+	w.tick()
 	w.v.Live["a1"] = &l
 	if d := w.decide(); len(d.Grants) != 1 || !strings.Contains(d.Grants[0].Why, "booted anew") {
 		t.Errorf("booted: %+v", d)

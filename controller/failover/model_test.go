@@ -76,12 +76,14 @@ type host struct {
 	up        bool
 	frozen    bool // its agent
 	thawed    bool // it was until now
+	thawedAt  time.Duration
 	stuck     bool // its agent applies nothing
 	cut       bool // from the store
 	lies      bool // it says of all others that they are silent
 	boot      int
 	counter   int64
 	said      *cluster.Verdicts
+	spoke     time.Duration // when the last of what it said was committed
 	missed    map[string]int
 	sent      time.Duration // its writes arrive in order
 	epochs    map[string]int64
@@ -96,6 +98,7 @@ type host struct {
 	downSince time.Duration
 	// fellSilent: its agent was frozen when it crashed, so was missed before that.
 	fellSilent bool
+	wasCut     bool // it was cut off when it crashed, so its kernel was missed, too
 }
 
 type leader struct {
@@ -233,7 +236,24 @@ func (m *model) start(name string) {
 
 func (m *model) crash(name string) {
 	h := m.hosts[name]
-	h.up, h.downSince, h.fellSilent = false, m.now, h.frozen
+	if !h.up {
+		return
+	}
+	h.fellSilent, h.wasCut = h.frozen, m.unheard(name)
+	h.up, h.downSince = false, m.now
+}
+
+// unheard reports whether most of a host's observers that could say so do not hear it.
+func (m *model) unheard(name string) bool {
+	sure, deaf := 0, 0
+	for _, o := range m.observers(name) {
+		if x := m.hosts[o]; x.runs() && !x.lies {
+			if sure++; !m.hears(o, name) {
+				deaf++
+			}
+		}
+	}
+	return atLeast(deaf, sure)
 }
 
 func (h *host) runs() bool { return h.up && !h.frozen }
@@ -315,7 +335,7 @@ func (m *model) probe(h *host) {
 	}
 	h.counter++
 	h.said, v.Counter = v, h.counter
-	m.send(h, func() { m.store.verdicts[h.name] = v })
+	m.send(h, func() { m.store.verdicts[h.name], h.spoke = v, m.now })
 }
 
 // observers of a node are always the same ones here: nodes do not come or go.
@@ -437,7 +457,7 @@ func (m *model) pass(l *leader) {
 			}
 		})
 	}
-	if len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Handovers) == 0 {
+	if len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Handovers)+len(m.dropped(v)) == 0 {
 		return
 	}
 	l.busy = true

@@ -64,6 +64,23 @@ func (m *model) commit(v *View, d *Decision) {
 		m.note("%s: %s to %s: %s", g.Endpoint, g.From, g.To, g.Why)
 		m.own(e, g.To, g.Moved)
 	}
+	for _, e := range m.dropped(v) {
+		if m.store.endpoints[e.Name].Own == e.Own && m.store.endpoints[e.Name].Reports[e.Own.Node] == e.Reports[e.Own.Node] {
+			m.note("%s: %s released it, and no other node can have it", e.Name, e.Own.Node)
+			m.own(m.store.endpoints[e.Name], "", nil)
+		}
+	}
+}
+
+// dropped are the endpoints that their owners released: the controller takes one that
+// goes to no other node from it, so that it may have it again.
+func (m *model) dropped(v *View) (list []*Endpoint) {
+	for _, e := range v.Endpoints {
+		if s := e.Reports[e.Own.Node]; s != nil && s.State == cluster.PortReleased && e.isCurrent(s) && !s.Workload.MayRun() {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 func has[V any](in map[string]V, name string) bool { _, ok := in[name]; return ok }
@@ -81,9 +98,9 @@ func (m *model) own(e *Endpoint, node string, moved *cluster.Moved) {
 	m.store.endpoints[e.Name] = &now
 }
 
-// checkFence compares a fence with the truth: a host that is up is cut off only if
-// observers enough, in two places, have not had it for a while, and it did not reach
-// the store.
+// checkFence compares a fence with the truth: a host that is up or crashed when it was cut
+// off already, is given up only if observers enough, in two places, have not had it for a
+// while, and it did not reach the store.
 func (m *model) checkFence(name string) {
 	h := m.hosts[name]
 	dc := m.nodes[name].Datacenter
@@ -96,7 +113,7 @@ func (m *model) checkFence(name string) {
 	if n := len(m.fences); m.pause() && n > 0 && m.now-m.fencedAt[m.fences[n-1]] < partialPause {
 		m.problem("%s is fenced %s after %s", name, m.now-m.fencedAt[m.fences[n-1]], m.fences[n-1])
 	}
-	if !h.up {
+	if !h.up && !h.wasCut {
 		least := max(m.t.Confirm, m.t.Probe)
 		if !h.fellSilent {
 			least += m.t.Silence() - m.t.Probe
@@ -106,14 +123,21 @@ func (m *model) checkFence(name string) {
 		}
 		return
 	}
+	if m.now-h.upSince < 3*m.most {
+		return // it came back just now, which no leader can know yet
+	}
 	if m.now-h.kept < m.t.Keepalive {
 		m.problem("%s is fenced, and reached the store %s ago", name, m.now-h.kept)
 	}
 	m.track()
 	places, deaf, sure := map[string]bool{}, 0, 0
+	least := max(m.t.Confirm, m.t.Probe) - 2*m.most - m.t.Probe
+	if !h.frozen && m.now-h.thawedAt > m.t.Silence() { // else its agent may have been missed for long
+		least += m.t.Silence() - m.t.Probe
+	}
 	for _, o := range m.observers(name) {
 		x := m.hosts[o]
-		if !x.up || x.frozen || x.lies || m.deaf(o) {
+		if !x.runs() && m.now-x.spoke > freshPeriods*m.t.Probe+2*m.most || x.lies || m.deaf(o) {
 			continue
 		}
 		sure++
@@ -121,7 +145,7 @@ func (m *model) checkFence(name string) {
 		if !ok {
 			s = m.broken[[2]string{o, name}]
 		}
-		if ok = s.to > 0 && m.now-s.to < 4*m.t.Probe+4*m.most && s.to-s.from >= m.t.Silence()-m.t.Probe+max(m.t.Confirm, m.t.Probe)-2*m.most-m.t.Probe; ok {
+		if ok = s.to > 0 && m.now-s.to < 4*m.t.Probe+4*m.most && s.to-s.from >= least; ok {
 			deaf++
 			places[m.nodes[o].Datacenter] = true
 		}
@@ -158,15 +182,17 @@ func (m *model) datacenters() (dcs []string) {
 	return slices.Compact(dcs)
 }
 
-// deaf reports whether a host does not hear most of those that are up, in several
-// datacenters: it is at fault itself.
+// deaf reports whether a host has not heard most of those that are up, in several
+// datacenters, for as long as it takes to suspect them: it is at fault itself, and says
+// so. One that has missed them for less suspects none of them yet.
 func (m *model) deaf(name string) bool {
 	up, silent, places := 0, 0, map[string]bool{}
 	for _, t := range m.names {
 		if t == name || !m.hosts[t].up || !slices.Contains(m.observers(t), name) {
 			continue
 		}
-		if up++; !m.hears(name, t) {
+		s := m.broken[[2]string{name, t}]
+		if up++; s.on && m.now-s.from >= m.t.Silence() {
 			silent++
 			places[m.nodes[t].Datacenter] = true
 		}
@@ -190,7 +216,13 @@ func (m *model) checkGrant(v *View, e *Endpoint, g Grant) {
 	if g.Fence == 0 {
 		return
 	}
-	early := m.now-m.fencedAt[g.From] < m.t.Barrier
+	early := float64(m.now-m.fencedAt[g.From])*m.leader.rate < float64(m.t.Barrier)
+	if from := m.hosts[g.From]; from.up && from.upSince > from.downSince && from.upSince+2*m.most > m.fencedAt[g.From] {
+		if epoch, serves := from.serves[e.Name]; serves {
+			m.problem("%s moves as %s was booted anew, which serves it in epoch %d", e.Name, g.From, epoch)
+		}
+		return // frames of before the boot are over
+	}
 	for _, r := range m.names {
 		named := g.Moved != nil && slices.Contains(g.Moved.Unfenced, r)
 		switch {
@@ -216,15 +248,16 @@ func (m *model) cutOff(name string) bool {
 	return n >= 2
 }
 
-// unseen reports whether most who would say that a host is silent are frozen.
+// unseen reports whether most who would say that a host is silent are frozen, or are
+// unsure.
 func (m *model) unseen(name string) bool {
-	frozen := 0
+	absent := 0
 	for _, o := range m.observers(name) {
-		if m.hosts[o].frozen || !m.hosts[o].up {
-			frozen++
+		if x := m.hosts[o]; !x.runs() || x.said != nil && x.said.Unsure {
+			absent++
 		}
 	}
-	return 2*frozen > len(m.observers(name))
+	return 2*absent > len(m.observers(name))
 }
 
 // checkLift: what comes back does not serve what was moved.

@@ -44,7 +44,7 @@ func (m *model) fault() (what string, end func()) {
 		}
 	case 2:
 		h.frozen = true
-		return "freeze " + h.name, func() { h.frozen, h.thawed = false, true; m.wake(h) }
+		return "freeze " + h.name, func() { m.thaw(h) }
 	case 3, 4:
 		h.cut = true
 		return "no store for " + h.name, func() { h.cut = false; m.wake(h) }
@@ -89,10 +89,18 @@ func (m *model) fault() (what string, end func()) {
 	return "all pause", func() { m.frozenAll(false) }
 }
 
+// hold is an operator's word, by which what was counted before is forgotten.
 func (m *model) hold(name string, held bool) {
+	delete(m.moves, name)
 	e := *m.store.endpoints[name]
 	e.Held = held
 	m.store.endpoints[name] = &e
+}
+
+// thaw lets an agent that was frozen go on.
+func (m *model) thaw(h *host) {
+	h.frozen, h.thawed, h.thawedAt = false, true, m.now
+	m.wake(h)
 }
 
 // frozenAll stops some of the agents at once, as a machine under several of them does.
@@ -103,8 +111,7 @@ func (m *model) frozenAll(frozen bool) {
 		case frozen && m.rng.IntN(4) > 0:
 			h.frozen = true
 		case !frozen && h.frozen:
-			h.frozen, h.thawed = false, true
-			m.wake(h)
+			m.thaw(h)
 		}
 	}
 }
@@ -146,10 +153,16 @@ func (m *model) faults() {
 		m.problem("the fence of %s stays", name)
 	}
 	for _, e := range m.store.endpoints {
-		if m.hosts[e.Own.Node].serves[e.Name] != e.Own.Epoch {
+		if !m.served(e) {
 			m.problem("%s is %s's in epoch %d, which does not serve it", e.Name, e.Own.Node, e.Own.Epoch)
 		}
 	}
+}
+
+// served reports whether an endpoint has an owner, which serves it.
+func (m *model) served(e *Endpoint) bool {
+	h := m.hosts[e.Own.Node]
+	return h != nil && h.serves[e.Name] == e.Own.Epoch
 }
 
 // mischief lets several things go wrong, then nothing.
@@ -186,7 +199,7 @@ func (m *model) gone(most time.Duration) time.Duration {
 	start := m.now
 	for m.now-start < most {
 		m.run(10 * time.Millisecond)
-		if !slices.ContainsFunc(slices.Collect(maps.Values(m.store.endpoints)), func(e *Endpoint) bool { return !e.Held && !m.hosts[e.Own.Node].up }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(m.store.endpoints)), func(e *Endpoint) bool { return !e.Held && e.Own.Node != "" && !m.hosts[e.Own.Node].up }) {
 			break
 		}
 	}
@@ -314,10 +327,10 @@ func (m *model) flaps() {
 	m.settle()
 	for range 60 {
 		for _, name := range m.movers {
-			own := m.store.endpoints[name].Own
-			h := m.hosts[own.Node]
-			h.released[name] = own.Epoch
-			m.wake(h)
+			if own := m.store.endpoints[name].Own; own.Node != "" {
+				m.hosts[own.Node].released[name] = own.Epoch
+				m.wake(m.hosts[own.Node])
+			}
 		}
 		m.run(time.Second)
 		for _, name := range m.names {

@@ -33,6 +33,7 @@ func kinds() map[string]kind {
 		"flaps":      {(*model).flaps, 12},
 		"works":      {(*model).works, 80},
 		"cut owner":  {(*model).cutOwner, 60},
+		"nowhere":    {(*model).nowhere, 100},
 		"strict":     {(*model).strictFaults, 200},
 		"skewed":     {(*model).strictCrash, 200},
 		"thaw":       {(*model).strictThaw, 200},
@@ -47,7 +48,7 @@ func play(of string, seed uint64, off rule) (problems, log []string) {
 	}
 	m := newModel(seed, site, seed/4%3 != 0, off)
 	switch of {
-	case "strict", "skewed", "works", "cut owner":
+	case "strict", "skewed", "works", "cut owner", "nowhere":
 		m.beStrict(seed, 0.01)
 	case "thaw":
 		m.beStrict(seed, 0)

@@ -175,10 +175,13 @@ func (m *model) drain(name string, yes bool) {
 // strictFault is one of those that matter to who is granted what.
 func (m *model) strictFault() (what string, end func()) {
 	h := m.hosts[m.store.endpoints[m.movers[m.rng.IntN(2)]].Own.Node]
+	if h == nil {
+		return m.fault()
+	}
 	switch m.rng.IntN(10) {
 	case 0, 1, 2:
 		h.frozen = true
-		return "freeze " + h.name, func() { h.frozen, h.thawed = false, true; m.wake(h) }
+		return "freeze " + h.name, func() { m.thaw(h) }
 	case 3:
 		h.stuck = true
 		return h.name + " applies nothing", func() { h.stuck = false; m.wake(h) }

@@ -192,7 +192,7 @@ func (m *model) works() {
 		if m.exhausted(e) {
 			continue
 		}
-		if owner := m.hosts[e.Own.Node]; owner == nil || owner.serves[name] != e.Own.Epoch || !of[e.Own.Node].runs {
+		if !m.served(e) || !of[e.Own.Node].runs {
 			m.problem("%s is %q's in epoch %d, which does not serve it", name, e.Own.Node, e.Own.Epoch)
 		}
 		for host, w := range of {
@@ -204,9 +204,14 @@ func (m *model) works() {
 }
 
 // exhausted reports whether a workload failed, and is left to people, or waits for
-// another node that has been well for long enough.
+// another node that has been well for long enough, or changed its node too often.
 func (m *model) exhausted(e *Endpoint) bool {
-	return e.Own.Node == "" && e.Own.Moved != nil && len(e.Own.Moved.Failed) > 0
+	if own := e.Own; own.Node != "" {
+		moves := m.moves[e.Name]
+		often := len(moves) >= maxChanges && m.now-moves[len(moves)-maxChanges] < changeWindow+10*time.Second
+		return often && m.work[e.Name][own.Node].failed == own.Epoch
+	}
+	return e.Own.Moved != nil && len(e.Own.Moved.Failed) > 0
 }
 
 // cutOwner cuts the owner of all from store and data, long enough to be fenced, and
@@ -237,5 +242,52 @@ func (m *model) cutOwner() {
 	m.run(2 * time.Minute)
 	if len(m.store.fences) > 0 {
 		m.problem("the fence of %s stays", owner)
+	}
+}
+
+// nowhere has an owner release what nobody can have: where it was to go is drained, too,
+// when the owner has been asked. Then one of the two is well again, and has it.
+func (m *model) nowhere() {
+	m.workloads()
+	m.settle()
+	m.run(15 * time.Second)
+	name := []string{"e0", "e1"}[m.rng.IntN(2)] // strict, and stateful
+	from := m.store.endpoints[name].Own.Node
+	to := m.any(true)
+	for to == from {
+		to = m.any(true)
+	}
+	for _, n := range m.names {
+		if n != from && n != to && m.nodes[n].Agent {
+			m.drain(n, true)
+		}
+	}
+	m.drain(from, true)
+	m.changed()
+	m.until(name, func(own *cluster.EndpointOwn) bool { return own.To == to })
+	m.drain(to, true)
+	m.changed()
+	m.until(name, func(own *cluster.EndpointOwn) bool { return own.Node == "" })
+	m.run(m.length())
+	well := []string{from, to}[m.rng.IntN(2)]
+	m.drain(well, false)
+	m.note("%s is well again", well)
+	m.changed()
+	m.until(name, func(own *cluster.EndpointOwn) bool { return own.Node == well })
+	m.run(m.t.Grant + 10*time.Second)
+	e := m.store.endpoints[name]
+	if !m.exhausted(e) && !m.served(e) {
+		m.problem("%s is %q's in epoch %d, which does not serve it", name, e.Own.Node, e.Own.Epoch)
+	}
+}
+
+// until lets time pass until an endpoint is as is asked for, or its workload failed.
+func (m *model) until(name string, is func(own *cluster.EndpointOwn) bool) {
+	for end := m.now + time.Minute; !is(m.store.endpoints[name].Own) && !m.exhausted(m.store.endpoints[name]); m.run(10 * time.Millisecond) {
+		if m.now > end {
+			own := m.store.endpoints[name].Own
+			m.problem("%s is %q's in epoch %d, to be handed to %q, a minute after it should be elsewhere", name, own.Node, own.Epoch, own.To)
+			return
+		}
 	}
 }

@@ -13,7 +13,7 @@ func (h *Host) applyFilter(op hostops.Op) error {
 	switch op := op.(type) {
 	case hostops.CreateFilter:
 		*f = hostops.Filter{Exists: true, Port: op.Port, Shields: f.Shields, Seals: f.Seals, Bindings: f.Bindings, Gated: f.Gated,
-			Wards: f.Wards, Uplinks: f.Uplinks, Budgets: f.Budgets, NoBudgets: f.NoBudgets,
+			Wards: f.Wards, Uplinks: f.Uplinks, Budgets: f.Budgets, NoBudgets: f.NoBudgets, NoShields: f.NoShields,
 			VNIs: map[cluster.VNI]struct{}{}}
 		return nil
 	case hostops.DeleteFilter:

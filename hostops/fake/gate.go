@@ -52,3 +52,13 @@ func (h *Host) Passes(device string) bool {
 		return h.state.Devices[device].Up && (!gated || h.now() < h.gate)
 	})
 }
+
+// CannotShut has the kernel lack what shields and gates take, from now on: what there is
+// of them is gone.
+func (h *Host) CannotShut() {
+	locked(h, func() bool {
+		f := &h.state.Filter
+		f.NoShields, f.Shields, f.Bindings, f.Gated = true, nil, nil, nil
+		return true
+	})
+}
