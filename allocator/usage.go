@@ -52,7 +52,7 @@ func usageOf(v *store.View, vpc string, n Network) Usage {
 	for it := range store.Below[*cluster.Allocation](v, cluster.PrefixAllocIP(vpc)) {
 		a, ok := addrOf(it.Key)
 		switch {
-		case !ok || !n.Prefix.Contains(a):
+		case !ok || !n.Prefix.Contains(a) || a == n.Gateway:
 		case it.Value.Released:
 			u.Resting++
 		default:

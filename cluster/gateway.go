@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 )
@@ -9,11 +10,26 @@ import (
 type GatewayMode string
 
 // The modes of gateways. Anycast, or empty: every member has the same address and
-// MAC. PerHost: every member has the same address, and a MAC of its own.
+// MAC. PerHost: every member has the same address, and a MAC of its own. Active: one
+// member has it at a time, as an endpoint that failover moves (see GatewayEndpoint).
 const (
 	GatewayAnycast GatewayMode = "anycast"
 	GatewayPerHost GatewayMode = "per-host"
+	GatewayActive  GatewayMode = "active"
 )
+
+// GatewayEndpoint is the name of the endpoint of mode vip, on all members, that the
+// controller makes for a gateway of mode active. No other endpoint gets it.
+const GatewayEndpoint = "gateway"
+
+// IsGateway reports whether a spec of that name is the controller's, for a gateway of
+// mode active, as its MAC tells.
+func (s *EndpointSpec) IsGateway(name string) bool {
+	return s != nil && name == GatewayEndpoint && s.Failover.Mode == ModeVIP && [2]byte(s.MAC[:2]) == [2]byte{0x0e, activeMAC}
+}
+
+// activeMAC is the second byte of an active gateway's MAC.
+const activeMAC = 0x6a
 
 // ParseGatewayMode reads what an operator asks for; anycast is what a gateway has that
 // names none. Errors wrap ErrInvalid.
@@ -27,28 +43,29 @@ func ParseGatewayMode(s string) (GatewayMode, error) {
 
 func (m GatewayMode) check() error {
 	switch m {
-	case "", GatewayAnycast, GatewayPerHost:
+	case "", GatewayAnycast, GatewayPerHost, GatewayActive:
 		return nil
-	case "active":
-		return fmt.Errorf("%w gateway mode active: it needs failover of the gateway's address, which this version does not have; want anycast or per-host", ErrInvalid)
 	}
-	return fmt.Errorf("%w gateway mode %q: want anycast or per-host", ErrInvalid, CleanText(string(m)))
+	return fmt.Errorf("%w gateway mode %q: want anycast, per-host or active", ErrInvalid, CleanText(string(m)))
 }
 
-// Gateway is a VPC's router, on every member: without one nothing leaves the VPC.
-// The zero value is none.
+// Gateway is a VPC's router, on every member, or on one at a time: without one nothing
+// leaves the VPC. The zero value is none.
 type Gateway struct {
 	// Addresses are the gateway's own, at most one a family, each with the length of
 	// the VPC's network.
 	Addresses Networks    `json:"addresses,omitzero"`
 	Mode      GatewayMode `json:"mode,omitempty"`
-	// NAT: what is for elsewhere leaves by the member where it is sent, with that
-	// host's own address. It reaches whatever the host can, but for the host itself.
+	// NAT: what is for elsewhere leaves by the member whose gateway it is sent to, with
+	// that host's own address. It reaches whatever the host can, but for the host itself.
 	NAT bool `json:"nat,omitempty"`
+	// Routes are what attached workloads are told to send by the gateway; none:
+	// everything.
+	Routes Routes `json:"routes,omitempty"`
 }
 
 // AskedGateway is the gateway that the operator asks for.
-func (s *VPCSpec) AskedGateway() Gateway { return Gateway{s.Gateway, s.GatewayMode, s.NAT} }
+func (s *VPCSpec) AskedGateway() Gateway { return Gateway{s.Gateway, s.GatewayMode, s.NAT, s.Routes} }
 
 // ParseGateway reads addresses with lengths, at most one a family, joined by a comma;
 // "" is none. Errors wrap ErrInvalid.
@@ -78,12 +95,12 @@ func (g Gateway) String() string {
 	if !g.Exists() {
 		return "none"
 	}
-	text := g.Addresses.String() + " anycast"
-	if g.Mode == GatewayPerHost {
-		text = g.Addresses.String() + " per-host"
-	}
+	text := g.Addresses.String() + " " + string(cmp.Or(g.Mode, GatewayAnycast))
 	if g.NAT {
 		text += ", NAT"
+	}
+	if g.Routes != "" {
+		text += ", routes " + string(g.Routes)
 	}
 	return text
 }
@@ -103,7 +120,10 @@ func (g Gateway) check(peer netip.Prefix, own Networks) error {
 	if err := g.checkMode(); err != nil {
 		return err
 	}
-	return g.checkNAT()
+	if err := g.checkNAT(); err != nil {
+		return err
+	}
+	return g.checkRoutes(peer, own)
 }
 
 func (g Gateway) checkAddresses(peer netip.Prefix, own Networks) error {
@@ -118,6 +138,20 @@ func (g Gateway) checkAddresses(peer netip.Prefix, own Networks) error {
 func (g Gateway) checkMode() error {
 	if !g.Exists() && g.Mode != "" {
 		return fmt.Errorf("%w gateway mode %s: there is no gateway; name its address", ErrInvalid, g.Mode)
+	}
+	return nil
+}
+
+// checkActive wants the addresses of a gateway of mode active to be the VPC's own, as
+// those of an endpoint are.
+func (g Gateway) checkActive(own Networks) error {
+	if g.Mode != GatewayActive {
+		return nil
+	}
+	for _, p := range g.Addresses.List() {
+		if _, ok := own.Of(p.Addr()); !ok {
+			return fmt.Errorf("%w gateway mode active: %s is of no network of the VPC, as an address that moves has to be; name the network %s", ErrInvalid, p.Addr(), p.Masked())
+		}
 	}
 	return nil
 }
@@ -175,14 +209,21 @@ func (n *VPCNet) raise() {
 	if n.Learning == LearnPublish {
 		n.Needs = versionPublish
 	}
+	if n.Gateway.Mode == GatewayActive || n.Gateway.Routes != "" {
+		n.Needs = versionActive
+	}
 }
 
-// GatewayMAC is the MAC of a VPC's gateway: on every host the same, or, if each has its
-// own, one that follows from the host's VTEP address.
+// GatewayMAC is the MAC of a VPC's gateway: the same on every host, or on whichever has
+// it; if each has its own, one that follows from the host's VTEP address.
 func GatewayMAC(v VNI, m GatewayMode, vtep netip.Addr) MAC {
-	if m == GatewayPerHost {
+	mac := MAC{0x0e, 0x67, 0, byte(v >> 16), byte(v >> 8), byte(v)}
+	switch m {
+	case GatewayPerHost:
 		b := vtep.As16()
 		return MAC{0x0e, 0x68, b[12], b[13], b[14], b[15]}
+	case GatewayActive:
+		mac[1] = activeMAC
 	}
-	return MAC{0x0e, 0x67, 0, byte(v >> 16), byte(v >> 8), byte(v)}
+	return mac
 }

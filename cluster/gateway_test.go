@@ -28,8 +28,11 @@ func TestGatewayOfSpec(t *testing.T) {
 		"around the peer network":    {gateway: "10.0.0.1/8", field: "gateway", says: "overlaps the peer network 10.100.0.0/16"},
 		"link-local":                 {gateway: "fe80::1/64", field: "gateway", says: "cannot be given to hosts"},
 		"multicast":                  {gateway: "224.0.0.5/24", field: "gateway", says: "cannot be given to hosts"},
-		"no such mode":               {gateway: "10.10.11.1/24", mode: "both", field: "gateway_mode", says: "want anycast or per-host"},
-		"one at a time":              {gateway: "10.10.11.1/24", mode: "active", field: "gateway_mode", says: "it needs failover"},
+		"no such mode":               {gateway: "10.10.11.1/24", mode: "both", field: "gateway_mode", says: "want anycast, per-host or active"},
+		"one at a time":              {network: "10.10.11.0/24", gateway: "10.10.11.1/24", mode: GatewayActive, nat: true},
+		"active without a network":   {gateway: "10.10.11.1/24", mode: GatewayActive, field: "gateway_mode", says: "10.10.11.1 is of no network of the VPC, as an address that moves has to be; name the network 10.10.11.0/24"},
+		"active, IPv4 network alone": {network: "10.10.11.0/24", gateway: "10.10.11.1/24,fd00:11::1/64", mode: GatewayActive, field: "gateway_mode", says: "name the network fd00:11::/64"},
+		"active without a gateway":   {mode: GatewayActive, field: "gateway_mode", says: "there is no gateway"},
 		"a mode without a gateway":   {mode: GatewayPerHost, field: "gateway_mode", says: "there is no gateway"},
 		"NAT":                        {gateway: "10.10.11.1/24", nat: true},
 		"NAT without a gateway":      {nat: true, field: "nat", says: "there is no gateway"},
@@ -72,6 +75,11 @@ func TestGatewayNeeds(t *testing.T) {
 	if n.Needs <= static {
 		t.Errorf("another way of learning forgets the gateway: version %d", n.Needs)
 	}
+	for _, g := range []Gateway{{Addresses: g, Mode: GatewayActive}, {Addresses: g, NAT: true, Routes: "192.168.0.0/16"}} {
+		if n.Route(g); n.Needs < versionActive {
+			t.Errorf("%s needs version %d, want %d", g, n.Needs, versionActive)
+		}
+	}
 	if n.Route(Gateway{}); n.Needs != 0 {
 		t.Errorf("without a gateway version %d is needed", n.Needs)
 	}
@@ -82,13 +90,40 @@ func TestGatewayMAC(t *testing.T) {
 	macs := map[MAC]bool{}
 	for _, m := range []MAC{
 		GatewayMAC(10000, GatewayAnycast, a), GatewayMAC(10001, "", a), GatewayMAC(10000, GatewayPerHost, a), GatewayMAC(10000, GatewayPerHost, b),
+		GatewayMAC(10000, GatewayActive, a),
 	} {
 		if macs[m] || !m.Unicast() {
 			t.Errorf("MAC %s is another's, or no host's", m)
 		}
 		macs[m] = true
 	}
-	if GatewayMAC(10000, "", a) != GatewayMAC(10000, GatewayAnycast, b) {
-		t.Error("two hosts have two anycast MACs")
+	for _, m := range []GatewayMode{GatewayAnycast, GatewayActive} {
+		if GatewayMAC(10000, m, a) != GatewayMAC(10000, m, b) {
+			t.Errorf("two hosts have two %s MACs", m)
+		}
+	}
+}
+
+// TestIsGateway: what the controller makes is told from what a user has made of that
+// name, whatever is said of its failover.
+func TestIsGateway(t *testing.T) {
+	ours := EndpointSpec{MAC: GatewayMAC(10000, GatewayActive, netip.Addr{}), Failover: Failover{Mode: ModeVIP, Place: Place{SelectAll}}}
+	workload, other := ours, ours
+	workload.Failover = Failover{}
+	other.MAC = MAC{2, 0, 0, 0, 0, 1}
+	for name, tt := range map[string]struct {
+		of   *EndpointSpec
+		name string
+		want bool
+	}{
+		"the controller's": {&ours, GatewayEndpoint, true},
+		"another name":     {&ours, "web1", false},
+		"another MAC":      {&other, GatewayEndpoint, false},
+		"a workload":       {&workload, GatewayEndpoint, false},
+		"none":             {nil, GatewayEndpoint, false},
+	} {
+		if got := tt.of.IsGateway(tt.name); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }

@@ -13,15 +13,17 @@ import (
 
 // Version is what this build understands; a record that needs more is left
 // alone.
-const Version = 4
+const Version = 5
 
-// The first versions that know of LearnStatic, of a Gateway, of LearnPublish, and of
-// workloads: an older agent would let frames pass to one that does not run.
+// The first versions that know of LearnStatic, of a Gateway, of LearnPublish, of workloads
+// (an older agent would let frames pass to one that does not run), and of GatewayActive
+// and Routes.
 const (
 	versionStatic   = 2
 	versionGateway  = 3
 	versionPublish  = 4
 	versionWorkload = 4
+	versionActive   = 5
 )
 
 // Record is what every record type does. Validate wraps ErrInvalid and says

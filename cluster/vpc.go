@@ -34,11 +34,13 @@ type VPCSpec struct {
 	Learning       Learning   `json:"learning,omitempty"`
 	FloodLimit     FloodLimit `json:"flood_limit,omitempty"`
 	// Gateway holds the addresses of the VPC's router with their lengths, GatewayMode is
-	// how members have it, and NAT opens the way out by the hosts: see type Gateway. They
-	// are fields of their own, so that a later one survives a rewrite.
+	// how members have it, NAT opens the way out by the hosts, and Routes say what
+	// workloads send there: see type Gateway. They are fields of their own, so that a
+	// later one survives a rewrite.
 	Gateway     Networks    `json:"gateway,omitzero"`
 	GatewayMode GatewayMode `json:"gateway_mode,omitempty"`
 	NAT         bool        `json:"nat,omitempty"`
+	Routes      Routes      `json:"routes,omitempty"`
 	Protect     bool        `json:"protect,omitempty"` // delete is refused
 	Force       bool        `json:"force,omitempty"`   // with Deleting: wait for no dead host
 	Created     Time        `json:"created"`
@@ -84,13 +86,15 @@ func (s *VPCSpec) Check() []FieldError {
 	if !peer {
 		apart = netip.Prefix{}
 	}
-	if keeps("network", s.Network.check(apart)) {
-		keeps("gateway", s.AskedGateway().checkAddresses(apart, s.Network))
+	g := s.AskedGateway()
+	network := keeps("network", s.Network.check(apart))
+	gateway := network && keeps("gateway", g.checkAddresses(apart, s.Network))
+	if keeps("gateway_mode", s.GatewayMode.check()) && keeps("gateway_mode", g.checkMode()) && gateway {
+		keeps("gateway_mode", g.checkActive(s.Network))
 	}
-	if keeps("gateway_mode", s.GatewayMode.check()) {
-		keeps("gateway_mode", s.AskedGateway().checkMode())
+	if keeps("nat", g.checkNAT()) && gateway {
+		keeps("routes", g.checkRoutes(apart, s.Network))
 	}
-	keeps("nat", s.AskedGateway().checkNAT())
 	if keeps("exclude", checkSize("excluded addresses", len(s.Exclude), maxPeers)) && peer {
 		keeps("exclude", s.checkExclude())
 	}

@@ -43,7 +43,8 @@ func WriterOf(k Kind) Role {
 // MayWrite wraps ErrInvalid when id is not the writer of key. The controller
 // may also delete what a node asked for or a removed one reported, and what the
 // operator asked of a VPC or an endpoint once that has been taken down; and it
-// writes what is asked of an endpoint in the name of a node that requests that. An event is written with the change that it
+// writes what is asked of an endpoint in the name of a node that requests that, and of a
+// gateway's in its VPC's. An event is written with the change that it
 // tells of, in whose name that is.
 func MayWrite(id Identity, key string, deleting bool) error {
 	k, err := ParseKey(key)

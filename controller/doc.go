@@ -19,6 +19,9 @@
 //   - published: where MACs are that no endpoint has.
 //   - garbage: what is in no live record any more.
 //
+// The endpoint of a gateway of mode active is the controller's to ask for, too: it keeps
+// the spec to the gateway in force, and what the operator says of its failover.
+//
 // # Guarantees
 //
 //   - Every write is guarded by the revision that it was decided from and by the

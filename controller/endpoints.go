@@ -96,7 +96,7 @@ func (s *state) rebuildEndpoint(v *vpc, e *endpoint, p *plan) bool {
 // hasEndpoints reports whether anybody asks for an endpoint of the VPC.
 func (v *vpc) hasEndpoints() bool {
 	for _, e := range v.endpoints {
-		if e.spec.Mod != 0 || e.blocked {
+		if e.spec.Mod != 0 && !e.isGateway() || e.blocked {
 			return true
 		}
 	}
@@ -248,7 +248,7 @@ func (s *state) claimEndpoint(v *vpc, e *endpoint, u *unit) (ips []netip.Addr, m
 func (s *state) claimIP(v *vpc, e *endpoint, pool allocator.Network) (*allocator.Claim, error) {
 	spec := e.spec.Value
 	if i := slices.IndexFunc(spec.IPs, pool.Prefix.Contains); i >= 0 {
-		if !pool.Allocates(spec.IPs[i]) {
+		if a := spec.IPs[i]; !pool.Allocates(a) && !(e.isGateway() && a == pool.Gateway) {
 			return nil, fmt.Errorf("%s is reserved in %s", spec.IPs[i], pool.Prefix)
 		}
 		return s.alloc.ClaimIPValue(v.name, e.name, spec.IPs[i])

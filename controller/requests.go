@@ -127,6 +127,8 @@ func (w *world) judgeDelete(r *request) outcome {
 func (w *world) judgeAttach(r *request) outcome {
 	spec, own := r.endpoint.spec.Value, r.endpoint.own.Value
 	switch {
+	case spec == nil && r.endpoint.name == cluster.GatewayEndpoint:
+		return refused // it is the controller's to make
 	case spec == nil && own == nil && r.value.Create:
 		return granted
 	case spec == nil:

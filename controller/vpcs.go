@@ -33,6 +33,7 @@ func (s *state) bring(w *world, v *vpc, p *plan) {
 			p.add(release(it))
 		}
 	}
+	v.bringGateway(net, cluster.At(w.now), p)
 	s.bringEndpoints(w, v, p)
 	if r := w.publish(v, p); r != "" {
 		net.Reason = strings.TrimPrefix(net.Reason+"; "+r, "; ")

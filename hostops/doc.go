@@ -33,6 +33,10 @@
 // before it exists: GuardUplinks says what it does not open. Whether the host forwards
 // answers is not ours to decide: State.Closed names the settings, and a problem says so.
 //
+// A gateway that one host has at a time is such a port as a VIP has (Port.Router), which
+// failover moves, and has no ward. It forwards where it is no standby; what is beside it,
+// the uplink and what the namespace may forward at most, is ready on every host.
+//
 // A workload's port is made for it (a pair of devices into its network namespace, a
 // tap) or lent by whoever made it. What is made goes with the port; a device that was
 // lent is given back in no bridge, down, without our mark, with link-local addresses

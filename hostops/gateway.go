@@ -13,11 +13,18 @@ import (
 const (
 	InnerVTEP    = "vtep0"
 	InnerGateway = "gw0"
+	InnerActive  = "gw1" // of the gateway that one host has at a time
+
+	GatewayPrefix = "gw" // begins the gateways'
 )
 
 // Gateway is a VPC's router on this host: a further port of the VPC's namespace,
 // "mg-<vni>", with a MAC and addresses of its own.
 type Gateway struct {
+	// Active: one host has it at a time, by a Router among the VPC's Ports, which has MAC
+	// and addresses. What it takes beside that is ready on each.
+	Active bool `json:"active,omitempty"`
+
 	MAC cluster.MAC `json:"mac"`
 	// Addresses have the length of the VPC's networks, at most one a family.
 	Addresses []netip.Prefix `json:"addresses"`
@@ -47,7 +54,7 @@ func (g Gateway) all() []netip.Prefix {
 
 // Routing is what a VPC's namespace forwards. The zero value is nothing.
 type Routing struct {
-	Gateway bool // what comes in by InnerGateway, and goes out there
+	Gateway bool // what comes in by InnerGateway or InnerActive, and goes out there
 	NAT     bool // and what goes out by InnerUplink, as from there, and answers to it
 }
 
@@ -148,5 +155,5 @@ func equalGateways(a, b *Gateway) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.MAC == b.MAC && a.Anycast == b.Anycast && a.NAT == b.NAT && slices.Equal(a.Addresses, b.Addresses)
+	return a.Active == b.Active && a.MAC == b.MAC && a.Anycast == b.Anycast && a.NAT == b.NAT && slices.Equal(a.Addresses, b.Addresses)
 }

@@ -321,7 +321,7 @@ func (h *Host) wanted(op Op) bool {
 		if slices.ContainsFunc(v.Ports, func(p Port) bool { return concernsPort(op, p.Device) }) {
 			return true
 		}
-		if v.Gateway != nil && (op.On().Object == GatewayPortOf(v.VNI) || op.On().Object == UplinkOf(v.VNI)) {
+		if v.Gateway != nil && (op.On().Object == GatewayPortOf(v.VNI) && !v.Gateway.Active || op.On().Object == UplinkOf(v.VNI)) {
 			return true
 		}
 		for _, t := range v.Tunnels {

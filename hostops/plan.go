@@ -107,7 +107,7 @@ func (p *planner) valid(desired Desired) []VPC {
 		p.names[NamespaceOf(v.Name)] = true
 		p.names[PortOf(v.VNI)] = true
 		if v.Gateway != nil {
-			p.names[GatewayPortOf(v.VNI)] = true
+			p.names[GatewayPortOf(v.VNI)] = !v.Gateway.Active || p.names[GatewayPortOf(v.VNI)]
 			p.names[UplinkOf(v.VNI)] = v.Gateway.NAT || p.names[UplinkOf(v.VNI)]
 		}
 		for _, t := range v.Tunnels {
@@ -204,7 +204,7 @@ func (p *planner) vpc(v VPC) {
 	}
 	p.shield(v)
 	p.budget(v)
-	if v = p.gateway(v); v.Gateway != nil {
+	if v = p.gateway(v); v.Gateway != nil && !v.Gateway.Active {
 		p.ward(v)
 	}
 	p.atPeers[v.Name] = v.workloads()
@@ -270,6 +270,7 @@ func (p *planner) gateway(v VPC) VPC {
 	case f.NoShields:
 		p.problem(v.Name, "this kernel cannot keep others from speaking as the gateway: use one with CONFIG_NF_TABLES_BRIDGE, or take the gateway out")
 		v.Gateway = nil
+	case v.Gateway.Active:
 	case p.taken(GatewayPortOf(v.VNI)):
 		p.problem(v.Name, "device %s is there and is not meshvpc's: remove or rename it", GatewayPortOf(v.VNI))
 		v.Gateway = nil

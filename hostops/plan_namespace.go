@@ -21,7 +21,7 @@ func portsOfNamespace(v VPC) []namespacePort {
 	ports := []namespacePort{{
 		device: PortOf(v.VNI), alias: portOf(v.Name), inner: InnerVTEP, mac: VTEPMAC(v.VTEP.Addr()), addresses: []netip.Prefix{v.VTEP},
 	}}
-	if v.Gateway != nil {
+	if v.Gateway != nil && !v.Gateway.Active {
 		ports = append(ports, namespacePort{
 			device: GatewayPortOf(v.VNI), alias: gatewayOf(v.Name), inner: InnerGateway, mac: v.Gateway.MAC, addresses: v.Gateway.all(), forwards: true,
 		})
@@ -76,6 +76,11 @@ func (n Namespace) misfit(v VPC) bool {
 	}
 	for inner, p := range n.Further {
 		if device, is := deviceOfVIP(inner); is && p.Peer != device {
+			return true
+		}
+	}
+	for _, port := range v.Ports {
+		if p := n.Further[InnerActive]; port.Router && p != nil && p.Peer != port.Device {
 			return true
 		}
 	}

@@ -69,10 +69,13 @@ func TestPlanText(t *testing.T) {
 		"port from standby": {had: []hostops.VPC{inStandby(withPorts(two()[0]))}, want: []hostops.VPC{withPorts(two()[0])}},
 		"wiped filter with ports": {had: []hostops.VPC{withPorts(two()[0])}, want: []hostops.VPC{withPorts(two()[0])},
 			tamper: (*fake.Host).WipeFilter},
-		"VIPs":                {want: []hostops.VPC{withVIPs(two()[0]), two()[1]}},
-		"VIP goes":            {had: []hostops.VPC{withVIPs(two()[0])}, want: []hostops.VPC{inStandby(withVIPs(two()[0]))}},
-		"VIP comes":           {had: []hostops.VPC{inStandby(withVIPs(two()[0]))}, want: []hostops.VPC{withVIPs(two()[0])}},
-		"VPC with ports gone": {had: []hostops.VPC{withPorts(two()[0])}},
+		"VIPs":                 {want: []hostops.VPC{withVIPs(two()[0]), two()[1]}},
+		"VIP goes":             {had: []hostops.VPC{withVIPs(two()[0])}, want: []hostops.VPC{inStandby(withVIPs(two()[0]))}},
+		"VIP comes":            {had: []hostops.VPC{inStandby(withVIPs(two()[0]))}, want: []hostops.VPC{withVIPs(two()[0])}},
+		"gateway to active":    {had: []hostops.VPC{withGateway(two()[0])}, want: []hostops.VPC{activeNAT(two()[0])}},
+		"active gateway goes":  {had: []hostops.VPC{activeNAT(two()[0])}, want: []hostops.VPC{inStandby(activeNAT(two()[0]))}},
+		"active gateway comes": {had: []hostops.VPC{inStandby(activeNAT(two()[0]))}, want: []hostops.VPC{activeNAT(two()[0])}},
+		"VPC with ports gone":  {had: []hostops.VPC{withPorts(two()[0])}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, d := newHost(t)
@@ -94,6 +97,17 @@ func TestPlanText(t *testing.T) {
 			golden(t, filepath.Join("testdata", strings.ReplaceAll(name, " ", "_")+".txt"), text(ops, problems))
 		})
 	}
+}
+
+func withGateway(v hostops.VPC) hostops.VPC {
+	v.Gateway = hosttest.MakeGateway(v)
+	return v
+}
+
+func activeNAT(v hostops.VPC) hostops.VPC {
+	v = hosttest.MakeActive(v)
+	v.Gateway.NAT = true
+	return v
 }
 
 func withPeer(v hostops.VPC, n int) hostops.VPC {
@@ -490,6 +504,10 @@ func drawVPCs(t *rapid.T) []hostops.VPC {
 			v.Gateway.Anycast = rapid.Bool().Draw(t, "anycast")
 			v.Gateway.NAT = rapid.Bool().Draw(t, "nat")
 			v.Gateway.Addresses = v.Gateway.Addresses[rapid.IntRange(0, 1).Draw(t, "families"):]
+		}
+		if rapid.IntRange(0, 2).Draw(t, "active") == 0 {
+			v = hosttest.MakeActive(v)
+			v.Gateway.NAT, v.Ports[0].Standby = rapid.Bool().Draw(t, "nat"), rapid.Bool().Draw(t, "elsewhere")
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "ports") {
 			p := drawPort(t, v)

@@ -55,6 +55,10 @@ type Port struct {
 	Trusted bool `json:"trusted,omitempty"`
 	// Standby ports are in place and down: no frame passes.
 	Standby bool `json:"standby,omitempty"`
+	// Router, of kind PortVIP, is the VPC's gateway that one host has at a time: what comes
+	// in by it is forwarded, where it is no standby. It is Trusted, as it sends what others
+	// sent.
+	Router bool `json:"router,omitempty"`
 	// Gated ports pass frames, in both directions, only while the host's gate is open
 	// (see Gater).
 	Gated bool `json:"gated,omitempty"`

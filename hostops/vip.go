@@ -26,16 +26,23 @@ func deviceOfVIP(inner string) (string, bool) {
 func IsVIP(inner string) bool { return strings.HasPrefix(inner, VIPPrefix) }
 
 // inner is the name of the other end of a VIP's port.
-func (p Port) inner() string { return vipOn(p.Device) }
+func (p Port) inner() string {
+	if p.Router {
+		return InnerActive
+	}
+	return vipOn(p.Device)
+}
 
 // SetVIP makes the inner end of a VIP's port, the Object, what it has to be: with
-// exactly these addresses, what is sent from them leaving by it, and up.
+// exactly these addresses, and up. What is sent from them leaves by it; from a Router,
+// which what others send leaves by too, as routes say.
 type SetVIP struct {
 	Target
 	Namespace string
 	Inner     string
 	MTU       int // bytes
 	Addresses []netip.Prefix
+	Forwards  bool
 }
 
 func (o SetVIP) String() string {
@@ -46,6 +53,9 @@ func (o SetVIP) String() string {
 	}
 	if len(o.Addresses) == 0 {
 		b.WriteString(", no address")
+	}
+	if o.Forwards {
+		b.WriteString(", forwards")
 	}
 	return b.String() + ", up"
 }
@@ -62,12 +72,15 @@ func (p *planner) inside(v VPC, port Port) NamespacePort {
 // vip plans the inner end of a VIP's port. In standby it has no address: where an
 // address is served elsewhere, nothing on this host takes it for its own.
 func (p *planner) vip(on Target, v VPC, port Port) {
-	have, want := p.inside(v, port), port.Addresses
+	have, want, forwards := p.inside(v, port), port.Addresses, port.Router && !port.Standby
+	if port.Router {
+		want = Gateway{MAC: port.MAC, Addresses: want}.all()
+	}
 	if port.Standby {
 		want = nil
 	}
-	if have.MAC != port.MAC || have.MTU != v.MTU || !have.Up || have.Forwards || !have.Sourced || !sameAddresses(have.Addresses, want) {
-		p.add(SetVIP{on, NamespaceOf(v.Name), port.inner(), v.MTU, slices.Clone(want)})
+	if have.MAC != port.MAC || have.MTU != v.MTU || !have.Up || have.Forwards != forwards || have.Sourced == port.Router || !sameAddresses(have.Addresses, want) {
+		p.add(SetVIP{on, NamespaceOf(v.Name), port.inner(), v.MTU, slices.Clone(want), forwards})
 	}
 }
 

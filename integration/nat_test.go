@@ -33,8 +33,7 @@ func TestNAT(t *testing.T) {
 		return nil
 	}))
 	for _, h := range m.hosts {
-		m.must(m.Lab.Tamper(ctx, h, "", "sysctl", "ipv4/ip_forward", "1"))
-		m.must(m.Lab.Tamper(ctx, h, "", "sysctl", "ipv6/conf/all/forwarding", "1"))
+		m.forwards(ctx, h)
 	}
 	begun := time.Now()
 	_, err := m.Meshvpc(ctx, m.Server, "vpc", "wait", "vpc1")
@@ -43,9 +42,7 @@ func TestNAT(t *testing.T) {
 	_, err = m.Meshvpc(ctx, m.Server, "vpc", "create", "red", "--network", tenants, "--gateway", gateways, "--nat")
 	m.must(err)
 	h := m.hosts[0]
-	m.shell(ctx, h, `ip netns add internet && ip link add inet0 type veth peer name eth0 netns internet &&
-		ip addr add 203.0.113.1/24 dev inet0 && ip addr add 2001:db8:ffff::1/64 dev inet0 nodad && ip link set inet0 up &&
-		ip -n internet addr add 203.0.113.2/24 dev eth0 && ip -n internet addr add 2001:db8:ffff::2/64 dev eth0 nodad && ip -n internet link set eth0 up`)
+	m.outside(ctx, h)
 	web1, web2 := m.inside(ctx, h, "web1"), m.inside(ctx, m.hosts[1], "web2")
 
 	ctx = within(t)
@@ -62,6 +59,21 @@ func TestNAT(t *testing.T) {
 	for _, h := range m.hosts {
 		m.must(m.Until(ctx, func() error { return m.nothingToDo(ctx, h) }))
 	}
+}
+
+// forwards has a host forward what it is sent.
+func (m *mesh) forwards(ctx context.Context, host string) {
+	m.t.Helper()
+	m.must(m.Lab.Tamper(ctx, host, "", "sysctl", "ipv4/ip_forward", "1"))
+	m.must(m.Lab.Tamper(ctx, host, "", "sysctl", "ipv6/conf/all/forwarding", "1"))
+}
+
+// outside puts what is outside of all VPCs beside a host.
+func (m *mesh) outside(ctx context.Context, host string) {
+	m.t.Helper()
+	m.shell(ctx, host, `ip netns add internet && ip link add inet0 type veth peer name eth0 netns internet &&
+		ip addr add 203.0.113.1/24 dev inet0 && ip addr add 2001:db8:ffff::1/64 dev inet0 nodad && ip link set inet0 up &&
+		ip -n internet addr add 203.0.113.2/24 dev eth0 && ip -n internet addr add 2001:db8:ffff::2/64 dev eth0 nodad && ip -n internet link set eth0 up`)
 }
 
 // leaves has a workload reach what is outside, which sees the host's address alone.

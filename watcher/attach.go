@@ -125,7 +125,9 @@ func (a *Agent) attach(ctx context.Context, view *store.View, w *waiter, q local
 	}
 	v := a.memory.VPCs[vpc]
 	w.attach, w.port = true, portID{vpc, q.Endpoint}
-	if r := readEndpoint(view, vpc, q.Endpoint); r.spec != nil && r.spec.Failover.Mode == cluster.ModeVIP || v.Attachments[q.Endpoint].Kind == hostops.PortVIP {
+	if r := readEndpoint(view, vpc, q.Endpoint); r.spec == nil && q.Create && q.Endpoint == cluster.GatewayEndpoint {
+		return false, refuse(local.CodeInvalid, "choose another name", "attach endpoint %q: the name is for the VPC's gateway of mode active", q.Endpoint)
+	} else if r.spec != nil && r.spec.Failover.Mode == cluster.ModeVIP || v.Attachments[q.Endpoint].Kind == hostops.PortVIP {
 		return false, refuseVIP("attach", vpc, q.Endpoint)
 	}
 	if old, ok := v.Attachments[q.Endpoint]; ok && a.lookAt(ctx, &old) { // of a process that has ended

@@ -204,6 +204,8 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 			Endpoint: name, Kind: a.Kind, Device: a.device(vpc, name), MAC: a.Own.MAC, Addresses: v.addressesOf(a.Own),
 			Owner: a.Owner, Trusted: a.Trusted, Gated: a.Strict, Standby: !v.serves(name, me) && a.until.IsZero() || a.shut != "" || !v.mayServe(name),
 		}
+		p.Router = v.routes(name, a)
+		p.Trusted = p.Trusted || p.Router
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner
 			p.Gateways = v.gatewaysOf(a)

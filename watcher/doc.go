@@ -130,6 +130,8 @@
 // places, to the VPC's own namespace; it goes as the spec says, and is a workload's port
 // in all else, but that who had it serves it for 50 ms more when it is another's, unless
 // this node is fenced: the new owner hears of it at the same moment, and has to open.
+// The endpoint of a gateway of mode active (cluster.GatewayEndpoint) is one, and forwards
+// where it is served.
 //
 // An attach is answered when frames pass and the cache file has it, so that the
 // next agent goes on with it; until then it can be refused, and a client that goes

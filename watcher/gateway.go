@@ -9,8 +9,11 @@ import (
 
 // gateway is what the VPC's gateway is to be on this host, nil if it has none.
 func (v *vpc) gateway(mine *cluster.Member) *hostops.Gateway {
-	if !v.Gateway.Exists() {
+	switch {
+	case !v.Gateway.Exists():
 		return nil
+	case v.Gateway.Mode == cluster.GatewayActive:
+		return &hostops.Gateway{Active: true, NAT: v.Gateway.NAT}
 	}
 	return &hostops.Gateway{
 		MAC:       cluster.GatewayMAC(v.VNI, v.Gateway.Mode, mine.VTEP),
@@ -18,6 +21,12 @@ func (v *vpc) gateway(mine *cluster.Member) *hostops.Gateway {
 		Anycast:   v.Gateway.Mode != cluster.GatewayPerHost,
 		NAT:       v.Gateway.NAT,
 	}
+}
+
+// routes reports whether an attachment is the VPC's gateway that one host has at a time.
+func (v *vpc) routes(endpoint string, a attachment) bool {
+	return endpoint == cluster.GatewayEndpoint && a.Kind == hostops.PortVIP && v.Gateway.Mode == cluster.GatewayActive &&
+		a.Own != nil && a.Own.MAC == cluster.GatewayMAC(v.VNI, cluster.GatewayActive, netip.Addr{})
 }
 
 // gatewaysOf are where the default routes of what is attached lead. Those of what is no

@@ -30,6 +30,10 @@ func TestGatewayOfHost(t *testing.T) {
 			t.Errorf("mode %q (-want +got):\n%s", mode, diff)
 		}
 	}
+	v.Gateway = cluster.Gateway{Addresses: addresses, Mode: cluster.GatewayActive, NAT: true}
+	if diff := cmp.Diff(&hostops.Gateway{Active: true, NAT: true}, v.gateway(mine)); diff != "" {
+		t.Errorf("one at a time (-want +got):\n%s", diff)
+	}
 	for name, tt := range map[string]struct{ has, want []string }{
 		"both families": {[]string{"10.10.11.5/24", "fd00:11::5/64"}, []string{"10.10.11.1", "fd00:11::1"}},
 		"IPv6 alone":    {[]string{"fd00:11::5/64"}, []string{"fd00:11::1"}},
@@ -67,6 +71,33 @@ func TestGatewaysOfAttachment(t *testing.T) {
 	} {
 		if got := v.gatewaysOf(tt.at); len(got) != tt.want {
 			t.Errorf("%s: gateways %v, want %d", name, got, tt.want)
+		}
+	}
+}
+
+// TestActiveGatewayOfHost: the endpoint that the controller makes is the port by which
+// the gateway forwards, and no other VIP is.
+func TestActiveGatewayOfHost(t *testing.T) {
+	mac := cluster.GatewayMAC(10000, cluster.GatewayActive, netip.Addr{})
+	vip := func(node string, mac cluster.MAC) attachment {
+		return attachment{Kind: hostops.PortVIP, Standby: true, Own: &cluster.EndpointOwn{State: cluster.OwnAssigned, Node: node, MAC: mac, Era: 1, Epoch: 1}}
+	}
+	for name, tt := range map[string]struct {
+		endpoint        string
+		mode            cluster.GatewayMode
+		at              attachment
+		router, standby bool
+	}{
+		"here":             {cluster.GatewayEndpoint, cluster.GatewayActive, vip("h1", mac), true, false},
+		"elsewhere":        {cluster.GatewayEndpoint, cluster.GatewayActive, vip("h2", mac), true, true},
+		"another VIP":      {"www", cluster.GatewayActive, vip("h1", cluster.MAC{2, 0, 0, 0, 0, 1}), false, false},
+		"of a user's":      {cluster.GatewayEndpoint, cluster.GatewayActive, vip("h1", cluster.MAC{2, 0, 0, 0, 0, 1}), false, false},
+		"before it is one": {cluster.GatewayEndpoint, "", vip("h1", mac), false, false},
+	} {
+		v := &vpc{VNI: 10000, Gateway: cluster.Gateway{Mode: tt.mode}, Attachments: map[string]attachment{tt.endpoint: tt.at}}
+		p := v.ports("blue", "h1")[0]
+		if p.Router != tt.router || p.Trusted != tt.router || p.Standby != tt.standby {
+			t.Errorf("%s: %+v; want a router: %v, in standby: %v", name, p, tt.router, tt.standby)
 		}
 	}
 }

@@ -58,6 +58,9 @@ func (a *application) planAll() ([]document.Step, document.Problems) {
 		case *cluster.VPCSpec:
 			vpcs[k.VPC] = r
 		case *cluster.EndpointSpec:
+			if r.IsGateway(k.Name) { // its VPC's document has it
+				continue
+			}
 			endpoints[document.EndpointName{VPC: k.VPC, Name: k.Name}] = r
 		}
 	}

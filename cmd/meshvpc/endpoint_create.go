@@ -160,6 +160,9 @@ func checkEndpoint(v *store.View, vpc, name string, spec *cluster.EndpointSpec) 
 // fitsIn refuses an endpoint that a VPC cannot have. Whether an automatic address is
 // left, the controller says.
 func fitsIn(v *store.View, of *cluster.VPCSpec, vpc, name string, spec *cluster.EndpointSpec) error {
+	if it, ok := store.At[*cluster.EndpointSpec](v, cluster.KeyEndpointSpec(vpc, name)); name == cluster.GatewayEndpoint && (!ok || it.Value.IsGateway(name)) {
+		return failed("choose another name; or \"meshvpc vpc set "+vpc+" --gateway ADDRESS/LENGTH --gateway-mode active\"", "the name %s is for the VPC's gateway of mode active", name)
+	}
 	if of.State == cluster.VPCDeleting {
 		return failed("choose another VPC", "VPC %s is being deleted", vpc)
 	}

@@ -22,6 +22,9 @@ func (p *program) endpointDelete(ctx context.Context, c *cli.Context, s *session
 	if err != nil {
 		return err
 	}
+	if e.spec.IsGateway(name) {
+		return failed(fmt.Sprintf("meshvpc vpc set %s --gateway none, or --gateway-mode anycast; \"meshvpc endpoint move %s --node N\" moves it", e.vpc, name), "delete endpoint %q: it is the gateway of VPC %s", name, e.vpc)
+	}
 	if err := p.confirm(c, "endpoint", name); err != nil {
 		return err
 	}

@@ -20,7 +20,8 @@ type mesh struct {
 	members  map[string]*cluster.Member
 	statuses map[string]*cluster.VPCStatus
 	live     map[string]bool
-	places   []string // endpoints
+	places   []string             // endpoints
+	active   *cluster.EndpointOwn // the gateway's endpoint, in mode active; nil: none
 	// published counts the MACs that are, duplicates are those on two machines.
 	published  int
 	duplicates []duplicateReport
@@ -69,9 +70,12 @@ func meshOf(v *store.View, vpc string) *mesh {
 		m.members[last(it.Key)] = it.Value
 	}
 	for it := range store.Below[*cluster.EndpointSpec](v, cluster.PrefixEndpoints(vpc)) {
-		if k, err := cluster.ParseKey(it.Key); err == nil && it.Value.State == cluster.EndpointActive {
+		if k, err := cluster.ParseKey(it.Key); err == nil && it.Value.State == cluster.EndpointActive && !it.Value.IsGateway(k.Name) {
 			m.places = append(m.places, k.Name)
 		}
+	}
+	if it, ok := store.At[*cluster.EndpointOwn](v, cluster.KeyEndpointOwn(vpc, cluster.GatewayEndpoint)); ok && m.net != nil && m.net.Gateway.Mode == cluster.GatewayActive {
+		m.active = it.Value
 	}
 	m.readPublished(v)
 	for _, n := range m.concerned() {
@@ -198,6 +202,9 @@ func (m *mesh) reason(members []memberReport) string {
 	}
 	if asked := m.spec.AskedGateway(); asked != m.net.Gateway {
 		return fmt.Sprintf("gateway %s is asked for, %s is in force: %s", asked, m.net.Gateway, cmp.Or(clean(m.net.Reason), "the controller has not changed it yet"))
+	}
+	if m.net.Gateway.Mode == cluster.GatewayActive && m.gatewayNode() == "" {
+		return "no host has the gateway" + m.gatewayReason()
 	}
 	waiting, down, apart, changing := []string{}, []string{}, []string{}, m.otherTransport()
 	for _, b := range members {

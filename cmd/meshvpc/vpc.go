@@ -137,6 +137,8 @@ type vpcDetail struct {
 	VPC  string           `json:"vpc"`
 	Spec *cluster.VPCSpec `json:"spec"`
 	Net  *cluster.VPCNet  `json:"net"`
+	// GatewayNode has the gateway, of mode active.
+	GatewayNode string `json:"gateway_node,omitempty"`
 	// Endpoints counts them, Usage the addresses of each family.
 	Endpoints int               `json:"endpoints"`
 	Usage     []allocator.Usage `json:"usage"`
@@ -152,7 +154,7 @@ func (p *program) vpcShow(ctx context.Context, c *cli.Context, s *session) error
 	if err != nil {
 		return err
 	}
-	d := vpcDetail{VPC: m.name, Spec: m.spec, Net: m.net, Endpoints: len(m.places), Usage: append([]allocator.Usage{}, allocator.UsageOf(v)...), peerMap: m.peers()}
+	d := vpcDetail{VPC: m.name, Spec: m.spec, Net: m.net, GatewayNode: m.gatewayNode(), Endpoints: len(m.places), Usage: append([]allocator.Usage{}, allocator.UsageOf(v)...), peerMap: m.peers()}
 	return p.print(c, d, func(w io.Writer) {
 		fmt.Fprintf(w, "vpc:           %s\n", m.name)
 		if m.spec != nil {
@@ -196,12 +198,30 @@ type peerMap struct {
 	Members        []peerReport      `json:"members"`
 }
 
-// gateway is what is in force.
+// gateway is what is in force, and where it is if one host has it at a time.
 func (m *mesh) gateway() string {
-	if m.net == nil {
+	switch {
+	case m.net == nil:
 		return cluster.Gateway{}.String()
+	case m.net.Gateway.Mode != cluster.GatewayActive:
+		return m.net.Gateway.String()
 	}
-	return m.net.Gateway.String()
+	return m.net.Gateway.String() + ", at " + cmp.Or(m.gatewayNode(), "no host"+m.gatewayReason())
+}
+
+// gatewayNode has a gateway of mode active, "" if none has.
+func (m *mesh) gatewayNode() string {
+	if m.active == nil {
+		return ""
+	}
+	return clean(m.active.Node)
+}
+
+func (m *mesh) gatewayReason() string {
+	if m.active == nil {
+		return ""
+	}
+	return suffix(": ", clean(m.active.Reason))
 }
 
 func groupSuffix(group netip.Addr) string {

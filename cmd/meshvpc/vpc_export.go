@@ -90,11 +90,12 @@ func (x *export) add(o document.Object, doc []byte, err error) {
 	x.objects = append(x.objects, o)
 }
 
-// endpoints adds those of a VPC but what nodes had made, which is theirs.
+// endpoints adds those of a VPC but what nodes had made, which is theirs, and a
+// gateway's, which is its VPC's.
 func (x *export) endpoints(v *store.View, vpc string) {
 	for it := range store.Below[*cluster.EndpointSpec](v, cluster.PrefixEndpoints(vpc)) {
 		k, err := cluster.ParseKey(it.Key)
-		if err != nil || it.Value.Requester != "" || it.Value.State == cluster.EndpointDeleting {
+		if err != nil || it.Value.Requester != "" || it.Value.IsGateway(k.Name) || it.Value.State == cluster.EndpointDeleting {
 			continue
 		}
 		name := document.EndpointName{VPC: vpc, Name: k.Name}

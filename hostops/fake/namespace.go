@@ -60,7 +60,7 @@ func (h *Host) applyNamespace(op hostops.Op) error {
 			return syscall.ENOENT
 		}
 		p := *old
-		p.MTU, p.Up, p.Forwards, p.Sourced, p.Addresses = op.MTU, true, false, true, slices.Clone(op.Addresses)
+		p.MTU, p.Up, p.Forwards, p.Addresses = op.MTU, true, op.Forwards, slices.Clone(op.Addresses)
 		h.setPortOf(op.Namespace, op.Inner, &p)
 	case hostops.SetUplink:
 		return h.set(name, func(d *hostops.Device) {

@@ -93,7 +93,10 @@
 // are both not ours are not kept from lying to one another: not every kernel tells
 // their bridge. In the namespace IPv4 that comes in by gw0 alone is forwarded, by that
 // device's own setting, IPv6 by that of all devices; a chain drops what does not go from
-// gw0 to gw0, and each device answers ARP only for its own addresses.
+// gw0 to gw0, and each device answers ARP only for its own addresses. A gateway that one
+// host has at a time is a VIP's port with the inner end "gw1", of which the same holds, but
+// that it has no ward: other hosts' workloads ask for it, and a VPC whose hosts learn from
+// frames cannot tell it from who lies.
 //
 // A VIP's port has an inner end "vip…" in the namespace. For each of its addresses there
 // is a routing rule with priority 1000 to a table that holds the way to the network by

@@ -83,22 +83,24 @@ func namespaceRules() []rule {
 		out = append(out, rule{fmt.Sprint("meshvpc icmpv6 ", kind), accept(unix.IPPROTO_ICMPV6, kind)})
 	}
 	// A VIP's port has what an operator runs for it: that is asked by no other.
-	return append(out, rule{"meshvpc vip", []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte(hostops.VIPPrefix)},
-		&expr.Verdict{Kind: expr.VerdictAccept},
-	}})
+	return append(out, rule{"meshvpc vip", append(begins(expr.MetaKeyIIFNAME, hostops.VIPPrefix), &expr.Verdict{Kind: expr.VerdictAccept})})
+}
+
+// begins compares how the name of a device begins.
+func begins(key expr.MetaKey, prefix string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte(prefix)}}
 }
 
 // forwardRules keep what comes in by the gateway off the peer network.
 func forwardRules(r hostops.Routing) []rule {
-	in := func(device string) []expr.Any { return name(expr.MetaKeyIIFNAME, device, expr.CmpOpEq) }
-	out := func(device string) []expr.Any { return name(expr.MetaKeyOIFNAME, device, expr.CmpOpEq) }
-	rules := []rule{{"meshvpc gateway", join(in(hostops.InnerGateway), out(hostops.InnerGateway), accept())}}
+	const in, out = expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME
+	gateway := func(key expr.MetaKey) []expr.Any { return begins(key, hostops.GatewayPrefix) }
+	uplink := func(key expr.MetaKey) []expr.Any { return name(key, hostops.InnerUplink, expr.CmpOpEq) }
+	rules := []rule{{"meshvpc gateways", join(gateway(in), gateway(out), accept())}}
 	if r.NAT {
 		rules = append(rules,
-			rule{"meshvpc out", join(in(hostops.InnerGateway), out(hostops.InnerUplink), accept())},
-			rule{"meshvpc answers", join(in(hostops.InnerUplink), out(hostops.InnerGateway), answers(), accept())})
+			rule{"meshvpc gateways out", join(gateway(in), uplink(out), accept())},
+			rule{"meshvpc gateways answers", join(uplink(in), gateway(out), answers(), accept())})
 	}
 	return rules
 }

@@ -188,7 +188,7 @@ func (sp *space) readPorts(ds devices) {
 		switch {
 		case v.name == inner:
 			sp.end, sp.state.Port = end{v.index, v.peer}, p
-		case v.name == hostops.InnerGateway, v.name == hostops.InnerUplink, hostops.IsVIP(v.name):
+		case v.name == hostops.InnerGateway, v.name == hostops.InnerActive, v.name == hostops.InnerUplink, hostops.IsVIP(v.name):
 			sp.others[v.name] = end{v.index, v.peer}
 			if sp.state.Further == nil {
 				sp.state.Further = map[string]*hostops.NamespacePort{}

@@ -140,7 +140,7 @@ func (d *Driver) setVIP(op hostops.SetVIP) error {
 		return os.ErrNotExist
 	}
 	c, index := sp.conn, sp.of(op.Inner).index
-	if err := within(int(sp.file.Fd()), func() error { return preparePort(op.Inner, false) }); err != nil {
+	if err := within(int(sp.file.Fd()), func() error { return preparePort(op.Inner, op.Forwards) }); err != nil {
 		return wrap("set "+op.Inner, err)
 	}
 	m := linkMsg(index)
@@ -155,13 +155,17 @@ func (d *Driver) setVIP(op hostops.SetVIP) error {
 			}
 		}
 	}
-	if err := c.setSources(index, op.Addresses); err != nil {
-		return err
+	metric := uint32(0) // the kernel's own: the gateway's routes come first
+	if hostops.IsVIP(op.Inner) {
+		metric = vipMetric
+		if err := c.setSources(index, op.Addresses); err != nil {
+			return err
+		}
 	}
 	for _, a := range op.Addresses {
 		m, raw := addrMsg(index, a), a.Addr().AsSlice()
 		m.Flags = unix.IFA_F_NODAD
-		err := c.set(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(ifaRTPriority, u32(vipMetric)))
+		err := c.set(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(ifaRTPriority, u32(metric)))
 		if err := ignore(err, unix.EEXIST); err != nil {
 			return wrap("add address "+a.String(), err)
 		}
