@@ -206,7 +206,7 @@ func (a *Agent) Step(ctx context.Context, in Input) Effects {
 		a.log.Warn("holding", zap.String("reason", hold))
 		a.hold = hold
 	}
-	changed = max(changed, more(a.absorbFences(in.View, records)), more(a.absorbVIPs(in.View, records)), more(a.closeVIPs()), more(a.absorbEndpoints(in.View)))
+	changed = max(changed, more(a.absorbFences(in.View, records)), more(a.absorbVIPs(in.View, records)), more(a.endLingering()), more(a.absorbEndpoints(in.View)))
 	if in.Full && hold == "" && records.synced && !a.memory.Left {
 		changed = max(changed, more(a.sweep(in.View)))
 	}

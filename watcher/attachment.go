@@ -60,7 +60,7 @@ type attachment struct {
 	mod   int64  // revision of the record that Own is; 0: it is not what the store has
 	// proved is the last term in which the store has granted it, see grants.
 	proved term
-	until  time.Time // a VIP that was this host's is served on until then, see lingers; zero: it is not
+	until  time.Time // what was this host's is served on until then, see lingers; zero: it is not
 }
 
 // term is a time in which an endpoint has one owner: they are ordered, and only

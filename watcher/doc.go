@@ -123,13 +123,14 @@
 // The port is made, down, as soon as the endpoint has addresses, and up while the
 // own record in force names this node: in an (era, epoch) not lower than what was
 // last in force here, and greater than the last that this host reported to be
-// released. Another node's name in it mutes the port at once. A record that
-// vanished or went back changes nothing.
+// released. Another node's name in it mutes the port: at once, or, of an endpoint that
+// moves by itself and is neither strict nor started by hosts, after lingerFor, as the
+// new owner may hear of it later, and has to open; at once if this node is fenced. A
+// record that vanished or went back changes nothing.
 //
 // A VIP (cluster.ModeVIP) is attached by the agent itself, on each member at one of its
 // places, to the VPC's own namespace; it goes as the spec says, and is a workload's port
-// in all else, but that who had it serves it for 50 ms more when it is another's, unless
-// this node is fenced: the new owner hears of it at the same moment, and has to open.
+// in all else.
 // The endpoint of a gateway of mode active (cluster.GatewayEndpoint) is one, and forwards
 // where it is served.
 //

@@ -78,9 +78,9 @@ func (v *vpc) places(mine *cluster.Member, me string) []hostops.Place {
 		return nil
 	}
 	list := make([]hostops.Place, 0, len(v.Places))
-	for _, p := range v.Places {
+	for name, p := range v.Places {
 		at := netip.Addr{}
-		if p.Node != me {
+		if p.Node != me && v.Attachments[name].until.IsZero() { // what lingers here is taken from here alone
 			peer := v.Members[p.Node]
 			if peer == nil {
 				continue

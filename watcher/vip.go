@@ -1,8 +1,6 @@
 package watcher
 
 import (
-	"time"
-
 	"go.uber.org/zap"
 
 	"github.com/meshvpc/meshvpc/cluster"
@@ -69,37 +67,10 @@ func (v *vpc) vips() (n int) {
 	return n
 }
 
-// lingerFor is how long who had a VIP answers on when another node has it: that one
-// hears of it at the same moment, and has to open its port. Each client still sees one
-// of them, as the new owner is announced. A fence ends it at once.
-const lingerFor = 50 * time.Millisecond
-
-// lingers reports whether an attachment, as it was before, was a VIP that this host
-// served, which is another node's by now. One that is strict does not linger.
-func lingers(before, now attachment, v *vpc, endpoint, me string) bool {
-	was, is := before.Own, now.Own
-	served := was != nil && was.State == cluster.OwnAssigned && was.Node == me && before.shut == "" && !v.ended(endpoint, was)
-	return now.Kind == hostops.PortVIP && !before.Strict && !now.Strict && served && is.State == cluster.OwnAssigned && is.Node != me
-}
-
 // ended reports whether this host has ended the term of an own record.
 func (v *vpc) ended(endpoint string, o *cluster.EndpointOwn) bool {
 	r, ended := v.Released[endpoint]
 	return ended && !r.before(termOf(o))
-}
-
-// closeVIPs ends the service of those that another node has had for long enough.
-func (a *Agent) closeVIPs() (changed bool) {
-	for _, v := range a.memory.VPCs {
-		for name, at := range v.Attachments {
-			if !at.until.IsZero() && !a.now.Before(at.until) {
-				at.until = time.Time{}
-				v.Attachments[name] = at
-				changed = true
-			}
-		}
-	}
-	return changed
 }
 
 // endsVIP reports whether records say that this host is not to serve a VIP any more.
