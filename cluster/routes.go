@@ -55,6 +55,35 @@ func (r Routes) List() (list []netip.Prefix) {
 	return list
 }
 
+// Route leads what is for a prefix to a gateway of its family.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr
+}
+
+// IsDefault reports whether it leads everything of its family.
+func (r Route) IsDefault() bool { return r.To.Bits() == 0 }
+
+// RoutesBy are those that a workload has by gateways, at most one a family: to prefixes,
+// in order; to everything, if there are none.
+func RoutesBy(gateways []netip.Addr, to []netip.Prefix) (list []Route) {
+	for _, g := range gateways {
+		if len(to) == 0 {
+			all := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+			if g.Is4() {
+				all = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			}
+			list = append(list, Route{all, g})
+		}
+		for _, p := range to {
+			if p.Addr().Is4() == g.Is4() {
+				list = append(list, Route{p, g})
+			}
+		}
+	}
+	return list
+}
+
 // checkRoutes is the first rule that the routes break, beside the peer network, if that
 // is a good one, and the VPC's own.
 func (g Gateway) checkRoutes(peer netip.Prefix, own Networks) error {

@@ -23,8 +23,8 @@ type (
 		Inner     string
 	}
 	// SetInner makes the other end of a pair what it has to be: name, MAC, MTU,
-	// addresses and default routes, and it up, and the loopback. Addresses and
-	// default routes that it has beyond these go, unless Addresses is empty.
+	// addresses and routes, and it up, and the loopback. Addresses that it has beyond
+	// these go, unless there are none, and so do default routes and those of ours.
 	SetInner struct {
 		Target
 		MAC       cluster.MAC
@@ -33,7 +33,7 @@ type (
 		Inode     uint64
 		Inner     string
 		Addresses []netip.Prefix
-		Gateways  []netip.Addr
+		Routes    []cluster.Route
 	}
 	// CreateTap makes a tap that stays, down, with the mark of Owner, for a user.
 	CreateTap struct {
@@ -89,8 +89,12 @@ func (o SetInner) String() string {
 	for _, a := range o.Addresses {
 		fmt.Fprintf(&b, ", address %s", a)
 	}
-	for _, a := range o.Gateways {
-		fmt.Fprintf(&b, ", gateway %s", a)
+	for _, r := range o.Routes {
+		if r.IsDefault() {
+			fmt.Fprintf(&b, ", gateway %s", r.Via)
+		} else {
+			fmt.Fprintf(&b, ", route %s by %s", r.To, r.Via)
+		}
 	}
 	return b.String() + ", up"
 }

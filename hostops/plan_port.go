@@ -188,7 +188,7 @@ func (p *planner) workload(v VPC, port Port) {
 	}
 	if alias := v.aliasOfPort(port); port.Kind != PortDevice && d.Alias != alias {
 		if port.Kind == PortNetns {
-			p.add(SetInner{on, port.MAC, v.MTU, port.Namespace, port.Inode, port.Inner, port.Addresses, port.Gateways})
+			p.add(SetInner{on, port.MAC, v.MTU, port.Namespace, port.Inode, port.Inner, port.Addresses, cluster.RoutesBy(port.Gateways, port.Routes)})
 		}
 		p.add(SetAlias{on, alias})
 		changed = true

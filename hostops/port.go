@@ -46,8 +46,10 @@ type Port struct {
 	Namespace string `json:"namespace,omitempty"`
 	Inode     uint64 `json:"inode,omitempty"`
 	Inner     string `json:"inner,omitempty"`
-	// Gateways are where the workload's default routes lead, at most one a family.
-	Gateways []netip.Addr `json:"gateways,omitempty"`
+	// Gateways are where the workload's routes lead, at most one a family, and Routes
+	// what they are for; none: everything.
+	Gateways []netip.Addr   `json:"gateways,omitempty"`
+	Routes   []netip.Prefix `json:"routes,omitempty"`
 	// Owner is the user who may open the tap, -1: root only.
 	Owner int `json:"owner,omitempty"`
 	// Trusted ports may send whatever they like; all others only what is from MAC
@@ -164,6 +166,9 @@ func (v VPC) digestOf(p Port) []byte {
 	}
 	for _, g := range p.Gateways {
 		b = g.AppendTo(append(b, '>'))
+	}
+	for _, p := range p.Routes {
+		b = p.AppendTo(append(b, '|'))
 	}
 	b = append(strconv.AppendInt(append(b, ' '), int64(v.MTU), 10), ' ')
 	sum := fnv.New64a()

@@ -52,6 +52,7 @@ func TestNAT(t *testing.T) {
 	m.natSurvives(within(t))
 
 	ctx = within(t)
+	m.sendsSome(ctx, web1)
 	_, err = m.Meshvpc(ctx, m.Server, "vpc", "set", "vpc1", "--no-nat")
 	m.must(err)
 	m.unreached(ctx, h, "web1", internet()[0].Addr())
@@ -170,6 +171,37 @@ func (m *mesh) noTunnelByNAT(ctx context.Context, web1, web2 local.Attached) {
 			m.t.Errorf("to %s came %d packets, %d of them by a tunnel; want the 20 that are for another port", p, seen.Count, heard.Count)
 		}
 	}
+}
+
+// sendsSome has workloads send by the gateway only what there are routes for, beside a
+// default route of their own, and everything again.
+func (m *mesh) sendsSome(ctx context.Context, web1 local.Attached) {
+	m.t.Helper()
+	h := m.hosts[0]
+	out := internet()[0].Masked()
+	set := func(routes string) {
+		_, err := m.Meshvpc(ctx, m.Server, "vpc", "set", "vpc1", "--routes", routes)
+		m.must(err)
+		m.must(m.Until(ctx, func() error { return m.nothingToDo(ctx, h) }))
+	}
+	set(out.String())
+	m.routed(ctx, h, web1.Endpoint, false)
+	m.reached(ctx, h, web1.Endpoint, internet()[0])
+	m.unreached(ctx, h, web1.Endpoint, internet()[1].Addr())
+	m.shell(ctx, h, `ip netns add web3 && ip -n web3 link add own0 type veth peer name own1 && ip -n web3 addr add 192.0.2.200/24 dev own0 &&
+		ip -n web3 link set own0 up && ip -n web3 link set own1 up && ip -n web3 route add default via 192.0.2.201`)
+	_, err := m.Meshvpc(ctx, m.Server, "endpoint", "create", "web3", "--vpc", "vpc1")
+	m.must(err)
+	a := m.attach(ctx, h, "web3", "--netns", "web3")
+	if !slices.Equal(a.Routes, []netip.Prefix{out}) || len(a.Gateways) != 1 {
+		m.t.Errorf("attached: %+v; want the route to %s by the IPv4 gateway alone", a, out)
+	}
+	m.reached(ctx, h, "web3", internet()[0])
+	_, err = m.Meshvpc(ctx, h, "endpoint", "detach", "web3")
+	m.must(err)
+	set("none")
+	m.routed(ctx, h, web1.Endpoint, true)
+	m.reached(ctx, h, web1.Endpoint, internet()...)
 }
 
 // natSurvives kills the agent and takes away what it made, under a ping of what is

@@ -208,7 +208,7 @@ func (v *vpc) ports(vpc, me string) []hostops.Port {
 		p.Trusted = p.Trusted || p.Router
 		if a.Kind == hostops.PortNetns {
 			p.Namespace, p.Inode, p.Inner = a.Target, a.Inode, a.Inner
-			p.Gateways = v.gatewaysOf(a)
+			p.Gateways, p.Routes = v.gatewaysOf(a), v.Gateway.Routes.List()
 		}
 		ps = append(ps, p)
 	}

@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
@@ -29,8 +30,8 @@ func (v *vpc) routes(endpoint string, a attachment) bool {
 		a.Own != nil && a.Own.MAC == cluster.GatewayMAC(v.VNI, cluster.GatewayActive, netip.Addr{})
 }
 
-// gatewaysOf are where the default routes of what is attached lead. Those of what is no
-// network namespace are its own matter.
+// gatewaysOf are where the routes of what is attached lead. Those of what is no network
+// namespace are its own matter.
 func (v *vpc) gatewaysOf(a attachment) []netip.Addr {
 	if a.Kind != hostops.PortNetns || a.NoGateway || a.Own == nil {
 		return nil
@@ -38,15 +39,14 @@ func (v *vpc) gatewaysOf(a attachment) []netip.Addr {
 	return v.gatewaysFor(v.addressesOf(a.Own))
 }
 
-// gatewaysFor are where the default routes of a workload with these addresses lead:
-// to the gateway of each family in which it has one.
+// gatewaysFor are where the routes of a workload with these addresses lead: to the
+// gateway of each family in which it has one, and in which there is a route.
 func (v *vpc) gatewaysFor(addresses []netip.Prefix) (gs []netip.Addr) {
+	routes := v.Gateway.Routes.List()
 	for _, g := range v.Gateway.Addresses.List() {
-		for _, p := range addresses {
-			if p.Addr().Is4() == g.Addr().Is4() {
-				gs = append(gs, g.Addr())
-				break
-			}
+		of := func(p netip.Prefix) bool { return p.Addr().Is4() == g.Addr().Is4() }
+		if slices.ContainsFunc(addresses, of) && (len(routes) == 0 || slices.ContainsFunc(routes, of)) {
+			gs = append(gs, g.Addr())
 		}
 	}
 	return gs

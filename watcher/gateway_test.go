@@ -34,11 +34,17 @@ func TestGatewayOfHost(t *testing.T) {
 	if diff := cmp.Diff(&hostops.Gateway{Active: true, NAT: true}, v.gateway(mine)); diff != "" {
 		t.Errorf("one at a time (-want +got):\n%s", diff)
 	}
-	for name, tt := range map[string]struct{ has, want []string }{
-		"both families": {[]string{"10.10.11.5/24", "fd00:11::5/64"}, []string{"10.10.11.1", "fd00:11::1"}},
-		"IPv6 alone":    {[]string{"fd00:11::5/64"}, []string{"fd00:11::1"}},
-		"none":          {nil, nil},
+	for name, tt := range map[string]struct {
+		has, want []string
+		routes    cluster.Routes
+	}{
+		"both families":  {has: []string{"10.10.11.5/24", "fd00:11::5/64"}, want: []string{"10.10.11.1", "fd00:11::1"}},
+		"IPv6 alone":     {has: []string{"fd00:11::5/64"}, want: []string{"fd00:11::1"}},
+		"none":           {},
+		"routes of IPv4": {has: []string{"10.10.11.5/24", "fd00:11::5/64"}, routes: "192.168.0.0/16", want: []string{"10.10.11.1"}},
+		"routes of IPv6": {has: []string{"10.10.11.5/24"}, routes: "fd00:9::/48"},
 	} {
+		v.Gateway.Routes = tt.routes
 		var has []netip.Prefix
 		for _, p := range tt.has {
 			has = append(has, netip.MustParsePrefix(p))

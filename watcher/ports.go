@@ -92,7 +92,9 @@ func (a *Agent) attached(id portID, at attachment) local.Attached {
 	}
 	if at.Own != nil {
 		t.MAC, t.Addresses = at.Own.MAC, v.addressesOf(at.Own)
-		t.Gateways = v.gatewaysOf(at)
+		if t.Gateways = v.gatewaysOf(at); t.Gateways != nil {
+			t.Routes = v.Gateway.Routes.List()
+		}
 	}
 	return t
 }

@@ -27,7 +27,7 @@ func (p *program) endpointAttachCommand() *cli.Command {
 		inVPCFlag(),
 		&cli.StringFlag{Name: "netns", Usage: "its network namespace: a `NAME|PID|PATH` (a name of /run/netns, a number always a process)"},
 		&cli.StringFlag{Name: "inner", Usage: "`NAME` of the device in the namespace (default eth0)"},
-		&cli.BoolFlag{Name: "no-gateway", Usage: "leave the namespace's default routes alone, though the VPC has a gateway"},
+		&cli.BoolFlag{Name: "no-gateway", Usage: "leave the namespace's routes alone, though the VPC has a gateway"},
 		&cli.StringFlag{Name: "tap", Usage: "make the tap device `NAME`, for a virtual machine"},
 		&cli.StringFlag{Name: "owner", Usage: "`USER|UID` who may open the tap (default root)"},
 		&cli.StringFlag{Name: "device", Usage: "lend the device `DEV` of this host to the VPC"},
@@ -166,6 +166,9 @@ func attachedText(w io.Writer, a local.Attached) {
 	gateways := ""
 	for _, g := range a.Gateways {
 		gateways += fmt.Sprintf("gateway:    %s\n", g)
+	}
+	if len(a.Routes) > 0 {
+		gateways += fmt.Sprintf("routes:     %s\n", prefixes(a.Routes))
 	}
 	fmt.Fprintf(w, "endpoint:   %s of VPC %s\nattached:   %s\naddresses:  %s\n%smac:        %s\nmtu:        %d\nstate:      %s\n", a.Endpoint, a.VPC, to,
 		cmp.Or(prefixes(a.Addresses), "-"), gateways, a.MAC, a.MTU, string(a.State)+suffix(": ", clean(a.Reason)))

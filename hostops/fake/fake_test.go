@@ -25,7 +25,7 @@ func (k kernel) Open() (hostops.Driver, error) {
 
 func (k kernel) InRoom(path, name string) (hosttest.Inner, error) {
 	in, err := k.Host.InRoom(path, name)
-	return hosttest.Inner{MAC: in.MAC, MTU: in.MTU, Up: in.Up, Addresses: in.Addresses, Gateways: in.Gateways}, err
+	return hosttest.Inner{MAC: in.MAC, MTU: in.MTU, Up: in.Up, Addresses: in.Addresses, Routes: in.Routes}, err
 }
 
 func TestSuite(t *testing.T) {

@@ -27,7 +27,7 @@ type Inner struct {
 	MTU       int // bytes
 	Up        bool
 	Addresses []netip.Prefix
-	Gateways  []netip.Addr
+	Routes    []cluster.Route
 }
 
 // Spaces implements hostops.Driver.
@@ -260,7 +260,7 @@ func (h *Host) setInner(op hostops.SetInner) error {
 		delete(r.devices, name)
 	}
 	in := r.devices[op.Inner]
-	in.MAC, in.MTU, in.Up, in.Gateways = op.MAC, op.MTU, true, slices.Clone(op.Gateways)
+	in.MAC, in.MTU, in.Up, in.Routes = op.MAC, op.MTU, true, slices.Clone(op.Routes)
 	if len(op.Addresses) > 0 {
 		in.Addresses = slices.Clone(op.Addresses)
 	}

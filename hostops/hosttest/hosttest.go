@@ -83,8 +83,8 @@ type Inner struct {
 	MAC       cluster.MAC
 	MTU       int // bytes
 	Up        bool
-	Addresses []netip.Prefix // but for those that the kernel made
-	Gateways  []netip.Addr   // of the default routes
+	Addresses []netip.Prefix  // but for those that the kernel made
+	Routes    []cluster.Route // those by a gateway
 }
 
 // Underlays are the devices of a fresh Kernel.
@@ -306,6 +306,7 @@ func values() cmp.Options {
 	return cmp.Options{
 		cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty(),
 		cmpopts.SortSlices(netip.Prefix.Compare),
+		cmpopts.SortSlices(func(a, b cluster.Route) int { return a.To.Compare(b.To) }),
 	}
 }
 

@@ -94,7 +94,7 @@ func (b *bench) inner(v hostops.VPC, p hostops.Port) {
 	b.t.Helper()
 	got, err := b.kernel.InRoom(p.Namespace, p.Inner)
 	must(b.t, err)
-	want := Inner{MAC: p.MAC, MTU: v.MTU, Up: true, Addresses: p.Addresses, Gateways: p.Gateways}
+	want := Inner{MAC: p.MAC, MTU: v.MTU, Up: true, Addresses: p.Addresses, Routes: cluster.RoutesBy(p.Gateways, p.Routes)}
 	if diff := cmp.Diff(want, got, values()); diff != "" {
 		b.t.Errorf("%s in %s (-want +got):\n%s", p.Inner, p.Namespace, diff)
 	}
@@ -177,6 +177,13 @@ func workloadsChange(t *testing.T, b *bench) {
 			"announce MAC 02:00:00:00:01:09 with 10.0.0.99, fd00::b on bridge neta"},
 		{"address of a tap", func(v *hostops.VPC) { v.Ports[1].Addresses = v.Ports[1].Addresses[:1] },
 			"announce MAC 02:00:00:00:01:03 with 10.0.0.13 on bridge neta"},
+		{"routes", func(v *hostops.VPC) {
+			v.Ports[0].Routes = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fd00:9::/48")}
+		}, "set eth0 of port"},
+		{"other routes", func(v *hostops.VPC) {
+			v.Ports[0].Routes = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("192.168.0.0/17")}
+		}, "set eth0 of port"},
+		{"the default route again", func(v *hostops.VPC) { v.Ports[0].Routes = nil }, "set eth0 of port"},
 		{"gateway", func(v *hostops.VPC) { v.Ports[0].Gateways = v.Ports[0].Gateways[1:] }, "set eth0 of port"},
 		{"one address less", func(v *hostops.VPC) { v.Ports[0].Addresses = v.Ports[0].Addresses[1:] }, "set eth0 of port"},
 		{"name", func(v *hostops.VPC) { v.Ports[0].Inner = "net1" }, "set net1 of port"},

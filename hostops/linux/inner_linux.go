@@ -65,7 +65,7 @@ func configure(c *conn, index int32, op hostops.SetInner) error {
 			return err
 		}
 	}
-	return c.setGateways(index, op.Gateways, op.Addresses)
+	return c.setRoutes(index, op.Routes, op.Addresses)
 }
 
 // askSoon has a workload's question for a MAC asked again sooner than after the

@@ -223,7 +223,7 @@ func (d *Driver) setDefault(op hostops.SetDefault) error {
 	if p := sp.state.Further[op.Inner]; p != nil {
 		own = p.Addresses
 	}
-	if err := sp.conn.setGateways(sp.of(op.Inner).index, op.Gateways, own); err != nil {
+	if err := sp.conn.setRoutes(sp.of(op.Inner).index, cluster.RoutesBy(op.Gateways, nil), own); err != nil {
 		return err
 	}
 	_, err := d.reread(op.Object)

@@ -97,7 +97,13 @@ func (k kernel) InRoom(path, name string) (in hosttest.Inner, err error) {
 			}
 			for _, r := range rs {
 				if ip, ok := netip.AddrFromSlice(r.Gw); ok {
-					in.Gateways = append(in.Gateways, ip.Unmap())
+					to := cluster.RoutesBy([]netip.Addr{ip.Unmap()}, nil)[0]
+					if r.Dst != nil {
+						a, _ := netip.AddrFromSlice(r.Dst.IP)
+						ones, _ := r.Dst.Mask.Size()
+						to.To = netip.PrefixFrom(a.Unmap(), ones)
+					}
+					in.Routes = append(in.Routes, to)
 				}
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/hostops"
 )
 
@@ -65,54 +66,76 @@ func (c *conn) routes(index int32) (out []route, err error) {
 	return out, nil
 }
 
-// setGateways makes the default routes by a device, and removes others that setGateways
-// has made.
-func (c *conn) setGateways(index int32, want []netip.Addr, own []netip.Prefix) error {
+// routeProtocol marks routes that setRoutes has made, but default ones, which are static.
+const routeProtocol = 0x6d
+
+func protocolOf(r cluster.Route) uint8 {
+	if r.IsDefault() {
+		return unix.RTPROT_STATIC
+	}
+	return routeProtocol
+}
+
+// setRoutes makes routes by a device, and removes others that setRoutes has made.
+func (c *conn) setRoutes(index int32, want []cluster.Route, own []netip.Prefix) error {
 	routes, err := c.routes(index)
 	if err != nil {
 		return err
 	}
-	var has []netip.Addr
+	var has []cluster.Route
 	for _, r := range routes {
-		if r.to.Bits() != 0 || r.protocol != unix.RTPROT_STATIC || r.table != unix.RT_TABLE_MAIN {
+		have := cluster.Route{To: r.to, Via: r.gateway}
+		if !r.gateway.IsValid() || r.protocol != protocolOf(have) || r.table != unix.RT_TABLE_MAIN {
 			continue
 		}
-		if slices.Contains(want, r.gateway) {
-			has = append(has, r.gateway)
+		if slices.Contains(want, have) {
+			has = append(has, have)
 			continue
 		}
-		if err := ignore(c.defaultRoute(unix.RTM_DELROUTE, 0, index, r.gateway, false), unix.ESRCH); err != nil {
-			return wrap("remove gateway "+r.gateway.String(), err)
+		if err := ignore(c.setRoute(unix.RTM_DELROUTE, 0, index, have, false), unix.ESRCH); err != nil {
+			return wrap("remove "+routeText(have), err)
 		}
 	}
-	for _, g := range want {
-		if slices.Contains(has, g) {
+	for _, r := range want {
+		if slices.Contains(has, r) {
 			continue
 		}
-		far := !slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(g) })
-		err := c.defaultRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, g, far)
+		far := !slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(r.Via) })
+		err := c.setRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r, far)
 		if errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add gateway %s: the namespace has a default route already: remove it, or attach it with --no-gateway: %w", g, hostops.ErrForeign)
+			what := "route to " + r.To.String()
+			if r.IsDefault() {
+				what = "default route"
+			}
+			return fmt.Errorf("add %s: the namespace has a %s already: remove it, or attach it with --no-gateway: %w", routeText(r), what, hostops.ErrForeign)
 		}
 		if err != nil {
-			return wrap("add gateway "+g.String(), err)
+			return wrap("add "+routeText(r), err)
 		}
 	}
 	return nil
 }
 
-// defaultRoute adds or removes one; far: the gateway is in no network of the device.
-func (c *conn) defaultRoute(proto, flags int, index int32, gateway netip.Addr, far bool) error {
-	m := &nl.RtMsg{RtMsg: unix.RtMsg{
-		Family: unix.AF_INET6, Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC, Type: unix.RTN_UNICAST, Scope: unix.RT_SCOPE_UNIVERSE,
-	}}
-	if gateway.Is4() {
-		m.Family = unix.AF_INET
+func routeText(r cluster.Route) string {
+	if r.IsDefault() {
+		return "gateway " + r.Via.String()
 	}
+	return fmt.Sprintf("route %s by %s", r.To, r.Via)
+}
+
+// setRoute adds or removes one; far: the gateway is in no network of the device.
+func (c *conn) setRoute(proto, flags int, index int32, r cluster.Route, far bool) error {
+	m := &nl.RtMsg{RtMsg: unix.RtMsg{
+		Family: familyOf(r.To.Addr()), Dst_len: uint8(r.To.Bits()), Table: unix.RT_TABLE_MAIN, Protocol: protocolOf(r), Type: unix.RTN_UNICAST, Scope: unix.RT_SCOPE_UNIVERSE,
+	}}
 	if far {
 		m.Flags = unix.RTNH_F_ONLINK
 	}
-	return c.set(proto, flags, m, attr(unix.RTA_OIF, u32(uint32(index))), attr(unix.RTA_GATEWAY, gateway.AsSlice()))
+	parts := []nl.NetlinkRequestData{m, attr(unix.RTA_OIF, u32(uint32(index))), attr(unix.RTA_GATEWAY, r.Via.AsSlice())}
+	if !r.IsDefault() {
+		parts = append(parts, attr(unix.RTA_DST, r.To.Addr().AsSlice()))
+	}
+	return c.set(proto, flags, parts...)
 }
 
 // lend marks a device of somebody else's, unless it is in use.

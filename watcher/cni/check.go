@@ -88,13 +88,17 @@ func againstView(c call, port local.Attached, v view) string {
 			return fmt.Sprintf("device %s has not the address %s", c.device, a)
 		}
 	}
-	for _, g := range port.Gateways {
+	for _, to := range cluster.RoutesBy(port.Gateways, port.Routes) {
 		listed := slices.ContainsFunc(c.previous.Routes, func(r *types.Route) bool {
 			gw, _ := netip.AddrFromSlice(r.GW)
-			return toPrefix(r.Dst) == everywhere(g) && gw.Unmap() == g
+			return toPrefix(r.Dst) == to.To && gw.Unmap() == to.Via
 		})
-		if listed && !slices.Contains(v.gateways, g) {
-			return fmt.Sprintf("there is no default route by %s", g)
+		switch {
+		case !listed || slices.Contains(v.routes, to):
+		case to.IsDefault():
+			return fmt.Sprintf("there is no default route by %s", to.Via)
+		default:
+			return fmt.Sprintf("there is no route to %s by %s", to.To, to.Via)
 		}
 	}
 	return ""

@@ -3,6 +3,7 @@ package cni
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,5 +109,28 @@ func TestChained(t *testing.T) {
 	}
 	if old, err := r.GetAsVersion("0.2.0"); err != nil || old.Version() != "0.2.0" {
 		t.Errorf("in version 0.2.0: %v, %v", old, err)
+	}
+}
+
+// TestRoutes: a runtime is told of the routes that a VPC has for its gateway, and not of
+// default ones; what it was told of is checked.
+func TestRoutes(t *testing.T) {
+	f := &fake{endpoints: map[string]*local.Attached{}}
+	e := *f.make("e")
+	to := netip.MustParsePrefix("192.168.0.0/16")
+	e.Routes = []netip.Prefix{to}
+	r := resultOf(call{device: "eth0"}, e)
+	if len(r.Routes) != 1 || r.Routes[0].Dst.String() != to.String() || r.Routes[0].GW.String() != "10.0.0.1" {
+		t.Errorf("routes %+v; want %s by 10.0.0.1 alone", r.Routes, to)
+	}
+	has := view{up: true, mac: e.MAC, addresses: e.Addresses, routes: []cluster.Route{{To: to, Via: e.Gateways[0]}}}
+	c := call{device: "eth0"}
+	c.previous = r
+	if lacks := againstView(c, e, has); lacks != "" {
+		t.Errorf("the namespace lacks %q", lacks)
+	}
+	has.routes = cluster.RoutesBy(e.Gateways, nil)
+	if lacks := againstView(c, e, has); lacks != "there is no route to 192.168.0.0/16 by 10.0.0.1" {
+		t.Errorf("the namespace lacks %q", lacks)
 	}
 }

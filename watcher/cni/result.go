@@ -7,11 +7,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/watcher/local"
 )
 
 // resultOf is what a runtime is told of a port: the devices of host and container,
-// addresses, and default routes, after what plugins before this one said.
+// addresses, and routes, after what plugins before this one said.
 func resultOf(c call, a local.Attached) *types100.Result {
 	r := &types100.Result{}
 	if c.previous != nil {
@@ -26,8 +27,8 @@ func resultOf(c call, a local.Attached) *types100.Result {
 		gateway, _ := gatewayOf(a, ip.Addr())
 		r.IPs = append(r.IPs, &types100.IPConfig{Interface: &inner, Address: toIPNet(ip), Gateway: gateway.AsSlice()})
 	}
-	for _, g := range a.Gateways {
-		r.Routes = append(r.Routes, &types.Route{Dst: toIPNet(everywhere(g)), GW: g.AsSlice()})
+	for _, to := range cluster.RoutesBy(a.Gateways, a.Routes) {
+		r.Routes = append(r.Routes, &types.Route{Dst: toIPNet(to.To), GW: to.Via.AsSlice()})
 	}
 	if !c.DNS.IsEmpty() {
 		r.DNS = c.DNS
@@ -43,14 +44,6 @@ func gatewayOf(a local.Attached, ip netip.Addr) (netip.Addr, bool) {
 		}
 	}
 	return netip.Addr{}, false
-}
-
-// everywhere is the prefix of all addresses of an address's family.
-func everywhere(a netip.Addr) netip.Prefix {
-	if a.Is4() {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 }
 
 func toIPNet(p netip.Prefix) net.IPNet {

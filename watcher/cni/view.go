@@ -12,7 +12,7 @@ type view struct {
 	up        bool
 	mac       cluster.MAC
 	addresses []netip.Prefix
-	gateways  []netip.Addr // of its default routes
+	routes    []cluster.Route // those by a gateway
 }
 
 // What is not there, or must not be.

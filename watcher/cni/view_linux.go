@@ -8,6 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/meshvpc/meshvpc/cluster"
 )
 
 // lookAt looks at a device in the network namespace at a path. Errors wrap
@@ -74,8 +76,12 @@ func viewOf(h *netlink.Handle, link netlink.Link) (view, error) {
 		return v, fmt.Errorf("list routes of %s: %w", at.Name, err)
 	}
 	for _, r := range routes {
-		if gw, ok := netip.AddrFromSlice(r.Gw); ok && (r.Dst == nil || toPrefix(*r.Dst).Bits() == 0) {
-			v.gateways = append(v.gateways, gw.Unmap())
+		if gw, ok := netip.AddrFromSlice(r.Gw); ok {
+			to := cluster.RoutesBy([]netip.Addr{gw.Unmap()}, nil)[0]
+			if r.Dst != nil {
+				to.To = toPrefix(*r.Dst)
+			}
+			v.routes = append(v.routes, to)
 		}
 	}
 	return v, nil

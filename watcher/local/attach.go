@@ -25,7 +25,7 @@ type AttachRequest struct {
 	// or /proc/1234/ns/net; Inner names the device there, default eth0.
 	Netns string `json:"netns,omitempty"`
 	Inner string `json:"inner,omitempty"`
-	// NoGateway leaves the namespace without default routes by the VPC's gateway.
+	// NoGateway leaves the namespace without routes by the VPC's gateway.
 	NoGateway bool `json:"no_gateway,omitempty"`
 	// Tap is the name of a tap device that is made for user TapOwner, nil: root.
 	Tap      string `json:"tap,omitempty"`
@@ -56,7 +56,8 @@ type Attached struct {
 	MAC       cluster.MAC       `json:"mac"`
 	Addresses []netip.Prefix    `json:"addresses,omitempty"`
 	Gateways  []netip.Addr      `json:"gateways,omitempty"`
-	MTU       int               `json:"mtu"` // bytes
+	Routes    []netip.Prefix    `json:"routes,omitempty"` // what Gateways are for; none: everything
+	MTU       int               `json:"mtu"`              // bytes
 	Trusted   bool              `json:"trusted,omitempty"`
 	Created   bool              `json:"created,omitempty"` // by AttachRequest.Create
 	For       string            `json:"for,omitempty"`
