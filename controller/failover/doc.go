@@ -108,6 +108,15 @@
 //     three of them to no node, until an operator moves it. When it ran for a minute,
 //     that is forgotten.
 //
+//   - Port. Its owner is well, and says for one detection and one keepalive that it
+//     cannot serve it: its port cannot be made, or what was behind it is gone. It goes to
+//     a node that can, two a second, and to none where that was so before it came. When
+//     it was so at three nodes one after the other it stays. When it was served for a
+//     minute, that is forgotten; it returns by itself to such a node after 10 minutes.
+//     Not so in mode stateful: a port that fails is no word that a workload has ended. A
+//     strict one is handed over, and its owner says when it serves it no more; of where it
+//     failed nothing is kept then, and only the changes in 180 s bound it.
+//
 // Of a strict endpoint the barrier is not enough, and a node that left the VPC may serve
 // it still. Its owner has to have said that it released it, or been booted anew after
 // the fence was seen, or:

@@ -24,6 +24,7 @@ const (
 	ruleLift                       // a fence goes when its node serves nothing of what was moved
 	ruleTime                       // a strict endpoint's owner has shut by itself before another is named
 	ruleProof                      // what may not run twice is moved when it surely has ended
+	rulePort                       // what its owner cannot serve goes to one that can
 )
 
 // Numbers of the rules that no profile changes.
