@@ -85,8 +85,8 @@
 //
 //   - Given up. An operator's word that a node is lost (cluster.GivenUp) stands for
 //     confirm, hold and mass, for what that node has and for nothing else: what is lost
-//     beside it counts as before, and waits as before. It makes no node that observers
-//     find OK a lost one, moves nothing that is held, and is over when the node is back.
+//     beside it counts as before, and waits as before. It makes no node that sure
+//     observers hear a lost one, moves nothing that is held, and is over when the node is back.
 //     A new leader collects its evidence first.
 //
 // A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all

@@ -124,7 +124,7 @@ func (p *pass) givenUp(name string) bool {
 	if !p.alive(name) {
 		live = nil
 	}
-	if !n.GivenUp.Holds(live, p.Now) {
+	if !n.GivenUp.Holds(live, p.Now) && p.holds(ruleWord) {
 		m.void = n.GivenUp.At
 	}
 	return !m.void.Equal(n.GivenUp.At.Time)

@@ -48,6 +48,7 @@ type model struct {
 	fencedAt map[string]time.Duration   // every fence that was ever committed, the last of each node
 	fences   []string                   // all, in order
 	mass     time.Duration              // more than can be explained is lost since then; 0: no
+	given    map[string]bool            // hosts that an operator gave up, and that have not been back
 	whole    string                     // the datacenter that is lost since then as one
 	wholeAt  time.Duration
 	strict   *strictness // nil: no endpoint is
