@@ -20,6 +20,7 @@ type Chooser struct {
 	// Failed reports whether a node that is well again failed lately.
 	Failed func(node string) bool
 
+	off   rule // see Judge
 	owned map[string]int
 	apart map[groupAt][]string // endpoints of groups, by node
 	near  map[groupAt]int      // and their number, by datacenter
@@ -99,10 +100,10 @@ func (c *Chooser) count(e *Endpoint, node string, n int) {
 // Crowded says why a node that is well cannot have an endpoint beside what it has, "" if
 // it can.
 func (c *Chooser) Crowded(e *Endpoint, node string) string {
-	if most := c.Nodes[node].Capacity; most > 0 && c.owned[node] >= most {
+	if most := c.Nodes[node].Capacity; most > 0 && c.owned[node] >= most && c.off&ruleCapacity == 0 {
 		return fmt.Sprintf("it has %d endpoints that move, and its capacity is %d", c.owned[node], most)
 	}
-	if group := e.Failover.Apart; group != "" {
+	if group := e.Failover.Apart; group != "" && c.off&ruleApart == 0 {
 		for _, other := range c.apart[groupAt{e.VPC, group, node}] {
 			if other != e.Name {
 				return fmt.Sprintf("it has %s, which %s is apart from (%s)", other, e.Name, group)

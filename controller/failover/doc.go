@@ -85,8 +85,8 @@
 //
 //   - Given up. An operator's word that a node is lost (cluster.GivenUp) stands for
 //     confirm, hold and mass, for what that node has and for nothing else: what is lost
-//     beside it counts as before, and waits as before. It makes no node that observers
-//     find OK a lost one, moves nothing that is held, and is over when the node is back.
+//     beside it counts as before, and waits as before. It makes no node that sure
+//     observers hear a lost one, moves nothing that is held, and is over when the node is back.
 //     A new leader collects its evidence first.
 //
 // A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all
@@ -107,6 +107,15 @@
 //     once. It goes to none of the nodes where it failed one after the other, and after
 //     three of them to no node, until an operator moves it. When it ran for a minute,
 //     that is forgotten.
+//
+//   - Port. Its owner is well, and says for one detection and one keepalive that it
+//     cannot serve it: its port cannot be made, or what was behind it is gone. It goes to
+//     a node that can, two a second, and to none where that was so before it came. When
+//     it was so at three nodes one after the other it stays. When it was served for a
+//     minute, that is forgotten; it returns by itself to such a node after 10 minutes.
+//     Not so in mode stateful: a port that fails is no word that a workload has ended. A
+//     strict one is handed over, and its owner says when it serves it no more; of where it
+//     failed nothing is kept then, and only the changes in 180 s bound it.
 //
 // Of a strict endpoint the barrier is not enough, and a node that left the VPC may serve
 // it still. Its owner has to have said that it released it, or been booted anew after

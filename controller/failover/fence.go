@@ -28,7 +28,10 @@ func (p *pass) fence() {
 		}
 		partly[dc] = partly[dc] || p.partly(dc) && p.holds(ruleMass) && !given
 		evidence := p.nodes[name].Evidence
-		if given {
+		switch {
+		case given && p.nodes[name].Class == OK:
+			evidence = "an operator gave it up, and no observer is left that is sure"
+		case given:
 			evidence = "an operator gave it up: " + evidence
 		}
 		p.out.Fences = append(p.out.Fences, NewFence{Node: name, Fence: cluster.Fence{
@@ -45,7 +48,7 @@ func (p *pass) isLost(name string) bool {
 	switch class, given := p.nodes[name].Class, p.givenUp(name); {
 	case class == Isolated && !given:
 		p.waitFor(name, name+" is isolated, but reads the store: it is to hand over by itself")
-	case class == OK, class != Down && !given:
+	case class == OK && !(given && p.unjudged(name)), class != Down && !given:
 	case !given && !p.confirmed(name):
 		p.waitFor(name, name+" is down, but not for long enough")
 	case !p.movable(name):
@@ -67,6 +70,13 @@ func (p *pass) isLost(name string) bool {
 		return true
 	}
 	return false
+}
+
+// unjudged reports whether nobody that is there hears a node, and none of its observers
+// is sure: so it is when most of all is lost. Its keepalive is late, too.
+func (p *pass) unjudged(name string) bool {
+	hears := slices.ContainsFunc(p.vote(name).hears, func(o string) bool { return p.alive(o) || !p.Nodes[o].Agent })
+	return !hears && p.late(name)
 }
 
 // waitFor says of all endpoints of a node why they stay there.

@@ -18,7 +18,7 @@ type cause struct {
 	live     bool // as long as From was granted nothing more
 	proof    bool // the owner has ended for certain
 	unfenced []string
-	failed   bool // the owner's workload did
+	failed   bool // the owner's workload did, or its port
 }
 
 // grant gives endpoints that nobody serves, or may serve, to others.
@@ -31,7 +31,7 @@ func (p *pass) grant() {
 		switch {
 		case c.ok:
 			but := p.failedFor(e, c)
-			if !c.failed && e.owner() != "" {
+			if !c.failed && (e.owner() != "" || e.Failover.Workload == "") {
 				but = nil // better there than nowhere
 			}
 			p.give(e, c, p.targetOf(e, but))
@@ -141,7 +141,7 @@ func (p *pass) give(e *Endpoint, c cause, to string) {
 	p.out.Grants = append(p.out.Grants, g)
 }
 
-// failedFor are the nodes where a workload has failed one after the other, when an
+// failedFor are the nodes where a workload or port has failed one after the other, when an
 // endpoint has another owner by that cause.
 func (p *pass) failedFor(e *Endpoint, c cause) []string {
 	failed := slices.Clone(p.failures(e))

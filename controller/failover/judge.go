@@ -83,7 +83,7 @@ func (p *pass) due(at time.Time) bool {
 func (j *Judge) Decide(v *View) *Decision {
 	p := &pass{View: v, judge: j, nodes: map[string]Judgement{}, votes: map[string]*votes{}, quiet: map[string]bool{},
 		fitness: map[string]fitness{}, missing: map[string]receivers{}}
-	p.chooser = Chooser{Nodes: v.Nodes, Unfit: func(n string) string { return p.fit(n).unfit }, Failed: func(n string) bool { return p.fit(n).failed }}
+	p.chooser = Chooser{off: j.off, Nodes: v.Nodes, Unfit: func(n string) string { return p.fit(n).unfit }, Failed: func(n string) bool { return p.fit(n).failed }}
 	if j.interrupted(v) {
 		j.forget(v.Now)
 	}

@@ -124,7 +124,7 @@ func (p *pass) givenUp(name string) bool {
 	if !p.alive(name) {
 		live = nil
 	}
-	if !n.GivenUp.Holds(live, p.Now) {
+	if !n.GivenUp.Holds(live, p.Now) && p.holds(ruleWord) {
 		m.void = n.GivenUp.At
 	}
 	return !m.void.Equal(n.GivenUp.At.Time)
@@ -162,7 +162,9 @@ type endpointMemory struct {
 	// strangerSince is since when the owner is no member; zero: it is one.
 	strangerSince time.Time
 	frozen        bool
-	runsSince     time.Time // the workload runs at its owner
+	since         time.Time // this epoch was seen first
+	brokenSince   time.Time // its owner says that it cannot serve it
+	runsSince     time.Time // the workload runs at its owner, or the port is ready
 	well          bool      // it did for a while, in this epoch
 }
 
@@ -198,7 +200,11 @@ func (j *Judge) watchEndpoints(p *pass) {
 		m.era, m.epoch, m.owner, m.moved = e.Own.Era, e.Own.Epoch, e.owner(), moved.At
 		mark(&m.strangerSince, e.owner() != "" && !e.Members[e.owner()], p.Now)
 		p.thaw(m)
-		mark(&m.runsSince, !changed && p.workload(e) == cluster.WorkloadRunning, p.Now)
+		if changed || m.since.IsZero() {
+			m.since = p.Now
+		}
+		mark(&m.brokenSince, !changed && p.portFails(e), p.Now)
+		mark(&m.runsSince, !changed && p.runs(e), p.Now)
 		m.well = !changed && m.well || !m.runsSince.IsZero() && p.Now.Sub(m.runsSince) >= stableLeast
 	}
 	maps.DeleteFunc(j.endpoints, func(id string, _ *endpointMemory) bool { return !seen[id] })

@@ -48,6 +48,7 @@ type model struct {
 	fencedAt map[string]time.Duration   // every fence that was ever committed, the last of each node
 	fences   []string                   // all, in order
 	mass     time.Duration              // more than can be explained is lost since then; 0: no
+	given    map[string]bool            // hosts that an operator gave up, and that have not been back
 	whole    string                     // the datacenter that is lost since then as one
 	wholeAt  time.Duration
 	strict   *strictness // nil: no endpoint is
@@ -90,6 +91,7 @@ type host struct {
 	serves    map[string]int64 // endpoints whose frames it lets pass, in which epoch
 	drops     map[string]bool  // nodes that it takes nothing from
 	released  map[string]int64 // endpoints that it gave up, in which epoch
+	fails     map[string]bool  // endpoints whose ports it cannot have
 	applying  bool
 	confirmed int64
 	kept      time.Duration // when its last keepalive was committed
@@ -229,6 +231,7 @@ func (m *model) start(name string) {
 	clear(h.missed)
 	h.granted = granted{rate: m.strict.rate(m.rng)}
 	h.epochs, h.serves, h.drops, h.released, h.confirmed = map[string]int64{}, map[string]int64{}, map[string]bool{}, map[string]int64{}, 0
+	h.fails = map[string]bool{}
 	m.bootWork(h)
 	m.keepalive(h)
 	m.wake(h)
@@ -397,6 +400,8 @@ func (m *model) applyEndpoint(h *host, e *Endpoint) {
 	switch {
 	case e.Own.Node == h.name && e.Own.To != "":
 		s.State = cluster.PortReleased
+	case h.fails[e.Name]:
+		s.State = cluster.PortFailed
 	case e.strict() && h.granted.proved[e.Name] != e.Own.Epoch:
 	case h.released[e.Name] != 0 && h.released[e.Name] >= e.Own.Epoch:
 		s.State = cluster.PortReleased

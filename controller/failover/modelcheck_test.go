@@ -9,7 +9,7 @@ import (
 
 // check looks at a decision beside what it was made from.
 func (m *model) check(v *View, d *Decision) {
-	if d.Mode == ModeSafe && len(d.Fences)+len(d.Grants) > 0 {
+	if d.Mode == ModeSafe && (slices.ContainsFunc(d.Fences, func(f NewFence) bool { return !m.given[f.Node] }) || slices.ContainsFunc(d.Grants, func(g Grant) bool { return !m.given[g.From] })) {
 		m.problem("in safe mode: %+v, %+v", d.Fences, d.Grants)
 	}
 	for _, g := range d.Grants {
@@ -104,6 +104,9 @@ func (m *model) own(e *Endpoint, node string, moved *cluster.Moved) {
 func (m *model) checkFence(name string) {
 	h := m.hosts[name]
 	dc := m.nodes[name].Datacenter
+	if m.given[name] && !h.up {
+		return
+	}
 	if m.mass > 0 {
 		m.problem("%s is fenced, and more is lost than can be explained", name)
 	}
@@ -202,9 +205,10 @@ func (m *model) deaf(name string) bool {
 
 // checkGrant compares a change of the owner with the truth.
 func (m *model) checkGrant(v *View, e *Endpoint, g Grant) {
-	if m.mass > 0 {
+	if m.mass > 0 && !m.given[g.From] {
 		m.problem("%s moves, and more is lost than can be explained", e.Name)
 	}
+	m.checkCrowded(e, g.To)
 	to := m.hosts[g.To]
 	if to != nil && !to.up && m.now-to.downSince > m.t.Silence()+2*m.t.Probe && !m.unseen(g.To) {
 		m.problem("%s goes to %s, which crashed %s ago", e.Name, g.To, m.now-to.downSince)

@@ -418,3 +418,50 @@ func (m *model) back() {
 		m.problem("fenced: %v, of which there are still %d", m.fences, len(m.store.fences))
 	}
 }
+
+// ports has the owner of an endpoint, strict or not, be unable to have its port, for
+// longer than a repair takes, or less: then it stays. Whether it can at the next is up to
+// chance; where it cannot it comes to no more than three.
+func (m *model) ports() {
+	m.settle()
+	m.run(m.length())
+	name := m.movers[m.rng.IntN(len(m.movers))]
+	wait := m.t.Silence() + m.t.Keepalive
+	start := m.store.endpoints[name].Own
+	fail := func(node string, yes bool) {
+		m.note("%s: its port fails at %s: %v", name, node, yes)
+		m.hosts[node].fails[name] = yes
+		m.wake(m.hosts[node])
+	}
+	fail(start.Node, true)
+	if m.rng.IntN(3) == 0 {
+		m.run(time.Duration(m.rng.Int64N(int64(wait - 3*m.most))))
+		fail(start.Node, false)
+		if m.run(wait); m.store.endpoints[name].Own != start {
+			m.problem("%s moves, and its port failed for less than %s", name, wait)
+		}
+		return
+	}
+	had := []string{start.Node}
+	for range 4 {
+		m.run(wait + m.t.Grant + 3*m.t.Keepalive)
+		if at := m.store.endpoints[name].Own.Node; at != had[len(had)-1] {
+			if slices.Contains(had, at) {
+				m.problem("%s returns to %s, where its port failed", name, at)
+			}
+			if had = append(had, at); m.rng.IntN(2) == 0 {
+				fail(at, true)
+			}
+		}
+	}
+	e := m.store.endpoints[name]
+	agents := slices.DeleteFunc(slices.Clone(m.names), func(n string) bool { return !m.nodes[n].Agent })
+	switch at := m.hosts[e.Own.Node]; {
+	case !at.fails[name] && !m.served(e):
+		m.problem("%s is at %s, which does not serve it", name, e.Own.Node)
+	case at.fails[name] && !e.strict() && len(had) < min(len(agents), maxFailed):
+		m.problem("%s stays at %s, which cannot have its port; it was at %v", name, e.Own.Node, had)
+	case !e.strict() && len(had) > maxFailed:
+		m.problem("%s was at %v", name, had)
+	}
+}

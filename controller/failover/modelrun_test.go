@@ -33,6 +33,9 @@ func kinds() map[string]kind {
 		"flaps":      {(*model).flaps, 12},
 		"works":      {(*model).works, 80},
 		"cut owner":  {(*model).cutOwner, 60},
+		"crowd":      {(*model).crowd, 60},
+		"word":       {(*model).word, 16},
+		"ports":      {(*model).ports, 100},
 		"nowhere":    {(*model).nowhere, 100},
 		"strict":     {(*model).strictFaults, 200},
 		"skewed":     {(*model).strictCrash, 200},
@@ -48,7 +51,7 @@ func play(of string, seed uint64, off rule) (problems, log []string) {
 	}
 	m := newModel(seed, site, seed/4%3 != 0, off)
 	switch of {
-	case "strict", "skewed", "works", "cut owner", "nowhere":
+	case "strict", "skewed", "works", "cut owner", "nowhere", "ports":
 		m.beStrict(seed, 0.01)
 	case "thaw":
 		m.beStrict(seed, 0)
@@ -104,6 +107,10 @@ func TestEachRuleMatters(t *testing.T) {
 		"held":       {ruleHeld, "crash", 1, "is held, and goes to"},
 		"changes":    {ruleChanges, "flaps", 1, "moves for the 6th time"},
 		"proof":      {ruleProof, "cut owner", 1, "and runs at"},
+		"capacity":   {ruleCapacity, "crowd", 17, "which has 2 then, and may have 1"},
+		"apart":      {ruleApart, "crowd", 176, "goes to d1a, which has e1"},
+		"word":       {ruleWord, "word", 1, "is fenced, and more is lost than can be explained"},
+		"port":       {rulePort, "ports", 7, "which cannot have its port"},
 		"what lifts": {ruleLift, "back", 1, "is lifted, which serves"},
 		"time":       {ruleTime, "strict", 14, "is open at"},
 		"own guard":  {modelOwn, "strict", 17, "is open at"},

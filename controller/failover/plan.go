@@ -1,13 +1,14 @@
 package failover
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
-// plan moves endpoints that are served well, and should be elsewhere: away from a node
-// that is drained, and back to a place that their list prefers. The new owner opens
+// plan moves endpoints whose owner is well, and that should be elsewhere: away from a node
+// that is drained, or where their port failed, and back to a place that their list prefers. The new owner opens
 // when it reads that it is one, the old one closes when it reads the same.
 func (p *pass) plan() {
 	for _, e := range p.inOrder() {
@@ -21,10 +22,12 @@ func (p *pass) plan() {
 		}
 		switch {
 		case n.State == cluster.NodeDraining:
-			p.planned(e, p.target(e, nil), "drain "+owner, drainPause, owner+" is drained")
+			p.planned(e, p.target(e, nil), "drain "+owner, drainPause, cause{why: owner + " is drained"})
+		case p.broken(e):
+			p.leave(e)
 		case n.State == cluster.NodeActive && p.out.Mode == ModeNormal && p.loss.gone == 0:
 			if to := p.preferred(e); to != "" {
-				p.planned(e, to, "failback "+p.Nodes[to].Datacenter, failbackPause, to+" is preferred, and well again")
+				p.planned(e, to, "failback "+p.Nodes[to].Datacenter, failbackPause, cause{why: to + " is preferred, and well again"})
 			}
 		}
 	}
@@ -37,15 +40,15 @@ func (p *pass) reads(owner string) bool {
 }
 
 // planned moves an endpoint if nothing of the kind was done for a while.
-func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, why string) {
+func (p *pass) planned(e *Endpoint, to, kind string, pause time.Duration, c cause) {
 	if to != "" && p.forbids(e) == "" && !p.due(p.judge.paused[kind]) {
-		p.wait(e, why+"; one after the other is moved")
+		p.wait(e, c.why+"; one after the other is moved")
 		return
 	}
 	before := len(p.out.Grants)
-	done := e.strict() && p.handOver(e, to, why)
+	done := e.strict() && p.handOver(e, to, c.why)
 	if !e.strict() {
-		p.give(e, cause{why: why}, to)
+		p.give(e, c, to)
 	}
 	if done || len(p.out.Grants) > before {
 		p.judge.paused[kind] = p.Now.Add(pause)
@@ -62,6 +65,10 @@ func (p *pass) preferred(e *Endpoint) string {
 		return ""
 	}
 	if w := e.Reports[to].Workload; w != nil && w.State == cluster.WorkloadFailed {
+		return ""
+	}
+	since := p.judge.endpoints[e.id()].since
+	if e.Own.Moved != nil && slices.Contains(e.Own.Moved.Failed, to) && !p.due(since.Add(failbackStable)) {
 		return ""
 	}
 	m := p.judge.node(to)

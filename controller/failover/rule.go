@@ -24,6 +24,10 @@ const (
 	ruleLift                       // a fence goes when its node serves nothing of what was moved
 	ruleTime                       // a strict endpoint's owner has shut by itself before another is named
 	ruleProof                      // what may not run twice is moved when it surely has ended
+	ruleCapacity                   // a node is given as many endpoints as it may have
+	ruleApart                      // and no two that are apart
+	ruleWord                       // an operator's word that a node is lost is over when it is back
+	rulePort                       // what its owner cannot serve goes to one that can
 )
 
 // Numbers of the rules that no profile changes.

@@ -30,16 +30,26 @@ func (p *pass) workload(e *Endpoint) cluster.WorkloadState {
 	return s.Workload.State
 }
 
+// runs reports whether an endpoint's workload runs at its owner; of one that has none,
+// whether its port is ready.
+func (p *pass) runs(e *Endpoint) bool {
+	if e.Failover == nil || e.Failover.Workload != "" {
+		return p.workload(e) == cluster.WorkloadRunning
+	}
+	s := p.ofOwner(e)
+	return s != nil && s.State == cluster.PortReady
+}
+
 // failed reports whether the owner says that the workload failed in this very epoch,
 // and has ended.
 func (p *pass) failed(e *Endpoint) bool {
 	return e.Failover.Workload != "" && p.workload(e) == cluster.WorkloadFailed
 }
 
-// failures are the nodes where the workload failed one after the other, if it was not
-// well for a while since.
+// failures are the nodes where the workload, or the port, failed one after the other, if
+// it was not well for a while since.
 func (p *pass) failures(e *Endpoint) []string {
-	if e.Own.Moved == nil || e.Failover.Workload == "" || p.judge.endpoints[e.id()].well {
+	if e.Own.Moved == nil || p.judge.endpoints[e.id()].well {
 		return nil
 	}
 	return e.Own.Moved.Failed
@@ -50,6 +60,7 @@ func (p *pass) failures(e *Endpoint) []string {
 func (p *pass) given(e *Endpoint) string {
 	f := p.failures(e)
 	switch {
+	case e.Failover.Workload == "": // where a port failed, that is mended if it says so
 	case len(f) >= maxFailed:
 		return fmt.Sprintf("its workload failed at %s; it is started again by \"endpoint move\" alone", strings.Join(f, ", "))
 	case len(f) > 0 && p.target(e, f) == "":
