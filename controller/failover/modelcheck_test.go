@@ -121,7 +121,7 @@ func (m *model) checkFence(name string) {
 		if !ok {
 			s = m.broken[[2]string{o, name}]
 		}
-		if ok = s.to > 0 && m.now-s.to < 4*m.t.Probe+4*m.most && s.to-s.from >= m.t.Silence()-m.t.Probe+max(m.t.Confirm, m.t.Probe)-2*m.most-m.t.Probe; ok {
+		if ok = s.to > 0 && m.now-s.to < 4*m.t.Probe+4*m.most && s.to-min(s.from, h.frozenAt(s.from)) >= m.t.Silence()-m.t.Probe+max(m.t.Confirm, m.t.Probe)-2*m.most-m.t.Probe; ok {
 			deaf++
 			places[m.nodes[o].Datacenter] = true
 		}
@@ -180,7 +180,7 @@ func (m *model) checkGrant(v *View, e *Endpoint, g Grant) {
 		m.problem("%s moves, and more is lost than can be explained", e.Name)
 	}
 	to := m.hosts[g.To]
-	if to != nil && !to.up && m.now-to.downSince > m.t.Silence()+2*m.t.Probe && !m.unseen(g.To) {
+	if to != nil && !to.up && m.now-to.downSince > m.t.Silence()+2*m.t.Probe+2*m.most && !m.unseen(g.To) {
 		m.problem("%s goes to %s, which crashed %s ago", e.Name, g.To, m.now-to.downSince)
 	}
 	m.moves[e.Name] = append(m.moves[e.Name], m.now)

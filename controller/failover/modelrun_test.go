@@ -88,25 +88,26 @@ func TestEachRuleMatters(t *testing.T) {
 		seed    uint64
 		says    string
 	}{
-		"grace":      {ruleGrace, "stale", 3, "is up and fenced; 0 of"},
-		"fresh":      {ruleFresh, "stale", 49, "is up and fenced; 0 of"},
-		"unsure":     {ruleUnsure, "faults", 69, "is up and fenced"},
-		"places":     {rulePlaces, "link", 112, "in 1 places"},
-		"share":      {ruleShare, "few", 7, "is up and fenced; 3 of 7"},
-		"keepalive":  {ruleKeepalive, "faults", 17, "reached the store"},
+		"grace":      {ruleGrace | ruleBehind, "stale", 25, "is up and fenced; 0 of"},
+		"fresh":      {ruleFresh, "stale", 506, "is up and fenced; 0 of"},
+		"behind":     {ruleBehind, "stale", 107, "is up and fenced; 0 of"},
+		"unsure":     {ruleUnsure, "faults", 9, "is up and fenced"},
+		"places":     {rulePlaces, "link", 72, "in 1 places"},
+		"share":      {ruleShare, "few", 307, "is up and fenced; 3 of 7"},
+		"keepalive":  {ruleKeepalive, "faults", 9, "reached the store"},
 		"confirm":    {ruleConfirm, "crash", 1, "after it crashed"},
-		"mass":       {ruleMass, "part", 1, "is fenced 624"},
-		"safe mode":  {ruleMass, "many", 2, "more is lost than can be explained"},
+		"mass":       {ruleMass, "part", 8, "is fenced 66.4"},
+		"safe mode":  {ruleMass, "many", 3, "more is lost than can be explained"},
 		"hold-down":  {ruleHoldDown, "datacenter", 1, "after all of d1 was lost"},
 		"barrier":    {ruleBarrier, "crash", 1, "has not confirmed it"},
-		"target":     {ruleTarget, "faults", 85, "which is fenced, drained or gone"},
+		"target":     {ruleTarget, "faults", 75, "which is fenced, drained or gone"},
 		"held":       {ruleHeld, "crash", 1, "is held, and goes to"},
 		"changes":    {ruleChanges, "flaps", 1, "moves for the 6th time"},
 		"proof":      {ruleProof, "cut owner", 1, "and runs at"},
 		"what lifts": {ruleLift, "back", 1, "is lifted, which serves"},
-		"time":       {ruleTime, "strict", 14, "is open at"},
-		"own guard":  {modelOwn, "strict", 17, "is open at"},
-		"live guard": {modelLive, "thaw", 22, "is open at"},
+		"time":       {ruleTime, "strict", 51, "is open at"},
+		"own guard":  {modelOwn, "strict", 24, "is open at"},
+		"live guard": {modelLive, "thaw", 14, "is open at"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
