@@ -11,8 +11,10 @@ import (
 
 const (
 	// lookEvery is how often a candidate looks at what changes at most, while another
-	// leads: half of the shortest period of a probe.
+	// leads: half of the shortest period of a probe. While all is calm it is calmShare of
+	// a keepalive's period: in a large cluster something changes at any moment.
 	lookEvery = 100 * time.Millisecond
+	calmShare = 4
 	// vacateEvery is the least time between two times that a candidate vacates the lead.
 	vacateEvery = 10 * time.Second
 	// vacateWithin bounds the try to do so.
@@ -24,6 +26,7 @@ const (
 type Memory struct {
 	judge    *failover.Judge // nil: nothing is judged
 	looked   time.Time       // while another leads
+	pause    time.Duration   // until the next look, at least
 	lists    int             // whole lists that the view had then
 	vacated  time.Time       // when this one vacated the lead last
 	vacating bool            // that is under way
@@ -54,18 +57,21 @@ func (m *Memory) Watch(v *store.View, now time.Time) (vacate store.Change, again
 	if !v.Synced(cluster.Root) {
 		return vacate, 0, false
 	}
-	if left := m.looked.Add(lookEvery).Sub(now); left > 0 && left <= lookEvery {
+	if left := m.looked.Add(m.pause).Sub(now); left > 0 && left <= m.pause {
 		return vacate, left, true
 	}
-	m.looked = now
+	m.looked, m.pause = now, lookEvery
 	lists := v.Lists(cluster.Root)
 	d := m.decide(newWorld(v), now, lists != m.lists)
 	m.lists = lists
 	if d == nil {
 		return vacate, 0, false
 	}
+	if it, has := store.At[*cluster.Config](v, cluster.KeyConfig); has && d.Calm() {
+		m.pause = it.Value.Failover.Timings().Keepalive / calmShare
+	}
 	if !d.Again.IsZero() {
-		again, ok = max(d.Again.Sub(now), 0), true
+		again, ok = max(d.Again.Sub(now), m.pause), true
 	}
 	if held, has := store.At[*cluster.Leader](v, cluster.KeyLeader); has && m.mayVacate(d, held.Value.Name, now) {
 		m.vacating = true
