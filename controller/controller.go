@@ -167,6 +167,15 @@ func (c *Controller) yield(t *term, to string) {
 	t.giveUp()
 }
 
+// vacate ends the lead of another, which may be elected anew if it is there after all.
+func (c *Controller) vacate(ctx context.Context, change store.Change) error {
+	_, err := c.cfg.Store.WithTimeout(vacateWithin).Commit(ctx, change)
+	if ctx.Err() == nil {
+		c.cfg.Log.Warn(change.Why, zap.Error(err))
+	}
+	return err
+}
+
 // resign is bounded, for the store may be gone: then the lease ends by itself.
 func (c *Controller) resign(ctx context.Context, l *store.Leadership) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -184,7 +193,12 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 		lease *term
 		ended <-chan struct{}
 		asks  = newAsking(c.cfg.Ask)
+
+		memory  = NewMemory()
+		vacated = make(chan error, 1)
+		under   sync.WaitGroup
 	)
+	defer under.Wait()
 	defer asks.under.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -207,6 +221,14 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 				c.yield(lease, to)
 			}
 			asks.put(ctx, lead)
+		} else {
+			vacate, d, ok := memory.Watch(view, c.cfg.Now())
+			if ok {
+				timer.Reset(d)
+			}
+			if vacate.Ops() > 0 {
+				under.Go(func() { vacated <- c.vacate(ctx, vacate) })
+			}
 		}
 		c.cfg.Alive()
 		select {
@@ -218,10 +240,12 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 			asks.take(a, lead)
 		case <-asks.timer.C:
 			asks.give(lead)
+		case err := <-vacated:
+			memory.Vacated(err, c.cfg.Now())
 		case <-alive:
 		case t := <-terms:
 			c.cfg.Log.Info("leading", zap.String("name", c.cfg.Name))
-			lead, lease, ended = NewLeader(t.Store, c.cfg.Log, c.cfg.Now), t, t.Done()
+			lead, lease, ended = NewLeader(t.Store, c.cfg.Log, c.cfg.Now, memory), t, t.Done()
 			lead.alive, lead.alarm = c.cfg.Alive, c.cfg.Alarm
 		case <-ended:
 			c.cfg.Log.Info("leading no more", zap.String("name", c.cfg.Name))
@@ -230,4 +254,6 @@ func (c *Controller) loop(ctx context.Context, terms <-chan *term) {
 	}
 }
 
-func newState() *state { return &state{alloc: allocator.New(), confirm: newConfirmations()} }
+func newState() *state {
+	return &state{alloc: allocator.New(), confirm: newConfirmations(), memory: NewMemory()}
+}

@@ -1,8 +1,8 @@
 // Package controller is the elected leader: it turns what operators ask for
 // into what hosts are told.
 //
-// Every candidate keeps a mirror of all records, so that a takeover costs no
-// list. The leader runs one loop:
+// Every candidate keeps a mirror of all records, and of what failover needs to have seen
+// (Memory), so that a takeover costs no list and no evidence. The leader runs one loop:
 //
 //	records changed ─► step (view, state, now) ─► effects ─► guarded transactions
 //
@@ -65,7 +65,18 @@
 // # Where it leads from
 //
 // Who leads is lost with its datacenter, and failover is blind until another was
-// elected and has looked around for itself. So a leader in whose datacenter something
+// elected. Its lease would see to that late: some seconds after its last renewal, and
+// anew for all of them if the store has lost its leader, too, as etcd then arms each lease
+// again. So a candidate whose own judgement (package failover) is that the leader's host
+// is lost deletes the leader's key, guarded by its revision, and all of them stand at
+// once; at most once in 10 s each. If that was wrong, the leader's writes are fenced as
+// after any election, and nothing but that election was for nothing. It asks for what
+// failover asks for before it fences a host: observers in two places, and a late
+// keepalive. So a leader that is frozen, or only cannot be reached by some, keeps its
+// lead until its lease ends, and a candidate that is cut off itself can write nothing.
+// Where nothing can move nobody is judged, and the lease alone counts.
+//
+// Even so an election is in the way. So a leader in whose datacenter something
 // is that can move yields to a server in whose datacenter nothing is, while all is
 // calm, and once in ten minutes at most. It resigns, and stands again after 2 s if
 // nobody else was elected.

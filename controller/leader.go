@@ -34,9 +34,12 @@ type Leader struct {
 }
 
 // NewLeader returns a Leader that writes through s, which is fenced by the
-// leader's key (see store.Leadership). now dates records and measures waits.
-func NewLeader(s *store.Store, log *zap.Logger, now func() time.Time) *Leader {
-	return &Leader{store: s, log: log, now: now, alive: func() {}, alarm: func(cluster.Change) {}, state: newState(), ask: true}
+// leader's key (see store.Leadership). now dates records and measures waits. m is what
+// this candidate saw before, by the same clock.
+func NewLeader(s *store.Store, log *zap.Logger, now func() time.Time, m *Memory) *Leader {
+	l := &Leader{store: s, log: log, now: now, alive: func() {}, alarm: func(cluster.Change) {}, state: newState(), ask: true}
+	l.state.memory = m
+	return l
 }
 
 // Retired reports whether the fence did not hold: somebody else leads.
@@ -91,7 +94,7 @@ func (l *Leader) barrier(ctx context.Context) bool {
 			l.introduce(it.Value.Name)
 		}
 		l.state.alloc.Barrier(rev)
-		l.ask, l.await, l.since = false, rev, l.now()
+		l.ask, l.await, l.since, l.state.behind = false, rev, l.now(), true
 		return true
 	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrNotFound), cluster.Unreadable(err):
 		l.retire()

@@ -17,14 +17,11 @@ import (
 // left at the endpoints, for whoever looks after them; the plan has the fences.
 func (s *state) failover(w *world, now time.Time) (p plan, again time.Time) {
 	p.group, s.seat = "failover", ""
-	if !w.judges() {
-		s.judge = nil // what it knows would be old when it is asked again
+	d := s.memory.decide(w, now, s.behind)
+	s.behind = false
+	if d == nil {
 		return p, again
 	}
-	if s.judge == nil {
-		s.judge = failover.New()
-	}
-	d := s.judge.Decide(w.failoverView(now))
 	if d.Calm() {
 		s.seat = w.betterSeat()
 	}

@@ -8,8 +8,8 @@ import (
 )
 
 // betterSeat names another server that should rather lead, "" if none should. Who
-// leads is lost with its datacenter, and failover is blind until another was elected
-// and has looked around for itself: so it sits where nothing is that would have to
+// leads is lost with its datacenter, and failover is blind until another was elected:
+// so it sits where nothing is that would have to
 // move. What moves on from there later is no reason to follow it.
 func (w *world) betterSeat() string {
 	held, ok := store.At[*cluster.Leader](w.view, cluster.KeyLeader)

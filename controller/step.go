@@ -8,7 +8,6 @@ import (
 	"github.com/meshvpc/meshvpc/allocator"
 	"github.com/meshvpc/meshvpc/cluster"
 	"github.com/meshvpc/meshvpc/cluster/store"
-	"github.com/meshvpc/meshvpc/controller/failover"
 )
 
 // state is what a leader remembers between passes besides the records.
@@ -20,8 +19,9 @@ type state struct {
 	own        ownTunnels
 	trimmed    time.Time // when the history was looked at last
 	confirm    confirmations
-	questions  []Question           // to be put
-	judge      *failover.Judge      // nil: nothing is judged
+	questions  []Question // to be put
+	memory     *Memory
+	behind     bool                 // see failover.View
 	waits      map[string]time.Time // since when endpoints wait to be moved
 	seat       string               // the server that should rather lead; "": none
 }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -249,19 +250,31 @@ func (m *mesh) nothingToDo(ctx context.Context, host string) error {
 // etcdctl runs the real one, past all rules of ours.
 func (m *mesh) etcdctl(ctx context.Context, args ...string) {
 	m.t.Helper()
-	path, err := exec.CommandContext(ctx, "go", "tool", "-n", "etcdctl").Output()
+	_, err := etcdctl(ctx, m.Site, args...)
 	m.must(err)
+}
+
+// etcdctl returns what it prints.
+func etcdctl(ctx context.Context, s *demo.Site, args ...string) (string, error) {
+	path, err := exec.CommandContext(ctx, "go", "tool", "-n", "etcdctl").Output()
+	if err != nil {
+		return "", err
+	}
 	var env map[string]string
-	m.must(m.JSON(ctx, &env, m.Server, "cluster", "env"))
+	if err := s.JSON(ctx, &env, s.Server, "cluster", "env"); err != nil {
+		return "", err
+	}
 	argv := []string{"env"}
 	for name, value := range env {
 		argv = append(argv, name+"="+value)
 	}
-	code, err := m.Lab.Exec(ctx, lab.Command{Host: m.Server, Stdout: os.Stderr, Stderr: os.Stderr,
+	var out bytes.Buffer
+	code, err := s.Lab.Exec(ctx, lab.Command{Host: s.Server, Stdout: &out, Stderr: os.Stderr,
 		Argv: slices.Concat(argv, []string{strings.TrimSpace(string(path))}, args)})
-	if err != nil || code != 0 {
-		m.t.Fatalf("etcdctl %v: exit %d, %v", args, code, err)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("etcdctl %v: exit %d", args, code)
 	}
+	return out.String(), err
 }
 
 // TestRecordsDeletedByMistake deletes all intent and all assignments by a real

@@ -273,6 +273,53 @@ func TestWakesToOldNews(t *testing.T) {
 	}
 }
 
+// TestElectedToOldNews: what moved while nobody knew how far the view was behind may have
+// moved long ago; what was seen to move shortly before that counts on.
+func TestElectedToOldNews(t *testing.T) {
+	w := three(t)
+	w.die("a1")
+	w.v.Behind = true
+	if w.tick(); w.last.Nodes["a1"].Suspected {
+		t.Errorf("by verdicts that nobody saw move: %+v", w.last.Nodes["a1"])
+	}
+	w.v.Behind = false
+	if w.tick(); !w.last.Nodes["a1"].Suspected {
+		t.Errorf("they moved: %+v", w.last.Nodes["a1"])
+	}
+	for range freshPeriods - 1 {
+		w.v.Behind = true
+		if w.tick(); !w.last.Nodes["a1"].Suspected {
+			t.Errorf("they moved shortly before: %+v", w.last.Nodes["a1"])
+		}
+	}
+	if w.tick(); w.last.Nodes["a1"].Suspected {
+		t.Errorf("they moved long before: %+v", w.last.Nodes["a1"])
+	}
+}
+
+// TestLost: a node is lost when it was down for as long as evidence has to hold.
+func TestLost(t *testing.T) {
+	w := three(t)
+	w.frozen["a1"] = true // so its keepalive is late when it falls silent
+	w.run(5 * time.Second)
+	w.die("a1")
+	for w.tick(); w.class("a1") != Down; {
+		if w.tick(); w.last.Nodes["a1"].Lost {
+			t.Fatalf("not down: %+v", w.last.Nodes["a1"])
+		}
+	}
+	since := w.v.Now
+	for !w.last.Nodes["a1"].Lost {
+		w.tick()
+	}
+	if took := w.v.Now.Sub(since); took != w.v.Timings.Confirm {
+		t.Errorf("lost after %s, want %s", took, w.v.Timings.Confirm)
+	}
+	if w.live(10 * time.Second); !w.last.Nodes["a1"].Lost {
+		t.Errorf("fenced, and lost no more: %+v", w.last.Nodes["a1"])
+	}
+}
+
 // TestObserversChange: who observes whom is looked up anew when nodes come.
 func TestObserversChange(t *testing.T) {
 	w := three(t)

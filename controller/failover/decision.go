@@ -24,7 +24,9 @@ type Judgement struct {
 	Class Class
 	// Suspected: some sure observer does not hear it. Nothing is moved there.
 	Suspected bool
-	Evidence  string // one sentence for people
+	// Lost: it is Down, for as long as evidence has to hold, and none is being collected.
+	Lost     bool
+	Evidence string // one sentence for people
 }
 
 // Mode is how much is lost at once, and so how much may be done.

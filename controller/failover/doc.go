@@ -1,9 +1,10 @@
 // Package failover decides which endpoints get another node without anybody's word,
 // and which nodes nothing is taken from any more until then.
 //
-// It is pure: a leader shows a Judge what it sees (a View), and is told what to write
-// (a Decision). There is no goroutine, no I/O and no clock. What is asked for is asked
-// for again until the View shows it, so that a write may fail or be lost.
+// It is pure: a candidate for the lead shows a Judge what it sees (a View), and is told
+// what to write (a Decision); it does so when it is the leader. There is no goroutine, no
+// I/O and no clock. What is asked for is asked for again until the View shows it, so that
+// a write may fail or be lost.
 //
 // It is for endpoints of the modes stateless and vip, of which there may be two for a
 // while: receivers take the address from one of them, and a node that is cut off goes on
@@ -24,15 +25,21 @@
 // the store has another leader, and may be revoked by mistake. The verdicts are what
 // its observers (cluster.ObserversOf) see of it on the underlay.
 //
-// Times are this leader's own, from when it saw something to when it saw it change.
-// What another clock says is never compared.
+// Times are this candidate's own, from when it saw something to when it saw it change,
+// whether it led then or not. What another clock says is never compared.
 //
-//   - Grace. A new leader, and one that looked later than it said by more than a
-//     keepalive, collects evidence for one detection and one keepalive before it acts:
-//     what it finds may be old. The one thing it does meanwhile is to give an endpoint
-//     that nobody has, nor serves, its first node.
+//   - Grace. A candidate that has just begun, and one that looked later than it said by
+//     more than a keepalive, collects evidence for one detection and one keepalive: what
+//     it finds may be old. Elected meanwhile, the one thing it does is to give an endpoint
+//     that nobody has, nor serves, its first node. One that has watched while another led
+//     knows what moved when, and acts as soon as it is elected.
+//   - Behind. How far the view was behind the store is known only when the leader has read
+//     its own write in it. So what a verdict's counter was seen to move by then, since the
+//     look before, does not count: it has to move once more, or to have moved shortly
+//     before. That a keepalive moved does count, for it can only keep its node from being
+//     down.
 //   - Fresh. A verdict that suspects somebody counts if its counter moved within 3
-//     probe periods, as this leader saw it. A verdict that suspects nobody is written
+//     probe periods, as this candidate saw it. A verdict that suspects nobody is written
 //     once: its observer hears everybody as long as it is well itself. If others in
 //     two places do not hear its agent, it is absent.
 //   - Unsure. An observer that says so is absent (package watcher/observe says when it is).
@@ -79,15 +86,15 @@
 //     in two datacenters within Hold and one detection. Then nothing is fenced and
 //     nothing moves until that has not been so for a detection and a keepalive.
 //     Nothing becomes old meanwhile. Only nodes that come back, or are drained or
-//     removed by an operator, end it. It is this leader's: another one sees again that half
-//     is lost, but of two losses that it did not see begin it cannot tell whether they
-//     came at once, unless both ask for something.
+//     removed by an operator, end it. It is this candidate's: one that has begun since
+//     sees again that half is lost, but of two losses that it did not see begin it cannot
+//     tell whether they came at once, unless both ask for something.
 //
 //   - Given up. An operator's word that a node is lost (cluster.GivenUp) stands for
 //     confirm, hold and mass, for what that node has and for nothing else: what is lost
 //     beside it counts as before, and waits as before. It makes no node that sure
 //     observers hear a lost one, moves nothing that is held, and is over when the node is back.
-//     A new leader collects its evidence first.
+//     Who has none yet collects it first.
 //
 // A node is fenced only if one of its endpoints can be elsewhere: a fence cuts off all
 // that the node has. It is not, if nobody knows from which address its frames come.
@@ -121,7 +128,7 @@
 // it still. Its owner has to have said that it released it, or been booted anew after
 // the fence was seen, or:
 //
-//   - Time. The owner's counter has not moved for cluster.GrantWait, as this leader saw
+//   - Time. The owner's counter has not moved for cluster.GrantWait, as this candidate saw
 //     it, with a grant of the length that the node said; and the live record has not
 //     changed when the new owner is written. A renewal wants the own records as they
 //     are: so none can follow. The owner must have said that its port is gated.

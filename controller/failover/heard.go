@@ -14,7 +14,7 @@ type beat struct {
 	counter int64
 	boot    string
 	grant   time.Duration // that it last said it had; 0: it never did
-	// moved is when it was seen to change; zero: it stands since this leader began.
+	// moved is when it was seen to change; zero: it stands since evidence is collected.
 	moved time.Time
 }
 
@@ -34,8 +34,11 @@ func hear(beats map[string]*beat, name, by string, counter int64, counts bool, n
 
 // listen takes the counters of keepalives and verdicts. All that was there when the
 // leader began, or went on after an interruption, may be old, and is no sign of life.
+// Of a view that was behind, verdicts that moved are not fresh by that; that keepalives
+// did makes them less late than they are, and nobody lost too early.
 func (j *Judge) listen(p *pass) {
 	first := j.began.Equal(p.Now)
+	old := first && p.holds(ruleGrace) || p.Behind && p.holds(ruleBehind)
 	for name, l := range p.Live {
 		if n := p.Nodes[name]; n == nil || l == nil || n.ID != l.NodeID {
 			continue
@@ -51,7 +54,7 @@ func (j *Judge) listen(p *pass) {
 	}
 	for name, v := range p.Verdicts {
 		if n := p.Nodes[name]; n != nil && v != nil && n.ID == v.NodeID {
-			hear(j.verdicts, name, v.NodeID, v.Counter, !first || !p.holds(ruleGrace), p.Now)
+			hear(j.verdicts, name, v.NodeID, v.Counter, !old, p.Now)
 		}
 	}
 	maps.DeleteFunc(j.lives, func(name string, _ *beat) bool { return p.Nodes[name] == nil })

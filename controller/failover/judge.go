@@ -11,8 +11,9 @@ import (
 	"github.com/meshvpc/meshvpc/cluster"
 )
 
-// Judge is what a leader remembers between two passes. Another leader, or the same one
-// elected again, begins with a new one. It is for one goroutine.
+// Judge is what a candidate remembers between two looks, while another leads, too: what
+// it decides then is not done, and what it saw counts when it is elected. It is for one
+// goroutine.
 type Judge struct {
 	off rule // rules that do not hold: none, but in tests
 
@@ -34,7 +35,7 @@ type Judge struct {
 	paused    map[string]time.Time // by what was done: when that may be done next
 }
 
-// New is the Judge of a leader that was elected just now.
+// New is the Judge of a candidate that has seen nothing yet.
 func New() *Judge {
 	return &Judge{
 		observers: map[string][]string{},
@@ -109,6 +110,10 @@ func (p *pass) classify() {
 			p.names = append(p.names, name)
 			p.nodes[name] = p.judgeNode(name, named[name])
 			p.remember(name)
+			if is := p.nodes[name]; is.Class == Down && p.confirmed(name) && !p.collecting() {
+				is.Lost = true
+				p.nodes[name] = is
+			}
 		}
 	}
 	maps.DeleteFunc(p.judge.nodes, func(name string, _ *nodeMemory) bool { return p.Nodes[name] == nil })

@@ -19,7 +19,7 @@ type nodeMemory struct {
 	void           cluster.Time // of the operator's word that is over, see givenUp
 
 	lostSince time.Time
-	began     bool // the loss began under this leader's eyes
+	began     bool // the loss began under this judge's eyes
 	old       bool // it does not count any more
 
 	failures  int
@@ -134,14 +134,13 @@ func (p *pass) givenUp(name string) bool {
 type fenceMemory struct {
 	revision int64
 	seen     time.Time
-	inherit  bool // it stood when the leader began
 }
 
 // watchFences takes the fences in force.
 func (j *Judge) watchFences(p *pass) {
 	for name, f := range p.Fences {
 		if m := j.fences[name]; m == nil || m.revision != f.Revision {
-			j.fences[name] = &fenceMemory{revision: f.Revision, seen: p.Now, inherit: j.last.IsZero()}
+			j.fences[name] = &fenceMemory{revision: f.Revision, seen: p.Now}
 			if n := p.Nodes[name]; n != nil {
 				j.paused["fence "+n.Datacenter] = p.Now.Add(partialPause)
 			}

@@ -14,8 +14,9 @@ import (
 )
 
 // model is a whole cluster in one queue of events, from one seed: hosts that observe
-// each other and apply what they read after a while, a store, and a leader whose view
-// of it is late. It knows the truth, so it sees when the leader is wrong.
+// each other and apply what they read after a while, a store, a leader whose view of it
+// is late, and another candidate, which watches and may be elected next. It knows the
+// truth, so it sees when the leader is wrong.
 type model struct {
 	rng     *rand.Rand
 	t       cluster.FailoverTimings
@@ -39,7 +40,8 @@ type model struct {
 
 	store  *content
 	leader *leader
-	outage bool // the store takes nothing
+	next   *leader // it watches
+	outage bool    // the store takes nothing
 
 	off      rule
 	problems []string
@@ -98,13 +100,17 @@ type host struct {
 	granted   granted
 	upSince   time.Duration
 	downSince time.Duration
-	// fellSilent: its agent was frozen when it crashed, so was missed before that.
+	// fellSilent: its agent was frozen, or its data cut, when it crashed: it was missed before that.
 	fellSilent bool
 	wasCut     bool // it was cut off when it crashed, so its kernel was missed, too
 }
 
+// leader is a candidate: who leads, or who watches.
 type leader struct {
 	judge  *Judge
+	warm   bool          // it watched before it was elected
+	behind bool          // see View
+	stale  *View         // what one goes by that hears nothing of the store; nil: it does
 	offset time.Duration // of its clock
 	rate   float64       // of it
 	frozen bool
@@ -242,7 +248,7 @@ func (m *model) crash(name string) {
 	if !h.up {
 		return
 	}
-	h.fellSilent, h.wasCut = h.frozen, m.unheard(name)
+	h.fellSilent, h.wasCut = h.frozen || m.data[name], m.unheard(name)
 	h.up, h.downSince = false, m.now
 }
 
@@ -430,29 +436,46 @@ func (m *model) changed() {
 	m.soon()
 }
 
-// elect makes a new leader, whose clock is another.
+// candidate is one that has seen nothing yet, whose clock is another.
+func (m *model) candidate() *leader {
+	l := &leader{judge: New(), offset: time.Duration(m.rng.Int64N(int64(50 * time.Minute))), rate: m.strict.rate(m.rng)}
+	l.judge.off = m.off &^ (modelOwn | modelLive)
+	return l
+}
+
+// elect has another lead: who watched, or, half of the times, one that did not.
 func (m *model) elect() {
-	m.leader = &leader{judge: New(), offset: time.Duration(m.rng.Int64N(int64(50 * time.Minute))), rate: m.strict.rate(m.rng)}
-	m.leader.judge.off = m.off &^ (modelOwn | modelLive)
+	l := m.next
+	if m.next = m.candidate(); l == nil || m.rng.IntN(2) == 0 {
+		l = m.candidate()
+	} else {
+		l.warm, l.frozen, l.stale = true, false, nil
+	}
+	m.leader, l.behind = l, true
 	m.soon()
 }
 
-// soon has the leader look, when the news has come to it.
+// soon has the candidates look, when the news has come to them.
 func (m *model) soon() {
-	if l := m.leader; l != nil && !l.soon && !l.busy && !l.frozen {
-		l.soon = true
-		m.after(m.delay(), func() { l.soon = false; m.pass(l) })
+	for _, l := range []*leader{m.leader, m.next} {
+		if l != nil && !l.soon && !l.busy && !l.frozen {
+			l.soon = true
+			m.after(m.delay(), func() { l.soon = false; m.pass(l) })
+		}
 	}
 }
 
-// pass has a leader decide, and writes that a moment later; it waits for that.
+// pass has a candidate decide. What a leader decides is written a moment later, and it
+// waits for that.
 func (m *model) pass(l *leader) {
-	if l != m.leader || l.frozen || l.busy || m.outage {
+	if l != m.leader && l != m.next || l.frozen || l.busy || m.outage {
 		return
 	}
 	v := m.view(l)
 	d := l.judge.Decide(v)
-	m.check(v, d)
+	if l == m.leader {
+		m.check(v, d)
+	}
 	if !d.Again.IsZero() {
 		l.again++
 		turn := l.again
@@ -462,7 +485,7 @@ func (m *model) pass(l *leader) {
 			}
 		})
 	}
-	if len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Handovers)+len(m.dropped(v)) == 0 {
+	if l != m.leader || len(d.Fences)+len(d.Lifts)+len(d.Grants)+len(d.Handovers)+len(m.dropped(v)) == 0 {
 		return
 	}
 	l.busy = true
@@ -476,12 +499,26 @@ func (m *model) pass(l *leader) {
 }
 
 func (m *model) view(l *leader) *View {
-	v := &View{Now: begin.Add(l.offset + time.Duration(float64(m.now)*l.rate)), Timings: m.t, Nodes: m.nodes, Live: maps.Clone(m.store.live), Underlay: m.addrs,
+	now := begin.Add(l.offset + time.Duration(float64(m.now)*l.rate))
+	if l.stale != nil {
+		v := *l.stale
+		v.Now = now
+		return &v
+	}
+	v := &View{Now: now, Behind: l.behind, Timings: m.t, Nodes: m.nodes, Live: maps.Clone(m.store.live), Underlay: m.addrs,
 		Verdicts: maps.Clone(m.store.verdicts), Fences: maps.Clone(m.store.fences), Applied: maps.Clone(m.store.applied)}
 	for _, name := range m.movers {
 		v.Endpoints = append(v.Endpoints, m.store.endpoints[name])
 	}
+	l.behind = false
 	return v
+}
+
+// deafen has who watches hear nothing of the store, and look at what it knows.
+func (m *model) deafen() *leader {
+	l := m.next
+	l.stale = m.view(l)
+	return l
 }
 
 // doubtful reports whether an observer has to take itself for the cause of so many

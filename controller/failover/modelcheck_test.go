@@ -210,7 +210,7 @@ func (m *model) checkGrant(v *View, e *Endpoint, g Grant) {
 	}
 	m.checkCrowded(e, g.To)
 	to := m.hosts[g.To]
-	if to != nil && !to.up && m.now-to.downSince > m.t.Silence()+2*m.t.Probe && !m.unseen(g.To) {
+	if to != nil && !to.up && m.now-to.downSince > m.t.Silence()+2*m.t.Probe+2*m.most && !m.unseen(g.To) {
 		m.problem("%s goes to %s, which crashed %s ago", e.Name, g.To, m.now-to.downSince)
 	}
 	m.moves[e.Name] = append(m.moves[e.Name], m.now)

@@ -34,7 +34,7 @@ func (m *model) fault() (what string, end func()) {
 	i := m.rng.IntN(len(dcs))
 	a, b := dcs[i], dcs[(i+1+m.rng.IntN(len(dcs)-1))%len(dcs)]
 	e := m.store.endpoints[m.movers[m.rng.IntN(3)]]
-	switch m.rng.IntN(17) {
+	switch m.rng.IntN(19) {
 	case 0, 1:
 		m.crash(h.name)
 		return "crash " + h.name, func() {
@@ -74,6 +74,13 @@ func (m *model) fault() (what string, end func()) {
 	case 15:
 		clear(m.store.live)
 		return "no leases", func() {}
+	case 16:
+		l := m.next
+		l.frozen = true
+		return "who watches sleeps", func() { l.frozen = false; m.soon() }
+	case 17:
+		l := m.deafen()
+		return "who watches hears nothing", func() { l.stale, l.behind = nil, true; m.soon() }
 	}
 	if m.rng.IntN(2) == 0 {
 		m.outage = true
@@ -232,8 +239,13 @@ func (m *model) leaders() {
 	if m.t == cluster.ProfileFast.Timings() {
 		bound = 1500 * time.Millisecond
 	}
-	if took := m.gone(time.Minute); took > bound+2*(m.t.Silence()+m.t.Keepalive) {
-		m.problem("it took %s to move", took)
+	most := bound + 2*(m.t.Silence()+m.t.Keepalive)
+	took := m.gone(time.Minute)
+	if m.leader.warm {
+		most = bound
+	}
+	if took > most {
+		m.problem("it took %s to move, want %s", took, most)
 	}
 }
 
@@ -381,12 +393,16 @@ func (m *model) few() {
 }
 
 // stale has a host come back when those who did not hear it cannot say so any more,
-// and another leader that finds what they said.
+// and another leader that finds what they said, or hears of it only when it is elected.
 func (m *model) stale() {
 	m.settle()
 	name := m.store.endpoints["e0"].Own.Node
 	m.hosts[name].cut, m.data[name] = true, true
 	m.track()
+	if m.rng.IntN(2) == 0 {
+		m.run(2 * m.most)
+		m.deafen()
+	}
 	m.run(m.t.Silence() + 2*m.most)
 	for _, o := range m.observers(name) {
 		m.hosts[o].cut = true

@@ -50,7 +50,7 @@ func (m *model) beStrict(seed uint64, skew float64) {
 	for _, h := range m.hosts {
 		h.granted.rate = m.strict.rate(rng)
 	}
-	m.leader.rate = m.strict.rate(rng)
+	m.leader.rate, m.next.rate = m.strict.rate(rng), m.strict.rate(rng)
 	for _, name := range []string{"e0", "e1"} {
 		e := *m.store.endpoints[name]
 		f := *e.Failover

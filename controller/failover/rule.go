@@ -8,8 +8,9 @@ type rule uint32
 
 // The rules, in the order in which doc.go explains them.
 const (
-	ruleGrace     rule = 1 << iota // a new leader collects evidence first
+	ruleGrace     rule = 1 << iota // who has just begun collects evidence first
 	ruleFresh                      // a verdict counts while its counter moves
+	ruleBehind                     // and not by a move of which nobody knows how old it is
 	ruleUnsure                     // an observer that is unsure is absent
 	rulePlaces                     // observers in one place prove nothing
 	ruleShare                      // two thirds of the sure observers agree

@@ -13,6 +13,9 @@ type View struct {
 	// Now is the leader's clock, a reading that no change of the wall clock moves.
 	Now     time.Time
 	Timings cluster.FailoverTimings
+	// Behind: until now nobody knew how far the view was behind the store, so what moved
+	// since the last one may have moved long ago. So it is when a candidate is elected.
+	Behind bool
 
 	// By node's name.
 	Nodes    map[string]*cluster.Node

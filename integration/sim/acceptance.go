@@ -14,7 +14,7 @@ import (
 //
 //   - A receiver takes an endpoint's frames from one host at most, itself among them,
 //     and never again, while it has power, from an owner of an epoch before the one
-//     that it took.
+//     that it took and that its agent had saved.
 //   - Each owner has a greater epoch than the one before.
 //   - Frames of an endpoint that is exclusive strict pass at one host at most.
 //   - At most five times in 180 s an endpoint moves without anybody's word.
@@ -141,8 +141,8 @@ func (a *acceptance) receiver(r *node, name string, from []string) {
 	a.taken[key] = at + next
 }
 
-// forget is called when a host has lost its power: its kernel is empty, and what its
-// agent had read a moment before may not have been saved.
+// forget is called when a host has lost its power, and its kernel is empty, or its agent
+// has crashed, when what that had read in the moment before is not saved.
 func (a *acceptance) forget(r *node) {
 	for _, name := range a.s.names {
 		delete(a.taken, [2]string{r.name, name})

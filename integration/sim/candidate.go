@@ -24,10 +24,12 @@ type candidate struct {
 	store  *store.Store
 	follow *follower
 	lead   *controller.Leader
+	memory *controller.Memory
 	lease  mvcc.LeaseID
 	until  time.Duration // its lease lasts, by its own count
 	term   int           // counts its leads, so that what was planned for one ends with it
 	awake  bool          // a pass is planned
+	looks  int           // of a candidate that does not lead: only the last plans another
 	frozen bool
 }
 
@@ -42,6 +44,7 @@ func (w *World) newCandidate(name string) *candidate {
 func (c *candidate) start() {
 	c.follow = c.w.newFollower(&c.link, c.store, c.wake)
 	c.follow.follow([]string{cluster.Root})
+	c.memory = controller.NewMemory()
 }
 
 // crash forgets everything; the lease runs out by itself.
@@ -87,7 +90,7 @@ func (c *candidate) campaign() {
 		}
 		c.term++
 		c.lease, c.until = id, sent+ttl-ttl/20
-		c.lead = controller.NewLeader(c.store.WithFence(cluster.KeyLeader, rev), zap.NewNop(), c.w.time)
+		c.lead = controller.NewLeader(c.store.WithFence(cluster.KeyLeader, rev), zap.NewNop(), c.w.time, c.memory)
 		c.renew(c.term)
 		c.wake()
 	})
@@ -114,18 +117,26 @@ func (c *candidate) renew(term int) {
 }
 
 func (c *candidate) wake() {
-	if c.lead == nil || c.awake {
+	if c.awake {
 		return
 	}
 	c.awake = true
-	c.w.in(c.w.upTo(3*time.Millisecond), func() {
+	d := 2 * time.Millisecond // of one that watches; it adds no chance to a world's story
+	if c.lead != nil {
+		d = c.w.upTo(3 * time.Millisecond)
+	}
+	c.w.in(d, func() {
 		c.awake = false
 		c.pass()
 	})
 }
 
 func (c *candidate) pass() {
-	if c.lead == nil || c.frozen {
+	switch {
+	case c.frozen:
+		return
+	case c.lead == nil:
+		c.watch()
 		return
 	}
 	term := c.term
@@ -140,6 +151,31 @@ func (c *candidate) pass() {
 	if ok {
 		c.w.in(again, func() {
 			if c.term == term {
+				c.wake()
+			}
+		})
+	}
+}
+
+// watch is a look of a candidate that does not lead.
+func (c *candidate) watch() {
+	now := c.memory
+	vacate, again, ok := now.Watch(c.follow.view, c.w.time())
+	if vacate.Ops() > 0 {
+		c.w.in(20*time.Millisecond, func() {
+			_, err := c.store.Commit(c.w.ctx, vacate)
+			c.w.trace("%s: %s: %v", c, vacate.Why, err)
+			if err == nil {
+				c.w.vacated++
+			}
+			now.Vacated(err, c.w.time())
+		})
+	}
+	if ok {
+		c.looks++
+		look := c.looks
+		c.w.in(again, func() {
+			if c.looks == look {
 				c.wake()
 			}
 		})

@@ -43,6 +43,8 @@ func (w *World) found() *services {
 		w.nodes = append(w.nodes, n)
 		w.operator.put(cluster.KeyNode(n.name), &cluster.Node{ID: n.id, Datacenter: dc, State: cluster.NodeActive, Agent: true})
 	}
+	// Who leads is held for dead with its node, and may live.
+	w.candidates[0].name, w.candidates[1].name = w.nodes[0].name, w.nodes[2].name
 	w.operator.put(cluster.KeyNode("w"), &cluster.Node{ID: "id-w", Datacenter: "dc3", State: cluster.NodeActive})
 	w.operator.put(cluster.KeyVPCSpec(servicesVPC), &cluster.VPCSpec{State: cluster.VPCActive, Members: cluster.SelectAll, VNI: servicesVNI,
 		PeerNetwork: netip.MustParsePrefix("10.100.0.0/24"), Network: cluster.Networks{IPv4: netip.MustParsePrefix("10.10.11.0/24")}, Learning: cluster.LearnStatic})
@@ -333,8 +335,12 @@ func (s *services) fault() {
 		s.freeze(n, d)
 	case 3:
 		w.trace("agent of %s crashes", n.name)
+		unsaved := n.cache != nil
 		n.kill()
 		w.in(d, func() {
+			if unsaved {
+				s.judge.forget(n)
+			}
 			if !n.off {
 				s.start(n)
 			}
@@ -424,8 +430,9 @@ func (s *services) mend() {
 }
 
 // Services runs a world in which endpoints move by themselves, and returns what is
-// wrong, or was at any time, and how often endpoints moved.
-func Services(cfg Config) (problems []string, moves int) {
+// wrong, or was at any time, how often endpoints moved, and how often a candidate ended
+// the lead of another.
+func Services(cfg Config) (problems []string, moves, vacated int) {
 	w := newWorld(cfg)
 	s := w.found()
 	w.after = s.judge.check
@@ -439,7 +446,7 @@ func Services(cfg Config) (problems []string, moves int) {
 	w.mend()
 	w.run(w.now + 4*time.Minute)
 	s.judge.atRest()
-	return w.problems, s.judge.moves
+	return w.problems, s.judge.moves, w.vacated
 }
 
 // ofOwn reads an event of an endpoint's own record; nil: it is another's.

@@ -47,6 +47,7 @@ type World struct {
 
 	nodes      []*node // in the order of joining, those that left too
 	candidates []*candidate
+	vacated    int // how often one ended the lead of another
 	followers  []*follower
 	follows    map[string][]*follow // of followers, by prefix
 	addresses  int
