@@ -32,7 +32,6 @@ func newWorker(ctx context.Context, t *testing.T, name string) *worker {
 		}
 	}
 	for _, args := range [][]string{
-		{"failover", "profile", "fast"},
 		{"vpc", "create", "vpc1", "--network", "10.10.11.0/24"},
 		{"endpoint", "create", "www", "--vpc", "vpc1", "--ip", "10.10.11.100", "--place", first + "," + second + "," + third,
 			"--mode", "stateless", "--may-run-twice", "--workload", "www", "--hook-timeout", "3s"},
@@ -247,7 +246,7 @@ func (w *worker) lose(ctx context.Context) {
 			w.runsAt(ctx, e, ip, first)
 		}
 	}
-	wait(ctx, 3*time.Second) // evidence is collected
+	wait(ctx, 8*time.Second) // evidence is collected
 	webs, dbs := len(w.log("www", 0)), len(w.log("db", 0))
 	begun := time.Now()
 	w.must(w.Lab.PowerOff(ctx, first))
