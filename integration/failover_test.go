@@ -119,8 +119,10 @@ func (s *service) stays(ctx context.Context, what string, do func()) {
 	if got.Lost > 0 {
 		s.t.Errorf("%s: %d of %d pings lost", what, got.Lost, got.Sent)
 	}
-	s.must(s.Until(ctx, func() error { _, _, err := s.where(ctx); return err }))
-	if now, later, _ := s.where(ctx); now != node || later != epoch {
+	var now string
+	var later int64
+	s.must(s.Until(ctx, func() (err error) { now, later, err = s.where(ctx); return err }))
+	if now != node || later != epoch {
 		s.t.Errorf("%s: it was at %s in epoch %d, and is at %s in %d", what, node, epoch, now, later)
 	}
 }
@@ -204,6 +206,7 @@ func TestFailover(t *testing.T) {
 func (s *service) cutOff(ctx context.Context) {
 	inside := lab.Workload{Host: first, Name: "inside", VPC: "vpc1", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.10.11.202/24")}}
 	s.must(s.Lab.AddWorkload(ctx, inside))
+	leads := s.controller(ctx)
 	var outside lab.PingResult
 	own := s.pinging(ctx, inside, func() {
 		outside = s.pinging(ctx, s.client, func() {
@@ -213,7 +216,7 @@ func (s *service) cutOff(ctx context.Context) {
 			wait(ctx, time.Second)
 		})
 	})
-	s.t.Logf("datacenter cut off: %s without an answer outside, %s inside", outside.Gap.Round(time.Millisecond), own.Gap.Round(time.Millisecond))
+	s.t.Logf("datacenter cut off, the controller at %s: %s without an answer outside, %s inside", leads, outside.Gap.Round(time.Millisecond), own.Gap.Round(time.Millisecond))
 	if own.Lost > 0 {
 		s.t.Errorf("%d of %d pings lost on the side that was cut off", own.Lost, own.Sent)
 	}

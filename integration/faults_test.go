@@ -61,8 +61,11 @@ func (s *service) unmoved(ctx context.Context, what string, do func()) {
 	s.must(err)
 	got := s.pinging(ctx, s.client, do)
 	s.t.Logf("%s: %s without an answer", what, got.Gap.Round(time.Millisecond))
-	if now, later, err := s.where(ctx); err != nil || now != node || later != epoch {
-		s.t.Errorf("%s: it was at %s in epoch %d, and is at %s in %d: %v", what, node, epoch, now, later, err)
+	var now string
+	var later int64
+	s.must(s.Until(ctx, func() (err error) { now, later, err = s.where(ctx); return err }))
+	if now != node || later != epoch {
+		s.t.Errorf("%s: it was at %s in epoch %d, and is at %s in %d", what, node, epoch, now, later)
 	}
 	s.at(ctx, node)
 }
@@ -115,14 +118,14 @@ func (s *service) unheard(ctx context.Context) {
 	s.must(s.Lab.AddWorkload(ctx, bystander))
 	wait(ctx, 8*time.Second)
 	s.must(s.Lab.Freeze(ctx, first, "agent"))
-	var to string
+	to, leads := "", s.controller(ctx)
 	got := s.pinging(ctx, s.client, func() {
 		for _, other := range []string{first, "skynet", "third"} {
 			s.must(s.Lab.OneWay(ctx, second, other))
 		}
 		to = s.elsewhere(ctx, second)
 	})
-	s.t.Logf("owner heard by nobody: %s without an answer, it is at %s", got.Gap.Round(time.Millisecond), to)
+	s.t.Logf("owner heard by nobody, the controller at %s: %s without an answer, it is at %s", leads, got.Gap.Round(time.Millisecond), to)
 	var shown struct {
 		Failover struct{ Moved struct{ Unfenced []string } }
 	}

@@ -22,7 +22,8 @@ import (
 type backing struct {
 	endpoints []string // URLs
 	dial      func(ctx context.Context) (*clientv3.Client, error)
-	ready     <-chan struct{} // closed once others may use it
+	dialOwn   func() (*clientv3.Client, error) // this server alone; nil: it is an external etcd
+	ready     <-chan struct{}                  // closed once others may use it
 	// tend does what the store needs done, by a client of it, until ctx ends.
 	tend     func(ctx context.Context, cli *clientv3.Client) error
 	hold     func(ctx context.Context, by cluster.Caller) error // the store, still; nil: it is an external etcd
@@ -34,7 +35,8 @@ type backing struct {
 // ownStore is the store that this server is a member of, behind its guard.
 func ownStore(cfg serverConfig, engine storeEngine, trusted []byte, guard *membership.Authorizer, tell *notifier, log *zap.Logger) backing {
 	return backing{endpoints: engine.Endpoints(), trusted: trusted, ready: guard.Ready(), save: saveSnapshot, hold: holdFor(engine, guard),
-		dial: func(ctx context.Context) (*clientv3.Client, error) { return dialVoters(ctx, cfg, engine, log) },
+		dial:    func(ctx context.Context) (*clientv3.Client, error) { return dialVoters(ctx, cfg, engine, log) },
+		dialOwn: func() (*clientv3.Client, error) { return dialOwn(cfg, engine, log) },
 		tend: func(ctx context.Context, cli *clientv3.Client) error {
 			return tendOwn(ctx, cfg, engine, cli, guard, tell, log)
 		}}
@@ -44,7 +46,7 @@ func ownStore(cfg serverConfig, engine storeEngine, trusted []byte, guard *membe
 // this server knows of the others.
 func tendOwn(ctx context.Context, cfg serverConfig, engine storeEngine, cli *clientv3.Client, guard *membership.Authorizer, tell *notifier, log *zap.Logger) error {
 	endpoints := engine.Endpoints()
-	own, err := client.Dial(client.Config{Endpoints: endpoints, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+	own, err := dialOwn(cfg, engine, log)
 	if err != nil {
 		return err
 	}
@@ -85,13 +87,6 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 	defer cli.Close()
 	kv := client.New(cli)
 	if err := retryUnavailable(ctx, func() error { return startRecords(ctx, kv, cfg, time.Now(), log) }); err != nil {
-		return err
-	}
-	bell := newAlarms(filepath.Join(hostDirs().config, "notify.d"), log)
-	ctl, err := controller.New(controller.Config{Store: store.New(kv, cluster.Identity{Role: cluster.Controller}), Name: cfg.Name, Log: log,
-		Ask:   func(ctx context.Context, q controller.Question) error { return ask(ctx, q.Key, q.Address) },
-		Alive: tell.alive, AliveEvery: tell.every(), Alarm: bell.raise})
-	if err != nil {
 		return err
 	}
 	joins, err := newJoinService(cfg, path, b, ask, cli, log)
@@ -142,10 +137,49 @@ func control(ctx context.Context, cfg serverConfig, path string, b backing, ask 
 				Store: store.New(kv, cluster.Identity{Role: cluster.Agent, Name: cfg.Name})})
 		})
 	} else {
-		g.Go(func() error { return ctl.Run(ctx) })
+		bell := newAlarms(filepath.Join(hostDirs().config, "notify.d"), log)
+		g.Go(func() error {
+			return runController(ctx, b, cli, tell, controller.Config{Name: cfg.Name, Log: log, Alarm: bell.raise,
+				Ask: func(ctx context.Context, q controller.Question) error { return ask(ctx, q.Key, q.Address) }})
+		})
 		g.Go(func() error { bell.run(ctx); return nil })
 	}
 	return g.Wait()
+}
+
+// runController runs the controller by this server's own store, as soon as that has a
+// vote: a write that another server was asked for is lost with that server, and would be
+// waited for just when its loss is to be dealt with. An external etcd is dialed by cli.
+func runController(ctx context.Context, b backing, cli *clientv3.Client, tell *notifier, cfg controller.Config) error {
+	if b.dialOwn != nil {
+		own, err := b.dialOwn()
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		for !hasVote(ctx, own, b.endpoints[0]) {
+			tell.alive()
+			if !store.Sleep(ctx, time.Second) {
+				return nil
+			}
+		}
+		cli = own
+	}
+	cfg.Store = store.New(client.New(cli), cluster.Identity{Role: cluster.Controller})
+	cfg.Alive, cfg.AliveEvery = tell.alive, tell.every()
+	ctl, err := controller.New(cfg)
+	if err != nil {
+		return err
+	}
+	return ctl.Run(ctx)
+}
+
+// hasVote reports whether the store of this server answers, and votes.
+func hasVote(ctx context.Context, own *clientv3.Client, endpoint string) bool {
+	ctx, cancel := context.WithTimeout(ctx, defaultCall)
+	defer cancel()
+	st, err := own.Status(ctx, endpoint)
+	return err == nil && !st.IsLearner
 }
 
 // newJoinService is who lets in joiners, by the store that cli dials.

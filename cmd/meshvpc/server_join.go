@@ -153,7 +153,7 @@ const votersEvery = 10 * time.Second
 // have no vote yet, also of the others that it knows, and of them alone while it
 // learns. A restored store must not be taken for the one before.
 func dialVoters(ctx context.Context, cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv3.Client, error) {
-	own, err := client.Dial(client.Config{Endpoints: engine.Endpoints(), TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+	own, err := dialOwn(cfg, engine, log)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +170,11 @@ func dialVoters(ctx context.Context, cfg serverConfig, engine storeEngine, log *
 		urls = append(urls, engine.Endpoints()...)
 	}
 	return client.Dial(client.Config{Endpoints: urls, SyncInterval: votersEvery, TLS: membership.Dialer(cfg.TLS.load), Logger: log})
+}
+
+// dialOwn is a client of this server alone.
+func dialOwn(cfg serverConfig, engine storeEngine, log *zap.Logger) (*clientv3.Client, error) {
+	return client.Dial(client.Config{Endpoints: engine.Endpoints(), TLS: membership.Dialer(cfg.TLS.load), Logger: log})
 }
 
 // learns reports whether the store of this server, by a client of it, has no vote,
