@@ -22,10 +22,11 @@ type addressRest struct {
 	since  time.Time // zero: it is held, or was never given out
 }
 
-// wish is what an operator wanted, and was told: that an endpoint got an address, or
-// that it is gone and its address rests.
+// wish is what an operator wanted, or a node by its request, and was told: that an
+// endpoint got an address, or that it is gone and its address rests.
 type wish struct {
 	endpoint string
+	node     string // who asks by a request; "": an operator
 	addr     netip.Addr
 	gone     bool
 	begun    time.Time
@@ -89,28 +90,47 @@ func newAddressRun(t *testing.T, seed uint64, wrap func(mvcc.KV) mvcc.KV) *addre
 	s := spec("all", "10.100.0.0/16")
 	s.Network.IPv4 = netip.MustParsePrefix("10.0.0.0/29")
 	r.vpc("blue", s)
+	for i, n := range requesters {
+		r.join(n, fmt.Sprintf("192.0.2.%d", 1+i))
+	}
 	r.leaders = []*deciding{{state: newState()}, {state: newState()}}
+	for range 40 { // the VPC is up on both
+		r.lead(r.leaders[0])
+	}
 	return r
 }
 
+// requesters are the nodes that ask for endpoints of their own.
+var requesters = []string{"h1", "h2"}
+
 func (r *addressRun) tick() int64 { r.clock++; return r.clock }
 
-// ask has an operator create an endpoint, or delete the one that is there.
+// ask has an operator, or a node, create an endpoint, or delete the one that is there.
 func (r *addressRun) ask() {
 	name := fmt.Sprint("web", r.rand.IntN(8))
 	if r.open[name] != nil {
 		return
 	}
-	s := &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: true}
 	w := wish{endpoint: name, begun: r.now}
-	if addr, has := r.has[name]; has {
-		s.State, w.addr, w.gone = cluster.EndpointDeleting, addr, true
+	if r.rand.IntN(2) == 0 {
+		w.node = requesters[r.rand.IntN(len(requesters))]
 	}
+	w.addr, w.gone = r.has[name], r.has[name].IsValid()
 	r.open[name] = &porcupine.Operation{Input: w, Call: r.tick()}
-	r.put(cluster.KeyEndpointSpec("blue", name), s)
+	switch {
+	case w.node != "" && w.gone:
+		r.request(w.node, name, cluster.WantDelete, false)
+	case w.node != "":
+		r.request(w.node, name, cluster.WantAttach, true)
+	case w.gone:
+		r.put(cluster.KeyEndpointSpec("blue", name), &cluster.EndpointSpec{State: cluster.EndpointDeleting, Auto: true})
+	default:
+		r.put(cluster.KeyEndpointSpec("blue", name), &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: true})
+	}
 }
 
-// look tells operators what they wait for.
+// look tells operators, and nodes, what they wait for. A request that is gone when the
+// endpoint is not as it asked was refused.
 func (r *addressRun) look() {
 	v := viewOf(r.t, r.mem)
 	for i := range 8 {
@@ -127,6 +147,9 @@ func (r *addressRun) look() {
 		case !w.gone && there && len(own.Value.IPs) == 1:
 			w.addr = own.Value.IPs[0]
 			r.has[name] = w.addr
+		case w.node != "" && !v.Has(cluster.KeyRequest(w.node, "blue", name)) && r.refused(v, w):
+			delete(r.open, name)
+			continue
 		default:
 			continue
 		}
@@ -137,10 +160,24 @@ func (r *addressRun) look() {
 	}
 }
 
+// refused reports whether what a node asked for, by a request that is gone, is not under
+// way.
+func (r *addressRun) refused(v *store.View, w wish) bool {
+	spec, there := store.At[*cluster.EndpointSpec](v, cluster.KeyEndpointSpec("blue", w.endpoint))
+	if w.gone {
+		return there && spec.Value.State == cluster.EndpointActive
+	}
+	return !there
+}
+
 // lead has one leader go on by a transaction, or look anew when it has none left.
 func (r *addressRun) lead(l *deciding) {
 	if len(l.effects) == 0 {
 		l.effects, _ = l.state.step(viewOf(r.t, r.mem), r.now)
+		for _, q := range l.state.questions {
+			l.state.confirm.answer(q, nil, r.now)
+		}
+		l.state.questions = nil
 		return
 	}
 	e := l.effects[0]
@@ -173,31 +210,39 @@ func (r *addressRun) run() {
 	}
 }
 
-// TestAddressHistories: what operators are told of endpoints' addresses, while two
+// TestAddressHistories: what operators, and nodes that attach, are told of endpoints' addresses, while two
 // leaders decide at once and end between any two transactions, is what one after the
 // other could have been told; no address is another's before it has rested, and none
 // leaks.
 func TestAddressHistories(t *testing.T) {
-	told := 0
+	told, nodes := 0, 0
 	for seed := range uint64(40) {
 		r := newAddressRun(t, seed, func(kv mvcc.KV) mvcc.KV { return kv })
 		r.run()
 		told += len(r.ops)
+		for _, o := range r.ops {
+			if o.Input.(wish).node != "" {
+				nodes++
+			}
+		}
 		if got := porcupine.CheckOperationsTimeout(restModel, r.ops, 30*time.Second); got != porcupine.Ok {
 			t.Fatalf("seed %d: %s: %+v", seed, got, r.ops)
 		}
 		r.collected()
 	}
-	if t.Logf("operators were told %d times", told); told < 200 {
-		t.Errorf("operators were told %d times: that proves little", told)
+	if t.Logf("told %d times, nodes %d times of these", told, nodes); told < 200 || nodes < 50 {
+		t.Error("that proves little")
 	}
 }
 
-// collected deletes all endpoints, and wants nothing to be left of them once a leader
+// collected takes back what nodes ask for, deletes all endpoints, and wants nothing to be left of them once a leader
 // has had time.
 func (r *addressRun) collected() {
 	r.t.Helper()
 	for i := range 8 {
+		for _, n := range requesters {
+			r.delete(cluster.KeyRequest(n, "blue", fmt.Sprint("web", i)))
+		}
 		if key := cluster.KeyEndpointSpec("blue", fmt.Sprint("web", i)); viewOf(r.t, r.mem).Has(key) {
 			r.put(key, &cluster.EndpointSpec{State: cluster.EndpointDeleting, Auto: true})
 		}
