@@ -133,9 +133,9 @@
 //     changed when the new owner is written. A renewal wants the own records as they
 //     are: so none can follow. The owner must have said that its port is gated.
 //
-// By time alone, without fence or barrier, goes what a node has that is not down: its
-// agent is frozen or gone, or does not reach the store, and all else that it has is
-// served. What is served and should be elsewhere is handed over first: own.To has the
+// By time alone, without fence or barrier, goes what a node has that is not down, and has
+// had for as long: its agent is frozen or gone, or does not reach the store, and all else
+// that it has is served. What is served and should be elsewhere is handed over first: own.To has the
 // owner shut it, end its workload, and say so. A target has to have read what became of
 // it last.
 //

@@ -549,3 +549,25 @@ func TestLiftByReport(t *testing.T) {
 		}
 	}
 }
+
+// TestDarkFromWhenItOwns: who owned nothing has counted nothing, for however long: it has
+// a grant's time to be granted what it was given just now.
+func TestDarkFromWhenItOwns(t *testing.T) {
+	w := three(t)
+	e := w.at("e0")
+	e.Failover.Exclusive = cluster.ExclusiveStrict
+	w.frozen["a2"] = true // it writes nothing, and observers hear it
+	standby := func() {
+		for n := range e.Members {
+			w.tells(e, n, cluster.PortStandby, cluster.WorkloadStopped)
+		}
+	}
+	standby()
+	w.run(time.Minute)
+	w.put(e, "a2", nil)
+	standby()
+	d, after := w.run(2 * time.Minute)
+	if want := cluster.GrantWait(max(cluster.MostGrant(), w.v.Timings.Grant)); d == nil || len(d.Grants) != 1 || after < want || after > want+time.Second {
+		t.Errorf("after %s, want %s: %+v", after, want, d)
+	}
+}

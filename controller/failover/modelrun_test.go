@@ -114,7 +114,7 @@ func TestEachRuleMatters(t *testing.T) {
 		"port":       {rulePort, "ports", 3, "which cannot have its port"},
 		"what lifts": {ruleLift, "back", 1, "is lifted, which serves"},
 		"time":       {ruleTime, "strict", 51, "is open at"},
-		"own guard":  {modelOwn, "strict", 24, "is open at"},
+		"own guard":  {modelOwn, "strict", 78, "is open at"},
 		"live guard": {modelLive, "thaw", 14, "is open at"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,8 +132,8 @@ func TestEachRuleMatters(t *testing.T) {
 
 // TestModelSeesTwo: hosts that say too early that a workload has ended are seen.
 func TestModelSeesTwo(t *testing.T) {
-	m := newModel(5, sites[1], true, 0)
-	m.beStrict(5, 0.01)
+	m := newModel(2, sites[1], true, 0)
+	m.beStrict(2, 0.01)
 	m.hasty = true
 	m.cutOwner()
 	if !strings.Contains(strings.Join(m.problems, "\n"), "and runs at") {

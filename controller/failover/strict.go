@@ -12,11 +12,16 @@ import (
 // more was granted to it than this leader has seen: the length of the grant, as the node
 // said it, after its counter was last seen to move.
 func (p *pass) shutAt(name string) time.Time {
+	return p.Now.Add(p.grantWait(name) - p.silence(name))
+}
+
+// grantWait is how long a grant of a node lasts for certain.
+func (p *pass) grantWait(name string) time.Duration {
 	grant := max(cluster.MostGrant(), p.Timings.Grant)
 	if b := p.judge.lives[name]; b != nil && b.grant > 0 {
 		grant = b.grant
 	}
-	return p.Now.Add(cluster.GrantWait(grant) - p.silence(name))
+	return cluster.GrantWait(grant)
 }
 
 // gated reports whether a node has said that an endpoint's port shuts by itself.
@@ -38,10 +43,13 @@ func (p *pass) timed(e *Endpoint, owner string, c cause) cause {
 }
 
 // dark reports whether the owner of a strict endpoint has shut it by itself, and is not
-// down: its agent is, or it does not reach the store. All else that it has is served.
+// down: its agent is, or it does not reach the store. All else that it has is served. One
+// that has been the owner for less than a grant may just not have been granted anything
+// yet: who owns nothing counts nothing.
 func (p *pass) dark(e *Endpoint, owner string) bool {
 	is, known := p.nodes[owner]
-	return known && is.Class != Down && is.Class != Isolated && p.gated(e, owner) && p.holds(ruleTime) && p.due(p.shutAt(owner))
+	given := p.judge.endpoints[e.id()].since.Add(p.grantWait(owner))
+	return known && is.Class != Down && is.Class != Isolated && p.gated(e, owner) && p.holds(ruleTime) && p.due(p.shutAt(owner)) && p.due(given)
 }
 
 // absent reports whether a node that is no member any more serves a strict endpoint no
