@@ -126,8 +126,8 @@ func TestOwnRecordIsLost(t *testing.T) {
 		released := &cluster.EndpointStatus{NodeID: "id-h1", State: cluster.PortReleased, Era: 1, Epoch: 2}
 		r.put(cluster.KeyEndpointStatus("h1", "blue", "web1"), released)
 		settle()
-		r.put(cluster.KeyEndpointStatus("h1", "blue", "web1"), released) // late
-		r.endpoint("web1", "auto")
+		r.txn(r.written(cluster.KeyEndpointStatus("h1", "blue", "web1"), released), // late, and not yet collected
+			r.written(cluster.KeyEndpointSpec("blue", "web1"), &cluster.EndpointSpec{State: cluster.EndpointActive, Auto: true}))
 		r.wantHas("web1", "[10.10.11.2 fd00:11::1] unplaced  1.3 ") // as h1 reports the second epoch
 	})
 }
