@@ -159,6 +159,15 @@ type WorkloadStatus struct {
 // an endpoint without one it says nothing.
 func (s *WorkloadStatus) MayRun() bool { return s != nil && s.State.MayRun() }
 
+// In is the state of a workload that was started in a term of its owner, "" if the node
+// does not say that it was.
+func (s *WorkloadStatus) In(own *EndpointOwn) WorkloadState {
+	if s == nil || s.Era != own.Era || s.Epoch != own.Epoch {
+		return ""
+	}
+	return s.State
+}
+
 func (s *WorkloadStatus) validate() error {
 	switch {
 	case s == nil:

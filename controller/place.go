@@ -28,10 +28,10 @@ func (e *endpoint) released(own *cluster.EndpointOwn) bool {
 // not said so.
 func (e *endpoint) workload(own *cluster.EndpointOwn) cluster.WorkloadState {
 	p, ok := e.ports[own.Node]
-	if !ok || p.Value.Workload == nil || p.Value.Workload.Era != own.Era || p.Value.Workload.Epoch != own.Epoch {
+	if !ok {
 		return ""
 	}
-	return p.Value.Workload.State
+	return p.Value.Workload.In(own)
 }
 
 // attached reports whether a workload has the endpoint's addresses on a host that

@@ -8,8 +8,9 @@ import (
 )
 
 // plan moves endpoints whose owner is well, and that should be elsewhere: away from a node
-// that is drained, or where their port failed, and back to a place that their list prefers. The new owner opens
-// when it reads that it is one, the old one closes when it reads the same.
+// that is drained, or where their port failed, and back to a place that their list
+// prefers. The new owner opens when it reads that it is one, the old one closes when it
+// reads the same.
 func (p *pass) plan() {
 	for _, e := range p.inOrder() {
 		owner := e.owner()

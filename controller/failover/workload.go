@@ -24,10 +24,10 @@ func (p *pass) ofOwner(e *Endpoint) *cluster.EndpointStatus {
 // if it has not said so.
 func (p *pass) workload(e *Endpoint) cluster.WorkloadState {
 	s := p.ofOwner(e)
-	if s == nil || s.Workload == nil || s.Workload.Era != e.Own.Era || s.Workload.Epoch != e.Own.Epoch {
+	if s == nil {
 		return ""
 	}
-	return s.Workload.State
+	return s.Workload.In(e.Own)
 }
 
 // runs reports whether an endpoint's workload runs at its owner; of one that has none,
